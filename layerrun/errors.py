@@ -1,0 +1,122 @@
+"""The exception hierarchy: one root, few leaves, each with the exit status it ends a command with.
+
+An error says what failed, why, and what to do about it. ``str(error)`` is the "what: why" line;
+``error.hint`` is the "what to do" line or ``None``. Exit statuses follow the command surface:
+1 failed, 2 usage, 3 conflict, 4 health check failed, 5 busy, 6 not found, 125 could not start,
+126 not executable, 127 not found inside.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BaseInUseError",
+    "BusyError",
+    "CommandNotExecutableError",
+    "CommandNotFoundError",
+    "ConflictError",
+    "DamagedError",
+    "ExistsError",
+    "LaunchError",
+    "LayerrunError",
+    "NotFoundError",
+    "StoreError",
+    "SystemError",
+    "UsageError",
+]
+
+
+class LayerrunError(Exception):
+    """The root of every error layerrun raises on purpose.
+
+    Args:
+        message: what failed and why, in one line, without a trailing full stop.
+        hint: what the reader can do about it, or ``None``.
+    """
+
+    exit_status: int = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(LayerrunError, ValueError):
+    """What was asked for makes no sense: a bad name, a bad option, a bad combination."""
+
+    exit_status = 2
+
+
+class ConflictError(LayerrunError):
+    """Doing it would destroy something else; nothing was written."""
+
+    exit_status = 3
+
+
+class ExistsError(ConflictError, FileExistsError):
+    """The name is taken."""
+
+    exit_status = 1
+
+
+class BaseInUseError(ConflictError):
+    """A base cannot go while an app or a throwaway stands on it."""
+
+    exit_status = 3
+
+
+class BusyError(LayerrunError, BlockingIOError):
+    """Somebody else holds the lock; the message says who where that is known."""
+
+    exit_status = 5
+
+
+class NotFoundError(LayerrunError, LookupError):
+    """No such app, throwaway, base or path; the hint names the nearest ones."""
+
+    exit_status = 6
+
+
+class StoreError(LayerrunError):
+    """The store cannot be used as it is: not ours, not 0700, another version, on an unfit file system."""
+
+
+class DamagedError(StoreError):
+    """Something the catalog names is missing or altered on disk."""
+
+
+class SystemError(LayerrunError, OSError):  # noqa: A001  (the builtin is unrelated; callers catch OSError)
+    """A system call failed: the step, the path and the errno are kept.
+
+    Args:
+        message: what failed and why.
+        errno: the kernel's number.
+        path: what it was about, or ``None``.
+    """
+
+    def __init__(
+        self, message: str, *, errno: int, path: str | None = None, hint: str | None = None
+    ) -> None:
+        LayerrunError.__init__(self, message, hint=hint)
+        self.errno = errno
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class LaunchError(LayerrunError):
+    """The sandbox could not be started; the command never ran."""
+
+    exit_status = 125
+
+
+class CommandNotExecutableError(LaunchError, PermissionError):
+    """The command exists inside but cannot be executed."""
+
+    exit_status = 126
+
+
+class CommandNotFoundError(LaunchError, FileNotFoundError):
+    """The command does not exist inside."""
+
+    exit_status = 127

@@ -1,0 +1,238 @@
+"""The words of layerrun as values: pure data, validated at the door, no input or output.
+
+Paths are ``str`` in the file system encoding with surrogateescape (``os.fsdecode``), so any bytes
+survive; they are absolute and as seen inside the sandbox unless a name says ``source``.
+Times are RFC 3339 strings in UTC. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import posixpath
+import re
+from typing import Any
+
+import attrs
+
+from layerrun.errors import UsageError
+
+__all__ = [
+    "HOST_BASE",
+    "App",
+    "AppConfig",
+    "AppKind",
+    "Base",
+    "BaseKind",
+    "Change",
+    "FileType",
+    "Home",
+    "IdMode",
+    "Network",
+    "Share",
+    "check_name",
+    "check_path",
+]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+HOST_BASE = "host"
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return ``name`` if it may name an app, a throwaway or a base, else raise `UsageError`."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"bad {what} {name!r}",
+            hint="use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or a digit",
+        )
+    return name
+
+
+def check_path(path: str, what: str = "path") -> str:
+    """Return ``path`` normalised if it is an absolute path without ``..``, else raise `UsageError`."""
+    if "\0" in path:
+        raise UsageError(f"bad {what} {path!r}: it holds a NUL byte")
+    if not path.startswith("/"):
+        raise UsageError(f"bad {what} {path!r}: it must be absolute", hint="begin it with /")
+    if ".." in path.split("/"):
+        raise UsageError(f"bad {what} {path!r}: it must not contain '..'")
+    return "/" + posixpath.normpath(path).strip("/")
+
+
+class BaseKind(enum.StrEnum):
+    """What a base is made of."""
+
+    HOST = "host"
+    TREE = "tree"
+
+
+class AppKind(enum.StrEnum):
+    """Whether a layer has a name to stay (``app``) or waits to be judged (``throwaway``)."""
+
+    APP = "app"
+    THROWAWAY = "throwaway"
+
+
+class Home(enum.StrEnum):
+    """What an app sees as its home: the base's under the upper, an empty one of its own, or the real one."""
+
+    OVERLAY = "overlay"
+    FRESH = "fresh"
+    SHARE = "share"
+
+
+class Network(enum.StrEnum):
+    """What an app reaches: the machine's network as it is, or a loopback of its own."""
+
+    HOST = "host"
+    NONE = "none"
+
+
+class IdMode(enum.StrEnum):
+    """How ids inside relate to ids outside. It is fixed when an app is created: its files depend on it.
+
+    RANGE    as root: a range of 65,536 ids of its own, layers mounted idmapped.
+    SUBIDS   as a plain user: 0 is the caller, 1 and up the caller's subordinate ids.
+    SINGLE   as a plain user: 0 is the caller and there is no other id.
+    SELF     as a plain user: the caller's own id is itself and there is no other id.
+    NONE     as root, asked for: no user namespace at all; an undo, not a jail.
+    """
+
+    RANGE = "range"
+    SUBIDS = "subids"
+    SINGLE = "single"
+    SELF = "self"
+    NONE = "none"
+
+
+def _path(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if check_path(value, attribute.name) != value:
+        raise UsageError(f"bad {attribute.name} {value!r}: it is not normalised")
+
+
+@attrs.frozen
+class Share:
+    """A host path bound into the sandbox; a reset never touches it."""
+
+    source: str = attrs.field(validator=_path)
+    target: str = attrs.field(validator=_path)
+    readonly: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Make a share from ``SRC[:DST][:ro]``; a colon within a path is written ``\\:``."""
+        parts = [p.replace("\\:", ":") for p in re.split(r"(?<!\\):", text)]
+        readonly = len(parts) > 1 and parts[-1] in ("ro", "rw")
+        mode = parts.pop() if readonly else "rw"
+        if not 1 <= len(parts) <= 2 or not all(parts):
+            raise UsageError(f"bad share {text!r}", hint="write SRC[:DST][:ro]")
+        paths = [check_path(p, "share") for p in parts]
+        if paths[-1] == "/":
+            raise UsageError(f"bad share {text!r}: it would cover the whole root")
+        return cls(source=paths[0], target=paths[-1], readonly=mode == "ro")
+
+    def __str__(self) -> str:
+        text = self.source.replace(":", "\\:")
+        if self.target != self.source:
+            text += ":" + self.target.replace(":", "\\:")
+        return text + (":ro" if self.readonly else "")
+
+
+@attrs.frozen
+class AppConfig:
+    """What an app is made of, apart from its data: its stack and its policy."""
+
+    base: str = HOST_BASE
+    layers: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
+    hides: tuple[str, ...] = ()
+    home: Home = attrs.field(default=Home.OVERLAY, converter=Home)
+    caches: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    network: Network = attrs.field(default=Network.HOST, converter=Network)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data with every field, shares as ``SRC[:DST][:ro]``."""
+        return {
+            "base": self.base,
+            "layers": list(self.layers),
+            "shares": [str(share) for share in self.shares],
+            "hides": list(self.hides),
+            "home": self.home.value,
+            "caches": list(self.caches),
+            "command": list(self.command),
+            "env": list(self.env),
+            "network": self.network.value,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> AppConfig:
+        """Make a configuration from what `to_json` gave; unknown keys raise `UsageError`."""
+        unknown = set(data) - {field.name for field in attrs.fields(cls)}
+        if unknown:
+            raise UsageError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values["shares"] = tuple(Share.parse(share) for share in data.get("shares", ()))
+        return cls(**values)
+
+
+@attrs.frozen
+class App:
+    """An app or a throwaway as the catalog has it.
+
+    ``id`` names its folder in the store and never changes; ``name`` may. ``uid_start`` is the first
+    host uid of its range (`IdMode.RANGE` only).
+    """
+
+    id: str
+    name: str
+    kind: AppKind
+    config: AppConfig
+    ids: IdMode
+    uid_start: int | None
+    created: str
+    generation: int
+
+
+@attrs.frozen
+class Base:
+    """A base as the catalog has it. The host base has no id on disk and no digest."""
+
+    id: str
+    name: str
+    kind: BaseKind
+    digest: str | None
+    ids: IdMode | None
+    source: str
+    created: str
+    entries: int
+    size: int
+
+
+class FileType(enum.StrEnum):
+    """The type of an entry, by the names of inode(7)."""
+
+    FILE = "file"
+    DIR = "dir"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHAR = "char"
+    BLOCK = "block"
+
+
+@attrs.frozen
+class Change:
+    """One difference between an upper and what lies beneath it.
+
+    ``change`` is A added, M modified, D deleted, T another type, P metadata only. ``type`` and
+    ``size`` are of what is there now, ``old_type`` and ``old_size`` of what lay beneath; ``None``
+    where there is none. Sizes are those of regular files, else 0.
+    """
+
+    change: str
+    path: str
+    type: FileType | None
+    size: int | None
+    old_type: FileType | None
+    old_size: int | None
