@@ -80,5 +80,5 @@ man: build ## the man pages in docs/man, from the commands' own help
 .PHONY: clean
 clean: ## remove what was built, not the caches of the tests in /var/tmp
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
-	rm -f layerrun/native/_core.c layerrun/native/*.so
+	rm -f layerrun/native/_lr.c layerrun/native/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
