@@ -123,9 +123,9 @@ def debian_tree():
 def layerrun(store_path, user_folder):
     """Run the command line: ``layerrun("list", user=plain_user, check=0)`` gives rc, out and err.
 
-    Each user has a store of their own for the test. ``input`` is text for stdin (else /dev/null), ``env`` adds
-    to the environment (``None`` removes), ``check`` is the wanted exit status. ``layerrun.argv(...)`` and
-    ``layerrun.env(...)`` give the parts to those who start it in a way of their own (a pty, a pipe, Popen).
+    Each user has a store of their own for the test. ``input`` is text for stdin (else /dev/null), ``env``
+    adds to the environment (``None`` removes), ``check`` is the wanted exit status. ``layerrun.argv(...)``
+    and ``layerrun.env(...)`` are for those who start it in a way of their own (a pty, a pipe, Popen).
     """
     stores = {}
 
@@ -147,7 +147,7 @@ def layerrun(store_path, user_folder):
         values.update({k: v for k, v in more.items() if v is not None})
         return {k: v for k, v in values.items() if more.get(k, "") is not None}
 
-    def run(*words, user=None, env=None, check=None, input=None, text=True, timeout=120, cwd=None, **options):
+    def run(*words, user=None, env=None, check=None, input=None, text=True, timeout=120, cwd=None, **options):  # noqa: A002
         options.update({"stdin": subprocess.DEVNULL} if input is None else {"input": input})
         if text:
             options.update(encoding="utf-8", errors="surrogateescape")
@@ -163,9 +163,8 @@ def layerrun(store_path, user_folder):
         )
         result = types.SimpleNamespace(rc=done.returncode, out=done.stdout, err=done.stderr, argv=words)
         if check is not None:
-            assert result.rc == check, (
-                f"layerrun {words}: status {result.rc}, not {check}\n{result.out}\n{result.err}"
-            )
+            said = f"{result.out}\n{result.err}"
+            assert result.rc == check, f"layerrun {words}: status {result.rc}, not {check}\n{said}"
         return result
 
     run.store = store

@@ -19,7 +19,7 @@ DONE = ".made"
 
 
 def _sources() -> str | None:
-    """Return this machine's own apt sources where they are of the same suite: they may name a nearer mirror."""
+    """Return this machine's own apt sources if they are of the same suite: they may name a nearer mirror."""
     path = "/etc/apt/sources.list.d/debian.sources"
     with contextlib.suppress(OSError), open(path) as file:
         if f"Suites: {SUITE}" in file.read():

@@ -1,7 +1,7 @@
 """What a test left behind: mounts, processes.
 
-The test process makes itself the reaper of all that descends from it (PR_SET_CHILD_SUBREAPER), so that whatever a
-launch orphans comes to light as its child instead of disappearing below the machine's init.
+The test process makes itself the reaper of all that descends from it (PR_SET_CHILD_SUBREAPER), so that
+whatever a launch orphans comes to light as its child instead of disappearing below the machine's init.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def become_reaper() -> None:
 
 def _mounts() -> set[str]:
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        # Without the mount's own id, the parent's and the device: a remount of the machine's own is not a leak.
+        # Without the mount's own id, the parent's and the device: those of a remount may change.
         return {" ".join(line.split(" ")[3:5]) + " " + line.split(" - ", 1)[1].strip() for line in file}
 
 
@@ -80,7 +80,7 @@ class Watch:
         self.processes = _descendants()
 
     def leaks(self) -> list[str]:
-        """Return what is there now and was not, after giving it time to go; and end it, for the next test's sake."""
+        """Return what is there now and was not, after giving it time to go; then end it."""
         end = time.monotonic() + PATIENCE
         while True:
             processes = _descendants() - self.processes

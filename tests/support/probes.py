@@ -1,7 +1,8 @@
 """What this machine can do, found by doing it.
 
 Each probe returns nothing, or raises with the reason why not. A test asks by marker (``pytest.mark.idmap``)
-or through a fixture; with ``LAYERRUN_MUST_WORK=1`` a missing ability fails it, so that green never means skipped.
+or through a fixture; with ``LAYERRUN_MUST_WORK=1`` a missing ability fails it, so that green never means
+skipped.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _debian() -> None:
 
 def _reachable() -> None:
     """A plain user can start this Python and import layerrun."""
-    done = ensure(PLAIN).run([sys.executable, "-c", "import layerrun.native._lr"])
+    done = ensure(PLAIN).run([sys.executable, "-c", "import layerrun.errors"])
     if done.returncode:
         raise OSError(f"a plain user cannot use {sys.executable}: {(done.stderr.splitlines() or ['?'])[-1]}")
 

@@ -1,7 +1,7 @@
 """Real plain users for the rootless tests: one with subordinate ids and one without.
 
-Several runs of the tests may share a machine. Each holds a shared lock while it uses the users; the last one out
-removes them. A user who was there before (whose comment is not ours) is used and left alone.
+Several runs of the tests may share a machine. Each holds a shared lock while it uses the users; the last
+one out removes them. A user who was there before (whose comment is not ours) is used and left alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class User:
         return self.name
 
     def prefix(self) -> list[str]:
-        """Return the words that, before a command, run it with this user's ids and no groups but the first."""
+        """Return the words that, before a command, run it with this user's ids and their first group only."""
         return [
             "setpriv",
             "--reuid",
@@ -106,7 +106,7 @@ def _has_subids(name: str) -> bool:
 
 
 def _free_subid() -> int:
-    """Return the start of 65,536 ids that no line of /etc/subuid or /etc/subgid reaches, below layerrun's own."""
+    """Return the start of 65,536 ids that no line of /etc/subuid or /etc/subgid reaches, below layerrun's."""
     end = 100000
     for path in ("/etc/subuid", "/etc/subgid"):
         with contextlib.suppress(FileNotFoundError), open(path) as file:
@@ -155,7 +155,8 @@ def release() -> None:
             for name in (PLAIN, SINGLE):
                 with contextlib.suppress(KeyError):
                     if pwd.getpwnam(name).pw_gecos == COMMENT:
-                        # -f: a sweep of the last test may not have ended. The home may hold ids that only root can remove.
+                        # -f: a sweep of the last test may not have ended. The home may hold files of
+                        # subordinate ids, which userdel refuses to remove.
                         subprocess.run(["userdel", "-f", "-r", name], capture_output=True, check=False)
                         subprocess.run(["rm", "-rf", f"/home/{name}"], check=False)
         os.close(_shared)
