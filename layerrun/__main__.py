@@ -1,0 +1,39 @@
+"""``python -m layerrun`` and the installed ``layerrun`` script."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def _reopen_standard_descriptors() -> None:
+    """Open /dev/null on each of 0, 1 and 2 that is closed.
+
+    Otherwise the catalog could be opened as descriptor 2 and an error message be written into it.
+    """
+    for fd in (0, 1, 2):
+        try:
+            fcntl.fcntl(fd, fcntl.F_GETFD)
+        except OSError:
+            # The lowest free descriptor is this one: those below were just made sure of.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(fd, True)
+    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            stream = os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+
+
+def main() -> int:
+    """Run the command line in ``sys.argv``; return the exit status."""
+    _reopen_standard_descriptors()
+    from layerrun.cli.main import main as run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""``base import|list|show|verify|remove``: the read-only roots that apps stand on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli.common import (
+    Verb,
+    VerbGroup,
+    ask,
+    ask_before,
+    base_argument,
+    json_option,
+    nul_option,
+    open_store,
+    yes_option,
+)
+from layerrun.cli.output import emit, fields, lines, nul, plural, quoted, say, size, table
+
+if TYPE_CHECKING:
+    from layerrun.model import Base
+
+__all__ = ["base"]
+
+
+@click.group(cls=VerbGroup)
+def base() -> None:
+    """Import, list, show, verify and remove bases: read-only roots that apps stand on.
+
+    The base host is the machine's own / and always there.
+    """
+
+
+def _record(found: Base) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "kind": found.kind.value,
+        "id": found.id,
+        "digest": found.digest,
+        "ids": found.ids.value if found.ids else None,
+        "source": found.source,
+        "created": found.created,
+        "entries": found.entries,
+        "size": found.size,
+    }
+
+
+@base.command(
+    "import",
+    cls=Verb,
+    examples=[
+        ("mmdebstrap --variant=minbase bookworm /tmp/tree", "make a Debian tree"),
+        ("layerrun base import debian /tmp/tree", "import it as the base debian"),
+        ("layerrun create web --base debian", "and stand an app on it"),
+    ],
+)
+@click.argument("name", metavar="NAME")
+@click.argument("directory", metavar="DIR", type=click.Path())
+@json_option
+def import_(name: str, directory: str, as_json: bool) -> int:
+    """Copy the root file system in DIR into the store as the base NAME; it never changes from then on."""
+    from layerrun.bases import tree
+    from layerrun.cli.progress import counter
+    from layerrun.model import check_name
+
+    check_name(name)
+    with open_store() as store, counter(f"importing {name}") as progress:
+        made = tree.import_tree(store, name, directory, progress=progress)
+    if as_json:
+        emit(_record(made))
+    else:
+        say(f"imported {name}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
+    return 0
+
+
+@base.command(
+    "list",
+    cls=Verb,
+    examples=[("layerrun base list", "names, kinds, sizes"), ("layerrun base list --json", "for a program")],
+)
+@json_option
+def list_(as_json: bool) -> int:
+    """List the bases."""
+    with open_store() as store:
+        bases = store.bases()
+    if as_json:
+        emit({"bases": [_record(found) for found in bases]})
+        return 0
+    table(
+        ["NAME", "KIND", ">ENTRIES", ">SIZE", "CREATED", "DIGEST"],
+        (
+            [b.name, b.kind.value, f"{b.entries:,}", size(b.size), b.created, _short(b.digest)]
+            if b.digest
+            else [b.name, b.kind.value, "-", "-", b.created or "-", "-"]
+            for b in bases
+        ),
+    )
+    return 0
+
+
+def _short(digest: str) -> str:
+    """Return enough of a digest to tell two apart."""
+    return digest[: len("sha256:") + 12]
+
+
+@base.command(
+    cls=Verb,
+    examples=[("layerrun base show debian", "digest, source, size, and who stands on it")],
+)
+@base_argument
+@json_option
+def show(name: str, as_json: bool) -> int:
+    """Show the base NAME, and the apps that stand on it."""
+    with open_store() as store:
+        found = store.base(name)
+        users = sorted(app.name for app in store.apps() if app.config.base == found.name)
+    if as_json:
+        emit(_record(found) | {"used_by": users})
+        return 0
+    held = (
+        {"size": f"{size(found.size)} in {plural(found.entries, 'entry', 'entries')}"} if found.digest else {}
+    )
+    fields(
+        {
+            "name": found.name,
+            "kind": found.kind.value,
+            "digest": found.digest or "",
+            "source": quoted(found.source),
+            "ids": found.ids.value if found.ids else "",
+            "created": found.created,
+            **held,
+            "used by": users or "nobody",
+        }
+    )
+    return 0
+
+
+@base.command(
+    cls=Verb,
+    examples=[
+        ("layerrun base verify debian", "read every byte; 1 if anything differs"),
+        ("layerrun base verify debian -0 | xargs -0 -n1 echo", "the kind, a space and the raw path"),
+    ],
+)
+@base_argument
+@json_option
+@nul_option
+def verify(name: str, as_json: bool, as_nul: bool) -> int:
+    """Read the whole base NAME again and name every path that is not as it was imported.
+
+    The exit status is 1 if there is any.
+    """
+    from layerrun.bases import tree
+
+    if as_json and as_nul:
+        raise click.UsageError("--json and -0 exclude each other")
+    with open_store() as store:
+        found = store.base(name)
+        problems = list(tree.verify(store, found))
+    if as_json:
+        bad = [{"kind": str(p.kind), "path": p.path} for p in problems]
+        emit({"name": found.name, "digest": found.digest, "intact": not problems, "problems": bad})
+    elif as_nul:
+        nul(f"{p.kind} {p.path}" for p in problems)
+    else:
+        lines(f"{p.kind:<8} {quoted(p.path)}" for p in problems)
+        if not problems and sys.stdout.isatty():
+            say(f"{name} is intact")
+    return 1 if problems else 0
+
+
+@base.command(
+    cls=Verb,
+    examples=[
+        ("layerrun base remove debian", "ask, naming its size, then remove it"),
+        ("layerrun base remove -y debian", "without asking"),
+    ],
+)
+@base_argument
+@yes_option
+def remove(name: str, yes: bool) -> int:
+    """Remove the base NAME. It is refused (3) while an app or a throwaway stands on it."""
+    from layerrun.bases import tree
+
+    asking = ask_before("base remove destroys data", yes=yes)
+    with open_store() as store:
+        found = store.base(name)
+        if asking:
+            ask(
+                "Remove this base?",
+                [f"{name}: {size(found.size)} in {plural(found.entries, 'entry', 'entries')}"],
+            )
+        tree.remove_base(store, name)
+    return 0

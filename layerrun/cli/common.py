@@ -1,0 +1,263 @@
+"""What the commands share: their class, their options, the store they open, the questions they ask."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import click
+from click.shell_completion import CompletionItem
+
+from layerrun.cli.output import line, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from layerrun.store.store import Store
+
+__all__ = [
+    "RunVerb",
+    "Settings",
+    "Verb",
+    "VerbGroup",
+    "app_argument",
+    "ask",
+    "ask_before",
+    "base_argument",
+    "base_option",
+    "has_terminal",
+    "json_option",
+    "nearest",
+    "nothing",
+    "nul_option",
+    "open_store",
+    "settings",
+    "yes_option",
+]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@attrs.define
+class Settings:
+    """What the global options say, and whether the verb at work is to run a program.
+
+    ``runs`` turns a plain exit status 1 into 125: a 1 would be mistaken for the program's own.
+    """
+
+    store: str | None = None
+    runs: bool = False
+
+
+def settings() -> Settings:
+    """Return the settings of the command at work."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def open_store() -> Store:
+    """Open the store that ``--store``, ``$LAYERRUN_STORE`` or the default names; make it if need be."""
+    from layerrun.store.store import Store
+
+    return Store.open(settings().store)
+
+
+def nearest(word: str, among: Iterable[str]) -> list[str]:
+    """Return the few of ``among`` that ``word`` may have been meant as."""
+    import difflib
+
+    known = sorted(among)
+    starts = [name for name in known if len(word) > 1 and name.startswith(word)]
+    return starts or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+
+
+class Verb(click.Command):
+    """A command whose help ends with examples.
+
+    Args:
+        examples: pairs of a command line and what it does.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples below the options."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for command, meaning in self.examples:
+                    formatter.write_text(f"\b\n{command}\n    {meaning}")
+        super().format_epilog(ctx, formatter)
+
+
+class RunVerb(Verb):
+    """A command that takes a program's argv: ``[OPTIONS] [NAME] [OPTIONS] [--] [CMD…]``.
+
+    The command line is cut before click parses it, at ``--`` or at the first word that can belong to
+    nothing else; what follows reaches the callback as ``argv``, untouched: a tuple of strings, or ``None``
+    if there was neither.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the part before the program's argv."""
+        head, argv = self._cut(args)
+        rest = super().parse_args(ctx, head)
+        if argv == [] and not ctx.resilient_parsing:
+            raise click.UsageError("no command after --", ctx)
+        ctx.params["argv"] = None if argv is None else tuple(argv)
+        ctx.ensure_object(Settings).runs = True
+        return rest
+
+    def _cut(self, args: list[str]) -> tuple[list[str], list[str] | None]:
+        valued = {
+            name
+            for param in self.params
+            if isinstance(param, click.Option) and not param.is_flag and not param.count
+            for name in param.opts
+        }
+        words = sum(isinstance(param, click.Argument) for param in self.params)
+        index = 0
+        while index < len(args):
+            word = args[index]
+            if word == "--":
+                return args[:index], args[index + 1 :]
+            if word.startswith("-") and word != "-":
+                index += 1 if word in valued else 0
+            elif words:
+                words -= 1
+            else:
+                return args[:index], args[index:]
+            index += 1
+        return args, None
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Add the program's argv to the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[--] [CMD]..."]
+
+
+class VerbGroup(click.Group):
+    """A group that names the nearest verbs when a verb is mistyped."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which ones are near."""
+        word = args[0]
+        if not ctx.resilient_parsing and not word.startswith("-") and self.get_command(ctx, word) is None:
+            from layerrun.errors import UsageError
+
+            near = nearest(word, self.list_commands(ctx))
+            hint = "\n".join(f"{ctx.command_path} {name}" for name in near)
+            raise UsageError(f"no such command {word!r}", hint=hint or f"{ctx.command_path} --help")
+        return super().resolve_command(ctx, args)
+
+
+def has_terminal() -> bool:
+    """Whether there is somebody to ask: standard input and standard error are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask_before(what: str, *, yes: bool) -> bool:
+    """Return whether a question must be asked before ``what``.
+
+    Called before sizes are measured, so that ``-y`` does not pay for them.
+
+    Raises:
+        UsageError: there is no ``-y`` and nobody to ask.
+    """
+    if yes:
+        return False
+    if not has_terminal():
+        from layerrun.errors import UsageError
+
+        command = click.get_current_context().command_path
+        raise UsageError(f"{what} and there is no terminal to ask on", hint=f"{command} -y …")
+    return True
+
+
+def ask(question: str, destroyed: Iterable[str]) -> None:
+    """Name what will be destroyed, and go on only after a yes; the answer of an empty line is no.
+
+    Raises:
+        LayerrunError: the answer was no.
+    """
+    from layerrun.errors import LayerrunError
+
+    for text in destroyed:
+        click.echo(f"  {printable(text)}", err=True)
+    if not click.confirm(question, default=False, err=True):
+        raise LayerrunError("stopped: the answer was no, and nothing was done")
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def nul_option(function: F) -> F:
+    """Add ``-0``."""
+    return click.option(
+        "-0", "--null", "as_nul", is_flag=True, help="Print raw records, each ended by a NUL byte."
+    )(function)
+
+
+def yes_option(function: F) -> F:
+    """Add ``-y``."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def base_option(function: F) -> F:
+    """Add ``--base``."""
+    return click.option(
+        "--base",
+        default="host",
+        show_default=True,
+        metavar="BASE",
+        shell_complete=_complete_bases,
+        help="The base beneath; host is the machine's own /.",
+    )(function)
+
+
+def app_argument(name: str = "name", *, many: bool = False, required: bool = True) -> Callable[[F], F]:
+    """Add the NAME of an app or a throwaway, completed from the store."""
+    return click.argument(
+        name,
+        metavar=name.removesuffix("s").upper() + ("..." if many else ""),
+        nargs=-1 if many else 1,
+        required=required,
+        shell_complete=_complete_apps,
+    )
+
+
+def base_argument(function: F) -> F:
+    """Add the NAME of a base, completed from the store."""
+    return click.argument("name", metavar="NAME", shell_complete=_complete_bases)(function)
+
+
+def _complete_from(
+    ctx: click.Context, names: Callable[[Store], Iterable[str]], start: str
+) -> list[CompletionItem]:
+    """Complete from the store; a shell's line editor is no place for an error message."""
+    from layerrun.errors import LayerrunError
+    from layerrun.store.store import Store
+
+    try:
+        with Store.open(ctx.find_root().params.get("store"), create=False) as store:
+            return [CompletionItem(name) for name in sorted(names(store)) if name.startswith(start)]
+    except (LayerrunError, OSError):
+        return []
+
+
+def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _complete_from(ctx, lambda store: (app.name for app in store.apps()), incomplete)
+
+
+def _complete_bases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _complete_from(ctx, lambda store: (base.name for base in store.bases()), incomplete)
+
+
+def nothing(text: str) -> None:
+    """Say on a terminal that a list is empty; a pipe gets nothing."""
+    if sys.stdout.isatty():
+        line(text)

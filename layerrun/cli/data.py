@@ -1,0 +1,177 @@
+"""``reset``, ``clear-cache`` and ``du``: an app's data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from layerrun.cli.common import (
+    Verb,
+    app_argument,
+    ask,
+    ask_before,
+    json_option,
+    nothing,
+    open_store,
+    yes_option,
+)
+from layerrun.cli.output import emit, lines, quoted, size, table
+from layerrun.cli.sizes import sized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerrun.model import App
+    from layerrun.store.store import Store
+
+__all__ = ["clear_cache", "du", "reset"]
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun reset web", "ask, naming the size, then clear web's data"),
+        ("layerrun reset -y web db", "clear two, without asking"),
+        ("layerrun reset --all --dry-run", "what clearing all apps would clear"),
+        ("layerrun reset web --path '/etc/nginx/**'", "let the base show through again there alone"),
+    ],
+)
+@app_argument("names", many=True, required=False)
+@click.option("--all", "every", is_flag=True, help="All apps (throwaways are discarded, not reset).")
+@click.option(
+    "--path", "globs", multiple=True, metavar="GLOB", help="Only here: * within a name, ** across /."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be cleared, and do nothing.")
+@yes_option
+def reset(names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """Clear the data of the apps NAME: the next start sees the base again.
+
+    Shares, other apps and the configuration stay. It takes no longer for a large app than for an empty one.
+    """
+    from layerrun.runtime import data
+
+    if every == bool(names):
+        raise click.UsageError(
+            "name the apps, or say --all" if not names else "names and --all exclude each other"
+        )
+    asking = not dry_run and ask_before("reset destroys data", yes=yes)
+    with open_store() as store:
+        apps = _chosen(store, names, every)
+        if globs:
+            return _reset_paths(store, apps, globs, dry_run=dry_run, asking=asking)
+        if dry_run:
+            lines(sized(store, apps))
+            return 0
+        if asking and apps:
+            ask("Clear all of this data?", sized(store, apps))
+        data.reset(store, apps)
+    return 0
+
+
+def _chosen(store: Store, names: Sequence[str], every: bool) -> list[App]:
+    from layerrun.model import AppKind
+
+    if every:
+        return store.apps(AppKind.APP)
+    return list({name: store.app(name) for name in names}.values())
+
+
+def _reset_paths(
+    store: Store, apps: Sequence[App], globs: Sequence[str], *, dry_run: bool, asking: bool
+) -> int:
+    from layerrun.runtime import data
+
+    if asking or dry_run:
+        found = [(app, data.matching(store, app, globs)) for app in apps]
+        rows = [
+            f"{app.name}: {c.change} {quoted(c.path)} {size(c.size or 0)}" for app, cs in found for c in cs
+        ]
+        if dry_run:
+            lines(rows)
+            return 0
+        if rows:
+            ask("Let the base show through again at these paths?", rows)
+    for app in apps:
+        lines(quoted(path) for path in data.reset_paths(store, app, list(globs)))
+    return 0
+
+
+@click.command(
+    "clear-cache",
+    cls=Verb,
+    examples=[
+        ("layerrun clear-cache web", "ask, then drop ~/.cache, /var/cache and the paths web names"),
+        ("layerrun clear-cache -y web db", "drop those of two, without asking"),
+    ],
+)
+@app_argument("names", many=True)
+@yes_option
+def clear_cache(names: tuple[str, ...], yes: bool) -> int:
+    """Drop the cache paths of the apps NAME alone: ~/.cache, /var/cache and those made with create --cache.
+
+    Prints the paths that were dropped; the base shows through there again.
+    """
+    from layerrun.runtime import data
+
+    asking = ask_before("clear-cache destroys data", yes=yes)
+    with open_store() as store:
+        apps = _chosen(store, names, every=False)
+        if asking:
+            ask("Drop these caches?", _cached(store, apps))
+        for app in apps:
+            lines(quoted(path) for path in data.clear_cache(store, app))
+    return 0
+
+
+def _cached(store: Store, apps: Sequence[App]) -> list[str]:
+    from layerrun.runtime import data
+
+    return [
+        f"{app.name}: {quoted(path)} {size(usage.allocated)}"
+        for app in apps
+        for path, usage in data.cache_usage(store, app)
+    ]
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun du", "the space each app and base takes"),
+        ("layerrun du web --json", "of one, for a program"),
+    ],
+)
+@app_argument("names", many=True, required=False)
+@json_option
+def du(names: tuple[str, ...], as_json: bool) -> int:
+    """Show how much space the data of each app and throwaway takes, and each base."""
+    from layerrun.model import BaseKind
+    from layerrun.runtime import data
+
+    with open_store() as store:
+        apps = _chosen(store, names, every=False) if names else store.apps()
+        used = [(app, data.usage(store, app)) for app in apps]
+        bases = [] if names else [base for base in store.bases() if base.kind is not BaseKind.HOST]
+    total = sum(usage.allocated for _, usage in used) + sum(base.size for base in bases)
+    rows = [
+        {
+            "name": app.name,
+            "kind": app.kind.value,
+            "entries": usage.entries,
+            "apparent": usage.apparent,
+            "allocated": usage.allocated,
+        }
+        for app, usage in used
+    ]
+    if as_json:
+        stored = [{"name": b.name, "entries": b.entries, "size": b.size} for b in bases]
+        emit({"apps": rows, "bases": stored, "total": total})
+        return 0
+    shown = [[a.name, a.kind.value, f"{u.entries:,}", size(u.apparent), size(u.allocated)] for a, u in used]
+    shown += [[b.name, "base", f"{b.entries:,}", size(b.size), size(b.size)] for b in bases]
+    if not shown:
+        nothing("nothing in the store")
+        return 0
+    shown.append(["total", "", "", "", size(total)])
+    table(["NAME", "KIND", ">ENTRIES", ">APPARENT", ">ON DISK"], shown)
+    return 0

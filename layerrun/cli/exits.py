@@ -1,0 +1,126 @@
+"""How a command ends: the one place that turns what happened into an exit status and a message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from layerrun.cli.output import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["COULD_NOT_START", "ended", "report", "say_error", "status_of"]
+
+COULD_NOT_START = 125
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+def status_of(error: BaseException, *, run_like: bool = False) -> int:
+    """Return the exit status that ``error`` ends a command with.
+
+    Args:
+        error: what was raised.
+        run_like: whether the command was to run a program, whose own status a 1 would be mistaken for.
+    """
+    from layerrun.errors import LayerrunError
+
+    match error:
+        case LayerrunError():
+            status = error.exit_status
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.ClickException():
+            status = error.exit_code
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case BrokenPipeError():
+            return BROKEN_PIPE
+        case _:
+            status = 1
+    return COULD_NOT_START if run_like and status == 1 else status
+
+
+def say_error(message: str, hint: str | None = None) -> None:
+    """Write ``layerrun: MESSAGE`` and, if there is one, the hint to standard error."""
+    lines = [f"layerrun: {printable(message)}"]
+    if hint:
+        lines += [f"  try: {printable(line)}" for line in hint.splitlines()]
+    try:
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads it; the status still says it
+
+
+def report(error: BaseException) -> None:
+    """Say on standard error what failed, why, and what to do about it."""
+    from layerrun.errors import LayerrunError
+
+    match error:
+        case click.exceptions.Exit() | BrokenPipeError():
+            return
+        case LayerrunError():
+            say_error(str(error), error.hint)
+        case click.UsageError():
+            _report_usage(error)
+        case click.ClickException():
+            say_error(error.format_message())
+        case click.Abort():
+            say_error("stopped: no answer, and nothing was done")
+        case KeyboardInterrupt():
+            say_error("interrupted")
+        case OSError():
+            what = f"{error.filename}: " if isinstance(error.filename, str) else ""
+            say_error(f"{what}{error.strerror or error}")
+        case _:
+            say_error(
+                f"internal error: {type(error).__name__}: {error}",
+                "set LAYERRUN_DEBUG=1 to see where, and report it",
+            )
+    if os.environ.get("LAYERRUN_DEBUG"):
+        traceback.print_exception(error)
+
+
+def _report_usage(error: click.UsageError) -> None:
+    """Put click's sentence into the form of all the others, with the command's help as the hint."""
+    command = error.ctx.command_path if error.ctx else "layerrun"
+    text = error.format_message().rstrip(".")
+    verb = command.removeprefix("layerrun").strip()
+    text = text[:1].lower() + text[1:]
+    say_error(f"{verb}: {text}" if verb else text, f"{command} --help")
+
+
+def ended(call: Callable[[], object], is_run_like: Callable[[], bool]) -> int:
+    """Call ``call`` and return the exit status it ends with, having reported what it raised.
+
+    Args:
+        call: does the command's work; it returns the exit status, ``None`` for 0.
+        is_run_like: tells, when the call has failed, whether a program was about to be run by it.
+    """
+    try:
+        result = call()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        report(error)
+        _flush_or_drop()
+        return status_of(error, run_like=is_run_like())
+
+
+def _flush_or_drop() -> None:
+    """Flush standard output; if nobody reads it, point it at /dev/null so that Python's exit is quiet."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)

@@ -1,0 +1,222 @@
+"""``list``, ``show``, ``plan`` and ``which``: read what there is."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli.common import (
+    RunVerb,
+    Verb,
+    app_argument,
+    json_option,
+    nothing,
+    nul_option,
+    open_store,
+    settings,
+)
+from layerrun.cli.output import emit, fields, line, lines, nul, plural, quoted, size, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerrun.model import App
+    from layerrun.runtime.plan import Plan
+    from layerrun.store.store import Store
+
+__all__ = ["list_apps", "plan", "show", "which"]
+
+
+def _record(app: App) -> dict[str, Any]:
+    return {
+        "name": app.name,
+        "kind": app.kind.value,
+        "id": app.id,
+        "base": app.config.base,
+        "ids": app.ids.value,
+        "generation": app.generation,
+        "created": app.created,
+    }
+
+
+@click.command(
+    "list",
+    cls=Verb,
+    examples=[
+        ("layerrun list", "names, kinds, bases, ages"),
+        ("layerrun list --size", "also measure what each holds (walks it)"),
+        ("layerrun list --json", "the same for a program"),
+    ],
+)
+@click.option("--size", "sizes", is_flag=True, help="Measure each one's data.")
+@json_option
+def list_apps(sizes: bool, as_json: bool) -> int:
+    """List the apps and the throwaways that were kept."""
+    with open_store() as store:
+        apps = sorted(store.apps(), key=lambda app: (app.kind.value, app.name))
+        records = [_record(app) | (_usage(store, app) if sizes else {}) for app in apps]
+    if as_json:
+        emit({"apps": records})
+        return 0
+    head = ["NAME", "KIND", "BASE", "CREATED"] + ([">SIZE"] if sizes else [])
+    table(
+        head,
+        (
+            [r["name"], r["kind"], r["base"], r["created"]] + ([size(r["allocated"])] if sizes else [])
+            for r in records
+        ),
+    )
+    if not records:
+        nothing("no apps yet; layerrun app NAME -- CMD makes one")
+    return 0
+
+
+def _usage(store: Store, app: App) -> dict[str, int]:
+    from layerrun.runtime import data
+
+    usage = data.usage(store, app)
+    return {"entries": usage.entries, "apparent": usage.apparent, "allocated": usage.allocated}
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun show web", "its stack, its policy, and what becomes of each mount of the base"),
+        ("layerrun show web --json", "the same for a program"),
+    ],
+)
+@app_argument()
+@json_option
+def show(name: str, as_json: bool) -> int:
+    """Show what NAME is made of: base, shares, command, ids, size, and the policy of every mount."""
+    from layerrun.runtime import launch
+
+    with open_store() as store:
+        app = store.app(name)
+        used = _usage(store, app)
+        # The mounts do not depend on the command, and an app need not have one.
+        mounts = launch.compile_plan(store, app, app.config.command or ("true",)).mounts
+    if as_json:
+        emit(
+            _record(app)
+            | {"uid_start": app.uid_start}
+            | {"config": app.config.to_json()}
+            | used
+            | {
+                "mounts": [
+                    {"path": m.path, "fstype": m.fstype, "policy": m.policy, "why": m.why} for m in mounts
+                ]
+            }
+        )
+        return 0
+    config = app.config
+    fields(
+        {
+            "name": app.name,
+            "kind": app.kind.value,
+            "base": config.base,
+            "layers": config.layers,
+            "command": shlex_join(config.command),
+            "env": [quoted(word) for word in config.env],
+            "home": config.home.value,
+            "shares": [quoted(str(share)) for share in config.shares],
+            "hidden": [quoted(path) for path in config.hides],
+            "caches": [quoted(path) for path in config.caches],
+            "network": config.network.value,
+            "ids": _ids(app),
+            "created": app.created,
+            "data": f"{size(used['allocated'])} in {plural(used['entries'], 'entry', 'entries')},"
+            f" generation {app.generation}",
+        }
+    )
+    if mounts:
+        line()
+        table(
+            ["MOUNT", "TYPE", "POLICY", "WHY"], ([quoted(m.path), m.fstype, m.policy, m.why] for m in mounts)
+        )
+    return 0
+
+
+def shlex_join(words: Sequence[str]) -> str:
+    """Return an argv as one could type it; odd bytes are quoted."""
+    return " ".join(quoted(w) if not w.isprintable() else shlex.quote(w) for w in words)
+
+
+def _ids(app: App) -> str:
+    meaning = {
+        "range": f"a range of its own, host ids {app.uid_start} to {(app.uid_start or 0) + 65535}",
+        "subids": "0 is you, the others are your subordinate ids",
+        "single": "0 is you, and there is no other",
+        "self": "your own, and no other",
+        "none": "the machine's own: an undo, not a jail",
+    }
+    return f"{app.ids.value} ({meaning[app.ids.value]})"
+
+
+@click.command(
+    cls=RunVerb,
+    examples=[
+        ("layerrun plan web", "what a start of web does, an operation a line"),
+        ("layerrun plan web -- id", "the same for another command"),
+        ("layerrun plan -0 web | tr '\\0' ' '", "the plan as the core gets it"),
+    ],
+)
+@app_argument()
+@json_option
+@nul_option
+def plan(name: str, as_json: bool, as_nul: bool, argv: tuple[str, ...] | None) -> int:
+    """Print the plan that a start of NAME executes: every mount, id and limit, in order."""
+    from layerrun.runtime import launch
+
+    settings().runs = False  # it takes an argv but does not run it
+    if as_json and as_nul:
+        raise click.UsageError("--json and -0 exclude each other")
+    with open_store() as store:
+        app = store.app(name)
+        compiled: Plan = launch.compile_plan(store, app, argv or app.config.command or ("true",))
+    if as_nul:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(compiled.to_bytes())
+    elif as_json:
+        emit({"name": app.name, "operations": list(compiled.lines())})
+    else:
+        lines(quoted(text) for text in compiled.lines())
+    return 0
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun which web /etc/hosts", "whether web changed it, or it is the base's"),
+        ("layerrun which web /etc/hosts --json", "the same for a program"),
+    ],
+)
+@app_argument()
+@click.argument("path", metavar="PATH")
+@json_option
+@nul_option
+def which(name: str, path: str, as_json: bool, as_nul: bool) -> int:
+    """Say which layer of NAME the PATH, as seen inside, comes from: upper, base, share or other.
+
+    The exit status is 6 if there is nothing at PATH.
+    """
+    from layerrun.model import check_path
+    from layerrun.runtime import data
+
+    wanted = check_path(path)
+    with open_store() as store:
+        where = data.which(store, store.app(name), wanted)
+    if as_json:
+        emit({"path": where.path, "layer": where.layer, "whiteout": where.whiteout, "detail": where.detail})
+    elif as_nul:
+        nul([where.layer, where.path])
+    else:
+        deleted = " (deleted)" if where.whiteout else ""
+        line(
+            f"{where.layer}{deleted}  {quoted(where.path)}"
+            + (f"  {quoted(where.detail)}" if where.detail else "")
+        )
+    return 0

@@ -1,0 +1,140 @@
+"""The ``layerrun`` command: its global options, its verbs, and where each of them lives."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli import exits
+from layerrun.cli.common import Settings, VerbGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["VERBS", "cli", "main"]
+
+# section -> verb -> (module in layerrun.cli, its function there, the line in the list of commands)
+VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "Run": {
+        "app": ("run", "app", "Run an app, or a command in it."),
+        "shell": ("run", "shell", "Open a login shell in an app."),
+        "create": ("manage", "create", "Make an app without running it."),
+        "list": ("look", "list_apps", "List the apps and throwaways."),
+        "show": ("look", "show", "Show what an app is made of."),
+        "rename": ("manage", "rename", "Give an app another name."),
+        "remove": ("manage", "remove", "Remove apps, with their data."),
+        "plan": ("look", "plan", "Print the plan that a start executes."),
+        "which": ("look", "which", "Say which layer a path comes from."),
+    },
+    "Try": {
+        "try": ("throwaway", "try_", "Run a command in a throwaway layer and list what it changed."),
+        "diff": ("throwaway", "diff", "List what an app or a throwaway changed."),
+        "discard": ("throwaway", "discard", "Drop throwaways."),
+    },
+    "Data": {
+        "reset": ("data", "reset", "Clear the data of apps."),
+        "clear-cache": ("data", "clear_cache", "Drop the cache paths of apps alone."),
+        "du": ("data", "du", "Show how much space each app takes."),
+    },
+    "Bases": {
+        "base": ("base", "base", "Import, list, show, verify and remove bases."),
+    },
+    "Machine": {
+        "doctor": ("machine", "doctor", "Check what this machine and the store can do."),
+        "completion": ("machine", "completion", "Print the completion script of a shell."),
+        "version": ("machine", "version", "Print the version."),
+    },
+}
+
+COMPLETE = "_LAYERRUN_COMPLETE"
+
+
+class LazyGroup(VerbGroup):
+    """The top group: a verb's module is imported when the verb is called, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        """Return the verbs, in the order of the help."""
+        return [verb for verbs in VERBS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the verb's module and return its command, or ``None``."""
+        for verbs in VERBS.values():
+            if found := verbs.get(cmd_name):
+                module, function, short = found
+                command = getattr(importlib.import_module(f"layerrun.cli.{module}"), function)
+                assert isinstance(command, click.Command)
+                command.short_help = short
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the verbs by section, without importing any of them."""
+        for section, verbs in VERBS.items():
+            with formatter.section(section):
+                formatter.write_dl([(verb, found[2]) for verb, found in verbs.items()], col_max=14)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from layerrun import __version__
+
+        click.echo(f"layerrun {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command says more with --help.",
+)
+@click.option(
+    "--store",
+    metavar="PATH",
+    type=click.Path(),
+    help="The store to use, instead of $LAYERRUN_STORE or the default.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+@click.pass_context
+def cli(ctx: click.Context, store: str | None) -> int:
+    """Run any program in a layer of its own, and clear its data at once.
+
+    An app sees a read-only base (the machine's own /, or an imported tree) with one layer above it that takes
+    everything it writes. `reset` drops that layer; shares, other apps and the machine stay as they are.
+    `try` does the same for one command, and lists what it changed.
+    """
+    ctx.ensure_object(Settings).store = store
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        return 2
+    return 0
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command line ``args`` (without the program's name) and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale that cannot say a character gets its escape, not a traceback.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    if COMPLETE in os.environ:
+        cli.main(list(args), prog_name="layerrun", complete_var=COMPLETE)
+    state = Settings()
+
+    def run() -> Any:
+        with cli.make_context("layerrun", list(args), obj=state) as ctx:
+            return cli.invoke(ctx)
+
+    return exits.ended(run, lambda: state.runs)

@@ -1,0 +1,154 @@
+"""``create``, ``rename`` and ``remove``: what apps there are."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from layerrun.cli.common import (
+    RunVerb,
+    Verb,
+    app_argument,
+    ask,
+    ask_before,
+    base_option,
+    open_store,
+    yes_option,
+)
+from layerrun.cli.output import say
+from layerrun.cli.sizes import sized
+
+__all__ = ["create", "remove", "rename"]
+
+
+@click.command(
+    cls=RunVerb,
+    examples=[
+        (
+            "layerrun create web --share /srv/www:/var/www:ro -- nginx -g 'daemon off;'",
+            "an app over the host",
+        ),
+        ("layerrun create db --base debian --home fresh", "an app over an imported base"),
+        ("layerrun create quiet --hide /etc/ssh --network none", "hide a path, and no network"),
+    ],
+)
+@app_argument()
+@base_option
+@click.option(
+    "--share", "shares", multiple=True, metavar="SRC[:DST][:ro]", help="Bind a host path; a reset spares it."
+)
+@click.option("--hide", "hides", multiple=True, metavar="PATH", help="Make a path empty inside.")
+@click.option(
+    "--home",
+    type=click.Choice(["overlay", "fresh", "share"]),
+    default="overlay",
+    show_default=True,
+    help="The base's home under the app's layer, an empty one of its own, or the real one.",
+)
+@click.option(
+    "--cache", "caches", multiple=True, metavar="PATH", help="A path that clear-cache drops as well."
+)
+@click.option(
+    "--network",
+    type=click.Choice(["host", "none"]),
+    default="host",
+    show_default=True,
+    help="The machine's network, or a loopback of its own.",
+)
+@click.option("-e", "--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable at each start.")
+@click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
+@click.option(
+    "--ids",
+    type=click.Choice(["range", "subids", "single", "self", "none"]),
+    help="How ids inside relate to ids outside.  [default: what fits]",
+)
+def create(
+    *,
+    name: str,
+    base: str,
+    shares: tuple[str, ...],
+    hides: tuple[str, ...],
+    home: str,
+    caches: tuple[str, ...],
+    network: str,
+    env: tuple[str, ...],
+    command: str | None,
+    ids: str | None,
+    argv: tuple[str, ...] | None,
+) -> int:
+    """Make the app NAME without running it; CMD becomes its own command."""
+    from layerrun.cli.common import settings
+    from layerrun.cli.run import variables
+    from layerrun.model import AppConfig, Home, IdMode, Network, Share, check_name, check_path
+    from layerrun.runtime import apps
+
+    settings().runs = False  # it takes an argv but does not run it
+    if command is not None and argv is not None:
+        raise click.UsageError("the command is given twice: by --command and after --")
+    check_name(name)
+    config = AppConfig(
+        base=base,
+        shares=tuple(Share.parse(share) for share in shares),
+        hides=tuple(check_path(path, "--hide") for path in hides),
+        home=Home(home),
+        caches=tuple(check_path(path, "--cache") for path in caches),
+        command=argv or _words(command),
+        env=tuple(f"{key}={value}" for key, value in variables(env).items()),
+        network=Network(network),
+    )
+    with open_store() as store:
+        apps.create(store, name, config, ids=IdMode(ids) if ids else None)
+    say(f"created app {name} over {base}")
+    return 0
+
+
+def _words(command: str | None) -> tuple[str, ...]:
+    if command is None:
+        return ()
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise click.UsageError(f"bad --command {command!r}: {error}") from error
+    if not words:
+        raise click.UsageError("bad --command: it is empty")
+    return words
+
+
+@click.command(cls=Verb, examples=[("layerrun rename web shop", "web is called shop from now on")])
+@app_argument("old")
+@click.argument("new", metavar="NEW")
+def rename(old: str, new: str) -> int:
+    """Give the app or throwaway OLD the name NEW; its data stays."""
+    from layerrun.model import check_name
+
+    check_name(new)
+    with open_store() as store:
+        store.rename_app(old, new)
+    return 0
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun remove web", "ask, then remove web and its data"),
+        ("layerrun remove -y web db", "remove two, without asking"),
+        ("layerrun remove --keep-data web", "remove the app, put its data aside in the store"),
+    ],
+)
+@app_argument("names", many=True)
+@click.option("--keep-data", is_flag=True, help="Put the data aside in the store, and say where.")
+@yes_option
+def remove(names: tuple[str, ...], keep_data: bool, yes: bool) -> int:
+    """Remove apps or throwaways, with their data. Shares are not touched."""
+    # Data that is kept is no loss; then there is nothing to ask.
+    asking = not keep_data and ask_before("remove destroys data", yes=yes)
+    with open_store() as store:
+        found = {name: store.app(name) for name in names}
+        if asking:
+            ask("Remove with all data?", sized(store, found.values()))
+        for name in found:
+            kept = store.remove_app(name, keep_data=keep_data)
+            if keep_data:
+                say(f"kept the data of {name} in {kept}" if kept else f"kept the data of {name}")
+    return 0

@@ -1,0 +1,241 @@
+"""``try``, ``diff`` and ``discard``: run something, read what it changed, keep or drop it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli import exits
+from layerrun.cli.changes import print_changes, print_records, print_stat, records
+from layerrun.cli.common import (
+    RunVerb,
+    Verb,
+    app_argument,
+    ask,
+    ask_before,
+    base_option,
+    has_terminal,
+    json_option,
+    nul_option,
+    open_store,
+    settings,
+    yes_option,
+)
+from layerrun.cli.output import document, emit, plural, say
+from layerrun.cli.run import run_options, variables
+from layerrun.cli.sizes import sized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerrun.model import App, Change
+    from layerrun.store.store import Store
+
+__all__ = ["diff", "discard", "try_"]
+
+
+@click.command(
+    "try",
+    cls=RunVerb,
+    examples=[
+        ("layerrun try -- apt-get install -y nginx", "run it, list what it changed, ask: keep or discard"),
+        ("layerrun try -n --json -- make install | jq .changes", "keep it, and read the list with a program"),
+        ("layerrun try --name T -- cmd", "start T, or go on with it"),
+        ("layerrun try --base debian --hide /home -- cmd", "over an imported base, without a path"),
+    ],
+)
+@click.option("--name", metavar="NAME", help="Its name, to go on with it later.  [default: one is made up]")
+@base_option
+@click.option("--hide", "hides", multiple=True, metavar="PATH", help="Make a path empty inside.")
+@click.option("-n", "--keep", is_flag=True, help="Keep it without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document; does not ask.")
+@click.option(
+    "--report", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as JSON to FILE."
+)
+@run_options
+def try_(
+    *,
+    name: str | None,
+    base: str,
+    hides: tuple[str, ...],
+    keep: bool,
+    as_json: bool,
+    report: str | None,
+    cwd: str | None,
+    env: tuple[str, ...],
+    argv: tuple[str, ...] | None,
+) -> int:
+    """Run CMD in a throwaway layer over the live machine, list what it changed, then keep or discard it.
+
+    It sees the host's own /tmp and /home as a direct run would, and writes to none of them. The list has a
+    line for each change: A added, M modified, D deleted, T another type, P metadata only. Without a terminal
+    it is kept and its name is said. One that changed nothing goes without a word. The exit status is CMD's.
+    """
+    from layerrun.model import check_name, check_path
+    from layerrun.runtime import launch, throwaway
+
+    if argv is None:
+        raise click.UsageError("there is no command: layerrun try -- CMD...")
+    given = variables(env)
+    if name is not None:
+        check_name(name)
+    hidden = tuple(check_path(path, "--hide") for path in hides)
+    _check_report(report)
+    with open_store() as store:
+        known = {app.name for app in store.apps()}
+        app = throwaway.start(store, name, base, hidden)
+        new = app.name not in known
+        try:
+            status = launch.run(store, app, argv, cwd=cwd, env=given)
+        except Exception:
+            if new:
+                store.remove_app(app.name, keep_data=False)
+            raise
+        settings().runs = False
+        try:
+            _judge(store, app, status, new=new, quiet=keep, as_json=as_json, report=report)
+        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
+            exits.report(error)
+            say(f"kept as {app.name}")
+            return status or exits.status_of(error)
+        return status
+
+
+def _check_report(report: str | None) -> None:
+    """Refuse a report that cannot be written before the command runs, not after."""
+    if report is None:
+        return
+    folder = os.path.dirname(report) or "."
+    if not os.access(report if os.path.exists(report) else folder, os.W_OK):
+        from layerrun.errors import UsageError
+
+        raise UsageError(
+            f"--report {report}: it cannot be written", hint="name a file in a folder you can write to"
+        )
+
+
+def _judge(
+    store: Store, app: App, status: int, *, new: bool, quiet: bool, as_json: bool, report: str | None
+) -> None:
+    """List what ``app`` changed; keep or discard it; report."""
+    from layerrun.runtime import data
+
+    changes = data.diff(store, app)
+    if not as_json:
+        print_changes(changes)
+        sys.stdout.flush()
+    kept = bool(changes) or not new
+    if changes and not quiet and not as_json and has_terminal():
+        kept = _keeps(app, changes)
+    if not kept:
+        data.discard(store, app)
+    elif changes:
+        say(f"kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}")
+    done = _report(app, status, kept, changes)
+    if as_json:
+        emit(done)
+    if report is not None:
+        with open(report, "w", encoding="ascii") as file:
+            file.write(document(done) + "\n")
+
+
+def _report(app: App, status: int, kept: bool, changes: Sequence[Change]) -> dict[str, Any]:
+    return {
+        "name": app.name,
+        "base": app.config.base,
+        "exit_status": status,
+        "kept": kept,
+        "changes": records(changes),
+    }
+
+
+def _keeps(app: App, changes: Sequence[Change]) -> bool:
+    """Ask; an empty line, the end of input and an interrupt keep it, for only a clear word destroys."""
+    while True:
+        click.echo(
+            f"{plural(len(changes), 'change')} in {app.name}: [k]eep or [d]iscard? [k] ", nl=False, err=True
+        )
+        try:
+            answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            answer = ""
+        if not answer:
+            click.echo(err=True)
+            return True
+        match answer.strip().lower():
+            case "" | "k" | "keep":
+                return True
+            case "d" | "discard":
+                return False
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun diff web", "a line for each change: letter, size, path as seen inside"),
+        ("layerrun diff web --stat", "how many of each"),
+        ("layerrun diff web -0 | grep -z '^D'", "raw paths, each ended by a NUL"),
+        ("layerrun diff web --exit-code >/dev/null || echo changed", "1 if there is any difference"),
+    ],
+)
+@app_argument()
+@json_option
+@nul_option
+@click.option("--stat", is_flag=True, help="Print how many changes there are of each letter.")
+@click.option("--exit-code", is_flag=True, help="End with 1 if there are differences.")
+def diff(name: str, as_json: bool, as_nul: bool, stat: bool, exit_code: bool) -> int:
+    """List what the app or throwaway NAME changed against what lies beneath it.
+
+    A added, M modified, D deleted (a folder with all in it), T another type, P metadata only (mode, owner,
+    times, extended attributes). Paths are as seen inside. -0 prints the letter, a space and the raw path.
+    """
+    from layerrun.runtime import data
+
+    if as_json + as_nul + stat > 1:
+        raise click.UsageError("--json, -0 and --stat exclude each other")
+    with open_store() as store:
+        app = store.app(name)
+        changes = data.diff(store, app)
+    if as_json:
+        emit({"name": app.name, "base": app.config.base, "changes": records(changes)})
+    elif as_nul:
+        print_records(changes)
+    elif stat:
+        print_stat(changes)
+    else:
+        print_changes(changes)
+    return 1 if exit_code and changes else 0
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun discard try-3f2a", "ask, naming its size, then drop it"),
+        ("layerrun discard -y try-3f2a try-90b1", "drop two, without asking"),
+    ],
+)
+@app_argument("names", many=True)
+@yes_option
+def discard(names: tuple[str, ...], yes: bool) -> int:
+    """Drop throwaways, with everything in them. Apps are not dropped: remove does that."""
+    from layerrun.errors import UsageError
+    from layerrun.model import AppKind
+    from layerrun.runtime import data
+
+    asking = ask_before("discard destroys data", yes=yes)
+    with open_store() as store:
+        found = {name: store.app(name) for name in names}
+        for name, app in found.items():
+            if app.kind is not AppKind.THROWAWAY:
+                raise UsageError(
+                    f"{name} is an app, not a throwaway",
+                    hint=f"layerrun reset {name}  (clear its data)\nlayerrun remove {name}",
+                )
+        if asking:
+            ask("Discard?", sized(store, found.values()))
+        for app in found.values():
+            data.discard(store, app)
+    return 0
