@@ -1,0 +1,105 @@
+"""What is installed is what was tested: sdist, wheel, editable install, each in a fresh environment."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.path.dirname(sys.executable)
+
+pytestmark = [pytest.mark.compiler, pytest.mark.network]
+
+
+def run(*argv, cwd="/", **more):
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | more
+    done = subprocess.run(argv, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The sdist and the wheel built from it, so that an sdist that lacks a file fails."""
+    out = str(tmp_path_factory.mktemp("dist"))
+    run(sys.executable, "-m", "build", "--no-isolation", "-o", out, ".", cwd=ROOT)
+    found = {name.rpartition(".")[2]: os.path.join(out, name) for name in os.listdir(out)}
+    return found["gz"], found["whl"]
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The bin folder of a fresh environment with the wheel and what it requires."""
+    venv = str(tmp_path_factory.mktemp("venv") / "v")
+    run(sys.executable, "-m", "venv", venv)
+    run(f"{venv}/bin/pip", "install", "-q", built[1])
+    return f"{venv}/bin"
+
+
+def test_wheel_is_abi3_and_holds_what_it_should(built):
+    assert "-cp311-abi3-linux" in os.path.basename(built[1])
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = wheel.namelist()
+    assert "layerrun/native/_lr.abi3.so" in names
+    assert "layerrun/py.typed" in names
+    assert "layerrun/cli/main.py" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith((".c", ".h")) or name.startswith(("tests", "csrc"))]
+    tracked = (
+        run("git", "ls-files", "layerrun/*.py", cwd=ROOT).split() if os.path.exists(f"{ROOT}/.git") else []
+    )
+    assert not [name for name in tracked if name not in names and os.path.exists(f"{ROOT}/{name}")]
+
+
+def test_sdist_holds_the_tests_and_the_sources(built):
+    with tarfile.open(built[0]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    wanted = {
+        "csrc/lr.h",
+        "tests/conftest.py",
+        "Makefile",
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "benchmarks/floor.c",
+    }
+    assert not wanted - names
+
+
+def test_installed_wheel_runs(installed, store_path):
+    assert run(f"{installed}/layerrun", "--version").startswith("layerrun ")
+    where = run(f"{installed}/python", "-Ic", "import layerrun.native._lr as m; print(m.__file__)").strip()
+    assert where.startswith(os.path.dirname(installed))
+    assert run(f"{installed}/layerrun", "list", "--json", LAYERRUN_STORE=store_path).startswith(("{", "["))
+
+
+@pytest.mark.root
+def test_installed_wheel_launches(installed, store_path):
+    def layerrun(*words):
+        return run(f"{installed}/layerrun", *words, LAYERRUN_STORE=store_path)
+
+    layerrun("app", "smoke", "--", "sh", "-c", "echo inside >/etc/layerrun-smoke")
+    assert not os.path.exists("/etc/layerrun-smoke")
+    assert "inside" in layerrun("app", "smoke", "--", "cat", "/etc/layerrun-smoke")
+
+
+def test_editable_install_sees_edits(built, folder):
+    with tarfile.open(built[0]) as sdist:
+        sdist.extractall(folder, filter="data")
+    source = os.path.join(folder, os.path.basename(built[0]).removesuffix(".tar.gz"))
+    run(sys.executable, "-m", "venv", "--without-pip", f"{folder}/v")
+    # What it requires is taken from the environment the tests run in: this is about layerrun's own files.
+    for name in os.listdir(f"{folder}/v/lib"):
+        site = f"{folder}/v/lib/{name}/site-packages"
+        with open(f"{site}/requirements.pth", "w") as file:
+            file.write(f"{os.path.dirname(BIN)}/lib/{name}/site-packages\n")
+    python = f"{folder}/v/bin/python"
+    run(f"{BIN}/pip", "--python", python, "install", "-q", "--no-build-isolation", "--no-deps", "-e", source)
+    assert run(f"{folder}/v/bin/layerrun", "--version").startswith("layerrun ")
+    assert run(python, "-c", "import layerrun.native._lr as m; print(m.__file__)").startswith(source)
+    with open(f"{source}/layerrun/__init__.py", "a") as file:
+        file.write('\n__version__ = "9.9.9"\n')
+    assert run(f"{folder}/v/bin/layerrun", "--version").strip() == "layerrun 9.9.9"
