@@ -1,0 +1,330 @@
+"""The catalog: the SQLite database that says what exists, the single commit point of every change.
+
+Nothing else imports sqlite3. Two rules of SQLite's locking are kept here: nobody opens
+``catalog.db`` by other means while it is connected (closing any descriptor of a file drops all of
+a process's POSIX locks on it, fcntl_locking(2)), and a connection is never used after a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, StoreError, SystemError
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+
+__all__ = ["HOST", "MIGRATIONS", "SCHEMA", "Catalog"]
+
+APPLICATION_ID = 0x6C796572
+BUSY_SECONDS = 10.0
+
+# One script a schema version; a script is never changed once released, only followed by another.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE bases (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        ids TEXT NOT NULL,
+        source TEXT NOT NULL,
+        created TEXT NOT NULL,
+        entries INTEGER NOT NULL,
+        size INTEGER NOT NULL
+    );
+    CREATE TABLE apps (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        base_id TEXT REFERENCES bases(id) ON DELETE RESTRICT,
+        config TEXT NOT NULL,
+        ids TEXT NOT NULL,
+        uid_start INTEGER UNIQUE,
+        created TEXT NOT NULL,
+        generation INTEGER NOT NULL
+    );
+    CREATE INDEX apps_by_base ON apps (base_id);
+    """,
+)
+SCHEMA = len(MIGRATIONS)
+
+HOST = Base(
+    id=HOST_BASE,
+    name=HOST_BASE,
+    kind=BaseKind.HOST,
+    digest=None,
+    ids=None,
+    source="/",
+    created="",
+    entries=0,
+    size=0,
+)
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Turn SQLite's errors into layerrun's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: sqlite3.Error, path: str) -> Exception:
+    import errno
+
+    # The low byte is the primary result code, sqlite.org/rescode.html
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BusyError(f"the catalog {path!r} is in use by another process", hint="try again")
+    if code == sqlite3.SQLITE_FULL:
+        return SystemError(
+            f"cannot write the catalog {path!r}: {os.strerror(errno.ENOSPC)}",
+            errno=errno.ENOSPC,
+            path=path,
+            hint="free some space, or put the store elsewhere with LAYERRUN_STORE",
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DamagedError(
+            f"the catalog {path!r} is damaged: {error}",
+            hint="restore it from a backup; `layerrun doctor` tells more",
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return StoreError(
+            f"cannot open the catalog {path!r}: {error}",
+            hint="the store needs a writable file system with room; put it elsewhere with LAYERRUN_STORE",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreError(
+            f"cannot read or write the catalog {path!r}: {error}",
+            hint="is the disk full or failing? see the kernel log",
+        )
+    return StoreError(f"the catalog {path!r} refused: {error}")
+
+
+class Catalog:
+    """One connection to the database at ``path``; rows in, model values out."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if not os.path.lexists(path):
+            raise DamagedError(
+                f"the catalog {path!r} is missing",
+                hint="restore it from a backup; the apps' data is still there",
+            )
+        with _translated(path):
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    @classmethod
+    def create(cls, path: str) -> None:
+        """Make an empty database at ``path``, or finish one whose making was interrupted."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.close(fd)
+        cls(path).close()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA foreign_keys=ON")
+        version = self._version()
+        if version == 0:
+            self._db.execute("PRAGMA journal_mode=WAL")
+        # FULL: in WAL mode, NORMAL may lose the last commits when the power goes; a row guards deletions.
+        self._db.execute("PRAGMA synchronous=FULL")
+        if version != SCHEMA:
+            self._migrate()
+
+    def _version(self) -> int:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA:
+            raise StoreError(
+                f"the catalog {self.path!r} has schema {version}, and this layerrun knows {SCHEMA}",
+                hint="a newer layerrun made it: use that one",
+            )
+        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreError(f"{self.path!r} is a database, but not a catalog of layerrun")
+        return version
+
+    def _migrate(self) -> None:
+        with self.transaction():
+            for number in range(self._version(), SCHEMA):
+                for statement in MIGRATIONS[number].split(";"):
+                    if statement.strip():
+                        self._db.execute(statement)
+            self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        # What was committed is safe; a checkpoint that finds no room may be left to the next one.
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do what is within as one transaction, which takes the write lock at once (BEGIN IMMEDIATE)."""
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with _translated(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    # Apps
+
+    def apps(self, kind: AppKind | None = None) -> list[App]:
+        """Return the apps, or those of one kind, by name."""
+        query = f"SELECT {_APP} FROM apps"
+        if kind is None:
+            return [self._app(row) for row in self._rows(query + " ORDER BY name")]
+        return [self._app(row) for row in self._rows(query + " WHERE kind = ? ORDER BY name", kind.value)]
+
+    def app(self, name: str) -> App | None:
+        """Return the app with this name."""
+        rows = self._rows(f"SELECT {_APP} FROM apps WHERE name = ?", name)
+        return self._app(rows[0]) if rows else None
+
+    def app_by_id(self, id_: str) -> App | None:
+        """Return the app with this id."""
+        rows = self._rows(f"SELECT {_APP} FROM apps WHERE id = ?", id_)
+        return self._app(rows[0]) if rows else None
+
+    def add_app(self, app: App, base_id: str | None) -> None:
+        """Record an app; within a transaction. Raises `ExistsError` when the name is taken."""
+        if self.app(app.name) is not None:
+            raise ExistsError(
+                f"the name {app.name!r} is taken", hint="choose another, or remove that one first"
+            )
+        self._db.execute(
+            "INSERT INTO apps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                app.id,
+                app.name,
+                app.kind.value,
+                base_id,
+                json.dumps(app.config.to_json()),
+                app.ids.value,
+                app.uid_start,
+                app.created,
+                app.generation,
+            ),
+        )
+
+    def rename_app(self, id_: str, name: str) -> None:
+        """Give an app another name; within a transaction."""
+        self._db.execute("UPDATE apps SET name = ? WHERE id = ?", (name, id_))
+
+    def configure_app(self, id_: str, config: AppConfig, base_id: str | None) -> None:
+        """Give an app another configuration, which is another generation; within a transaction."""
+        self._db.execute(
+            "UPDATE apps SET config = ?, base_id = ?, generation = generation + 1 WHERE id = ?",
+            (json.dumps(config.to_json()), base_id, id_),
+        )
+
+    def advance_app(self, id_: str, generation: int) -> None:
+        """Move an app from ``generation`` to the next, if it is still there; within a transaction."""
+        self._db.execute(
+            "UPDATE apps SET generation = generation + 1 WHERE id = ? AND generation = ?", (id_, generation)
+        )
+
+    def delete_app(self, id_: str) -> None:
+        """Forget an app; within a transaction."""
+        self._db.execute("DELETE FROM apps WHERE id = ?", (id_,))
+
+    def uid_starts(self) -> list[int]:
+        """Return the first uids of all ranges in use."""
+        return [row[0] for row in self._rows("SELECT uid_start FROM apps WHERE uid_start IS NOT NULL")]
+
+    def _app(self, row: tuple[Any, ...]) -> App:
+        id_, name, kind, config, ids, uid_start, created, generation = row
+        try:
+            return App(
+                id=id_,
+                name=name,
+                kind=AppKind(kind),
+                config=AppConfig.from_json(json.loads(config)),
+                ids=IdMode(ids),
+                uid_start=uid_start,
+                created=created,
+                generation=generation,
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DamagedError(f"the catalog {self.path!r} is damaged: app {name!r}: {error}") from error
+
+    # Bases
+
+    def bases(self) -> list[Base]:
+        """Return the bases in the store, by name; the host is not among them."""
+        return [self._base(row) for row in self._rows(f"SELECT {_BASE} FROM bases ORDER BY name")]
+
+    def base(self, name: str) -> Base | None:
+        """Return the base with this name."""
+        rows = self._rows(f"SELECT {_BASE} FROM bases WHERE name = ?", name)
+        return self._base(rows[0]) if rows else None
+
+    def add_base(self, base: Base) -> None:
+        """Record a base; within a transaction. Raises `ExistsError` when the name is taken."""
+        if self.base(base.name) is not None:
+            raise ExistsError(
+                f"there is a base {base.name!r} already", hint="choose another name, or remove it first"
+            )
+        assert base.ids is not None
+        self._db.execute(
+            "INSERT INTO bases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                base.id,
+                base.name,
+                base.kind.value,
+                base.digest,
+                base.ids.value,
+                base.source,
+                base.created,
+                base.entries,
+                base.size,
+            ),
+        )
+
+    def delete_base(self, base: Base) -> None:
+        """Forget a base; within a transaction. Raises `BaseInUseError` naming the apps that stand on it."""
+        users = [
+            row[0] for row in self._rows("SELECT name FROM apps WHERE base_id = ? ORDER BY name", base.id)
+        ]
+        if users:
+            shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
+            raise BaseInUseError(f"base {base.name!r} is in use by {shown}", hint="remove those first")
+        self._db.execute("DELETE FROM bases WHERE id = ?", (base.id,))
+
+    def _base(self, row: tuple[Any, ...]) -> Base:
+        id_, name, kind, digest, ids, source, created, entries, size = row
+        try:
+            return Base(
+                id=id_,
+                name=name,
+                kind=BaseKind(kind),
+                digest=digest,
+                ids=IdMode(ids),
+                source=source,
+                created=created,
+                entries=entries,
+                size=size,
+            )
+        except ValueError as error:
+            raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
+
+
+_APP = "id, name, kind, config, ids, uid_start, created, generation"
+_BASE = "id, name, kind, digest, ids, source, created, entries, size"

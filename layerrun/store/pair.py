@@ -1,0 +1,41 @@
+"""The data unit of an app: its upper, the work folders that belong to it, and its fresh home.
+
+They are made, exchanged and thrown away together: a work folder never meets another upper.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from layerrun.model import Home
+from layerrun.store.fs import DIR_FLAGS, fsync_dir, make_dir
+
+__all__ = ["make_data"]
+
+
+def make_data(dir_fd: int, name: str, *, home: Home, root: os.stat_result | None) -> None:
+    """Make an empty data unit ``name`` beneath ``dir_fd``, durably.
+
+    The upper's own root gets the mode and the owner of ``root`` (the base's root folder), since an
+    overlay shows its upper's; 0755 and the caller's own where that is ``None``.
+    """
+    make_dir(dir_fd, name, 0o700)
+    data = os.open(name, DIR_FLAGS, dir_fd=dir_fd)
+    try:
+        make_dir(data, "upper", 0o755)
+        if root is not None:
+            # A plain user cannot give folders away; the owner is then the caller's, who is root inside.
+            with suppress(PermissionError):
+                os.chown("upper", root.st_uid, root.st_gid, dir_fd=data, follow_symlinks=False)
+            os.chmod("upper", stat.S_IMODE(root.st_mode), dir_fd=data)
+        make_dir(data, "work", 0o700)
+        if home is Home.FRESH:
+            make_dir(data, "home", 0o700)
+        os.close(os.open("roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=data))
+        for folder in ("upper", "work"):
+            fsync_dir(data, folder)
+        os.fsync(data)
+    finally:
+        os.close(data)

@@ -1,0 +1,156 @@
+"""Tickets: the proof on disk that a change is under way, and how a change cut short is finished.
+
+Everything a change stages lies in its ticket's folder ``staging/<id>/``, which is there, durably,
+before anything else is touched, and goes last. A ticket whose process is gone (the store's lock,
+shared by every ticket holder, can be had exclusively) is therefore a change cut short: only then is
+the store looked through for folders that no row names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from layerrun.errors import BusyError
+from layerrun.model import IdMode
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir, read_text, write_file
+from layerrun.store.locks import lock_file
+from layerrun.store.trash import to_trash
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["Ticket", "new_id", "recover"]
+
+
+def new_id() -> str:
+    """Return a fresh id: 16 lowercase hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+class Ticket:
+    """A folder ``staging/<id>/`` to make things in; ``fd`` is its descriptor.
+
+    Use it as a context manager: on leaving, whatever still lies in it goes to the trash.
+    """
+
+    def __init__(self, store: Store, ids: IdMode | None = None) -> None:
+        self._store = store
+        self._ids = ids
+        self.id = new_id()
+        self._lock = _open_lock(store)
+        try:
+            if not lock_file(self._lock, exclusive=False, wait=10.0):
+                raise BusyError(
+                    f"the store {store.path!r} is being cleaned up by another process", hint="try again"
+                )
+            with explain("stage a change in", store.path):
+                make_dir(store.staging_fd, self.id)
+                self.fd = os.open(self.id, DIR_FLAGS, dir_fd=store.staging_fd)
+                os.fsync(store.staging_fd)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def note(self, data: dict[str, Any]) -> None:
+        """Write down, durably, what is about to happen, for `recover` to finish it after a crash."""
+        with explain("stage a change in", self._store.path):
+            write_file(self.fd, "note", json.dumps(data))
+            os.fsync(self.fd)
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.unlink("note", dir_fd=self.fd)
+        os.close(self.fd)
+        try:
+            to_trash(self._store, self._store.staging_fd, self.id, self._ids)
+        except OSError:
+            # It stays where it is and is swept later; the change itself is made, or its own error matters more.
+            pass
+        finally:
+            os.close(self._lock)
+
+
+def recover(store: Store, *, wait: float = 0.0) -> bool:
+    """Finish or take back whatever changes were cut short; say whether the store could be had for it."""
+    lock = _open_lock(store)
+    try:
+        if not lock_file(lock, exclusive=True, wait=wait):
+            return False
+        tickets = os.listdir(store.staging_fd)
+        for ticket in tickets:
+            _finish(store, ticket)
+        for folder, known in (
+            ("apps", {app.id for app in store.catalog.apps()}),
+            ("bases", {base.id for base in store.catalog.bases()}),
+        ):
+            fd = open_dir(store.fd, folder)
+            try:
+                for name in os.listdir(fd):
+                    if name not in known:
+                        to_trash(store, fd, name, store.worst_ids)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        for ticket in tickets:
+            to_trash(store, store.staging_fd, ticket, store.worst_ids)
+        os.fsync(store.staging_fd)
+        return True
+    finally:
+        os.close(lock)
+
+
+def _open_lock(store: Store) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with explain("open the lock of the store", store.path):
+        return os.open("store.lock", flags, 0o600, dir_fd=store.fd)
+
+
+def _finish(store: Store, ticket: str) -> None:
+    """Do what the note of a ticket cut short says is still to be done."""
+    try:
+        fd = open_dir(store.staging_fd, ticket)
+    except OSError:
+        return
+    try:
+        text = read_text(fd, "note")
+    finally:
+        os.close(fd)
+    if text is None:
+        return
+    with suppress(ValueError, KeyError, TypeError):
+        note = json.loads(text)
+        if note["what"] == "reset":
+            _finish_reset(store, note["app"], note["inode"], note["generation"])
+        elif note["what"] == "keep":
+            finish_keep(store, note["app"], note["as"])
+
+
+def _finish_reset(store: Store, app_id: str, inode: int, generation: int) -> None:
+    try:
+        status = os.stat(f"apps/{app_id}/data", dir_fd=store.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if status.st_ino == inode:  # the exchange took place
+        with store.catalog.transaction():
+            store.catalog.advance_app(app_id, generation)
+
+
+def finish_keep(store: Store, app_id: str, name: str) -> None:
+    """Move the data of an app that is no longer recorded to ``kept/<name>``."""
+    if store.catalog.app_by_id(app_id) is not None:
+        return
+    with suppress(FileNotFoundError):
+        os.rename(f"apps/{app_id}/data", f"kept/{name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
+    for folder in ("kept", f"apps/{app_id}"):
+        with suppress(FileNotFoundError):
+            fsync_dir(store.fd, folder)
