@@ -1,0 +1,13 @@
+/* confine.h: what a process gives up before it runs what it does not trust. */
+#ifndef LR_CONFINE_H
+#define LR_CONFINE_H
+
+#include "plan.h"
+
+/* Give up everything that the plan does not grant: capabilities, new privileges, system calls. In this order, which cannot be undone. */
+int lr_confine(const struct lr_plan *plan, struct lr_error *err);
+
+/* The first static table of system calls (seccomp.c). */
+int lr_seccomp_load(struct lr_error *err);
+
+#endif

@@ -1,0 +1,37 @@
+/* control.h: what the launcher and pid 1 say to each other, over a pair of SOCK_SEQPACKET sockets. */
+#ifndef LR_CONTROL_H
+#define LR_CONTROL_H
+
+#include "lr.h"
+
+#include <stdint.h>
+
+enum lr_message_type {
+    LR_MSG_GO = 'G', /* to pid 1: the maps are written */
+    LR_MSG_MOUNTS =
+        'M', /* to pid 1: prepared mounts, by descriptor; places says whose; the last one has more == 0 */
+    LR_MSG_ERROR = 'E', /* to the launcher: it failed, and why */
+    LR_MSG_TERMINAL = 'T', /* to the launcher: the master of the command's terminal */
+    LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
+};
+
+/* The kernel passes at most 253 descriptors with a message (SCM_MAX_FD). */
+#define LR_MESSAGE_FDS 250
+
+struct lr_message {
+    int32_t type;
+    int32_t more;
+    uint32_t count; /* descriptors that come along */
+    union {
+        uint16_t places[LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes */
+        struct lr_error error;
+    };
+};
+
+#define LR_PLACE_DEVICE 60000
+
+int lr_send(int socket, const struct lr_message *message, const int *fds);
+int lr_receive(int socket, struct lr_message *message, int *fds,
+               int flags); /* 1: got one; 0: the other end is gone; -1: errno */
+
+#endif

@@ -1,0 +1,311 @@
+/* launch.c: from a plan to a running command. It makes no choice: everything is in the plan.
+ *
+ *   launcher                                   child, pid 1 of the sandbox
+ *   parse the plan
+ *   clone3 with all namespaces  -------------> wait, if others write its maps or build its mounts
+ *   write the maps; as root: build the mounts
+ *   send them by descriptor  ----------------> build them itself, if without root; attach; /proc, /dev, masks
+ *                                              pivot_root, give up privileges, start the command
+ *   serve signals and the terminal <---------- serve as pid 1
+ *
+ * The child is made by a bare clone3(2), so no handler of the calling program runs in it, and it calls nothing that allocates or
+ * takes a lock: the calling program may have threads.
+ */
+#include "launch.h"
+
+#include "confine.h"
+#include "control.h"
+#include "ids.h"
+#include "init.h"
+#include "mounts.h"
+#include "sys.h"
+#include "wait.h"
+
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+/* ---- the child ---- */
+
+static int loopback_up(struct lr_error *err)
+{
+    LR_FD fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) ? lr_fail(err, "bring the loopback up", "lo") : 0;
+}
+
+static int enter_root(const struct lr_mounts *mounts, struct lr_error *err)
+{
+    if (fchdir(mounts->root))
+        return lr_fail(err, "enter the new root", "/");
+    if (lr_pivot_root(".", "."))
+        return lr_fail(err, "change to the new root", "/");
+    if (umount2(".", MNT_DETACH) || chdir("/"))
+        return lr_fail(err, "leave the old root", "/");
+    return 0;
+}
+
+/* Wait for what the launcher does for us: the maps, and as root the mounts. */
+static int receive_mounts(struct lr_plan *plan, struct lr_mounts *mounts, int control, struct lr_error *err)
+{
+    struct lr_message message;
+    int fds[LR_MESSAGE_FDS];
+    do {
+        int got = lr_receive(control, &message, fds, 0);
+        if (got <= 0)
+            return got ? lr_fail(err, "receive the mounts", "")
+                       : lr_fail_code(err, ECANCELED, "wait for the launcher", "");
+        for (uint32_t i = 0; i < message.count; i++) {
+            unsigned place = message.places[i];
+            if (place >= LR_PLACE_DEVICE)
+                mounts->devices[place - LR_PLACE_DEVICE] = fds[i];
+            else
+                plan->ops[place].fd = fds[i];
+        }
+    } while (message.more);
+    return 0;
+}
+
+/* The command's own terminal: pid 1 leads its session, so that a stop by Ctrl-Z works (a group without a parent in its session
+ * cannot be stopped from the terminal). */
+static int open_terminal(struct lr_mounts *mounts, int control, int *slave, struct lr_error *err)
+{
+    struct lr_message message = {.type = LR_MSG_TERMINAL, .count = 1};
+    int unlock = 0;
+    if (ioctl(mounts->ptmx, TIOCSPTLCK, &unlock) ||
+        (*slave = ioctl(mounts->ptmx, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
+        return lr_fail(err, "open the command's terminal", "/dev/pts");
+    if (setsid() < 0 || ioctl(*slave, TIOCSCTTY, 0))
+        return lr_fail(err, "take the command's terminal", "/dev/pts");
+    if (lr_send(control, &message, &mounts->ptmx))
+        return lr_fail(err, "hand over the command's terminal", "");
+    lr_close(&mounts->ptmx);
+    return 0;
+}
+
+/* Whenever the ids have changed, which clears it. If the launcher is gone by now, nobody will ever send the signal. */
+static int tie_to_launcher(int control, struct lr_error *err)
+{
+    char peek;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+        return lr_fail(err, "tie the sandbox to its launcher", "");
+    if (recv(control, &peek, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+        return lr_fail_code(err, ECANCELED, "wait for the launcher", "");
+    return 0;
+}
+
+static int become_root_inside(struct lr_plan *plan, struct lr_mounts *mounts, int control,
+                              struct lr_error *err)
+{
+    if (plan->userns == LR_USERNS_SELF) {
+        if (lr_ids_map_self(plan, err))
+            return -1;
+    } else if (plan->userns != LR_USERNS_NONE) {
+        if (receive_mounts(plan, mounts, control, err) || lr_ids_become(plan, 0, 0, err))
+            return -1;
+    }
+    return tie_to_launcher(control, err);
+}
+
+static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
+                 int *terminal, struct lr_error *err)
+{
+    if (become_root_inside(plan, mounts, control, err))
+        return -1;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+        return lr_fail(err, "make the mounts private", "/");
+    if (plan->userns != LR_USERNS_RANGE && lr_mounts_prepare(plan, mounts, err))
+        return -1;
+    if (plan->hostname && sethostname(plan->hostname, strlen(plan->hostname)))
+        return lr_fail(err, "set the host name", plan->hostname);
+    if (plan->namespaces & CLONE_NEWNET && loopback_up(err))
+        return -1;
+    if (lr_mounts_attach(plan, mounts, launch->own_tty, err) || enter_root(mounts, err))
+        return -1;
+    if (launch->own_tty && open_terminal(mounts, control, terminal, err))
+        return -1;
+    if (plan->uid && (lr_ids_become(plan, plan->uid, plan->gid, err) || tie_to_launcher(control, err)))
+        return -1;
+    return lr_confine(plan, err);
+}
+
+static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
+                  const sigset_t *mask) __attribute__((noreturn));
+static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
+                  const sigset_t *mask)
+{
+    struct lr_error error;
+    struct lr_init init = {.launch = launch, .plan = plan, .control = control, .terminal = -1, .mask = mask};
+    if (build(launch, plan, mounts, control, &init.terminal, &error)) {
+        struct lr_message message = {.type = LR_MSG_ERROR, .error = error};
+        lr_send(control, &message, NULL);
+        _exit(125);
+    }
+    lr_init_serve(&init);
+}
+
+/* ---- the launcher ---- */
+
+static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mounts, int control,
+                       struct lr_error *err)
+{
+    struct lr_message message = {.type = LR_MSG_MOUNTS};
+    int fds[LR_MESSAGE_FDS];
+    size_t total = plan->count + LR_DEVICES;
+    for (size_t i = 0; i < total; i++) {
+        int fd = i < plan->count ? plan->ops[i].fd : mounts->devices[i - plan->count];
+        if (fd >= 0) {
+            message.places[message.count] =
+                (uint16_t)(i < plan->count ? i : LR_PLACE_DEVICE + i - plan->count);
+            fds[message.count++] = fd;
+        }
+        message.more = i + 1 < total;
+        if (message.count < LR_MESSAGE_FDS && message.more)
+            continue;
+        if (lr_send(control, &message, fds))
+            return lr_fail(err, "send the mounts", "");
+        message.count = 0;
+    }
+    return 0;
+}
+
+/* Build the mounts with the machine's capabilities and the sandbox's owner: see prepare_overlays_as_root. */
+static int prepare_outside(struct lr_plan *plan, pid_t pid, struct lr_mounts *mounts, struct lr_error *err)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+    LR_FD userns = open(path, O_RDONLY | O_CLOEXEC);
+    if (userns < 0)
+        return lr_fail(err, "open the user namespace", path);
+    int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+    if (bits < 0 || prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
+        return lr_fail(err, "keep the capabilities", "");
+    mounts->userns = userns;
+    int result = lr_mounts_prepare(plan, mounts, err);
+    mounts->userns = -1;
+    if (prctl(PR_SET_SECUREBITS, bits, 0, 0, 0) && !result)
+        return lr_fail(err, "restore the securebits", "");
+    return result;
+}
+
+static int serve_child(struct lr_plan *plan, pid_t pid, struct lr_mounts *mounts, int control,
+                       struct lr_error *err)
+{
+    struct lr_message go = {.type = LR_MSG_GO};
+    int failed = 0;
+    if (plan->userns == LR_USERNS_RANGE)
+        failed = lr_ids_map_range(plan, pid, err) || prepare_outside(plan, pid, mounts, err) ||
+                 send_mounts(plan, mounts, control, err);
+    else if (plan->userns == LR_USERNS_HELPER)
+        failed = lr_ids_map_helper(plan, pid, err) ||
+                 (lr_send(control, &go, NULL) && lr_fail(err, "tell the child to go on", ""));
+    lr_mounts_close(plan, mounts);
+    return failed ? -1 : 0;
+}
+
+/* Whoever finds the lock free after we were killed learns from it whose end to wait for (docs/store.md, locks). */
+static int record_holder(int lock_fd, pid_t pid, struct lr_error *err)
+{
+    char path[32], stat[512], line[128], boot[64] = "";
+    if (lock_fd < 0)
+        return 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    LR_FD file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = file < 0 ? -1 : read(file, stat, sizeof stat - 1);
+    LR_FD id = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t boot_size = id < 0 ? -1 : read(id, boot, sizeof boot - 1);
+    if (size <= 0 || boot_size <= 0)
+        return lr_fail(err, "read", path);
+    stat[size] = 0;
+    boot[strcspn(boot, "\n")] = 0;
+    const char *at = strrchr(stat, ')'); /* the name may hold blanks and brackets */
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (!at)
+        return lr_fail_code(err, EPROTO, "read", path);
+    int length =
+        snprintf(line, sizeof line, "%d %.*s %s run\n", pid, (int)strcspn(at + 1, " "), at + 1, boot);
+    if (pwrite(lock_fd, line, (size_t)length, 0) != length || ftruncate(lock_fd, length))
+        return lr_fail(err, "record who holds the lock", "");
+    return 0;
+}
+
+static int start(const struct lr_launch *launch, struct lr_plan *plan, const sigset_t *mask, int signals,
+                 struct lr_result *result, struct lr_error *err)
+{
+    struct lr_mounts mounts = {
+        .userns = -1, .data = -1, .devices = {-1, -1, -1, -1, -1, -1}, .root = -1, .ptmx = -1};
+    int pair[2], pidfd_raw = -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return lr_fail(err, "open a pair of sockets", "");
+    LR_FD ours = pair[0];
+    LR_FD theirs = pair[1];
+    struct clone_args args = {
+        .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | plan->namespaces |
+                 (plan->userns ? CLONE_NEWUSER : 0),
+        .pidfd = (uint64_t)(uintptr_t)&pidfd_raw,
+        .exit_signal = SIGCHLD,
+    };
+    pid_t pid = (pid_t)lr_clone3(&args);
+    if (pid < 0)
+        return lr_fail(err, "create the namespaces", "");
+    if (pid == 0) {
+        lr_close(&ours);
+        child(launch, plan, &mounts, theirs, mask);
+    }
+    LR_FD pidfd = pidfd_raw;
+    lr_close(&theirs);
+    struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals};
+    struct lr_error failure;
+    if (record_holder(launch->lock_fd, pid, &failure) || serve_child(plan, pid, &mounts, ours, &failure)) {
+        /* If the child failed first, what it says is the cause and ours only the consequence. */
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        if (!lr_wait_for(&wait, result, err))
+            *err = failure;
+        result->started = 0;
+        return -1;
+    }
+    return lr_wait_for(&wait, result, err);
+}
+
+static int has_command(const struct lr_launch *launch, const struct lr_plan *plan)
+{
+    const char *const *argv = launch->argv ? launch->argv : (const char *const *)plan->argv;
+    return argv[0] && *argv[0];
+}
+
+int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
+{
+    struct lr_plan plan;
+    struct sigaction chld = {.sa_handler = SIG_DFL}, saved;
+    sigset_t all, mask;
+    *result = (struct lr_result){.status = 125};
+    int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
+                 lr_plan_environ(&plan, launch->environ, err);
+    if (!failed && !has_command(launch, &plan))
+        failed = lr_fail_code(err, ENOENT, "execute", "");
+    if (!failed) {
+        sigfillset(&all);
+        /* What the processor sends to this very thread must not wait. */
+        const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+        for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+            sigdelset(&all, faults[i]);
+        /* With SIGCHLD ignored the kernel would reap for us, and the status be lost. */
+        sigaction(SIGCHLD, &chld, &saved);
+        sigprocmask(SIG_BLOCK, &all, &mask);
+        LR_FD signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+        failed = signals < 0 ? lr_fail(err, "open a signalfd", "")
+                             : start(launch, &plan, &mask, signals, result, err);
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+        sigaction(SIGCHLD, &saved, NULL);
+    }
+    lr_plan_free(&plan);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,36 @@
+/* launch.h: running a plan. The plan's format is prose in docs/plan.md; plan.c reads it. */
+#ifndef LR_LAUNCH_H
+#define LR_LAUNCH_H
+
+#include "lr.h"
+
+/* cffi:begin */
+
+/* One start of a plan. Strings and arrays are the caller's and need to live for the call only. */
+struct lr_launch {
+    const char *plan; /* the plan's bytes, NUL separated */
+    size_t plan_size;
+    const char *const *argv; /* NULL-terminated; NULL: the plan's own command */
+    const char *const *environ; /* the caller's environment, from which the plan keeps what it names */
+    const char *cwd; /* where to start, as seen inside; NULL: the plan's place */
+    int cwd_must; /* 1: a missing cwd is an error; 0: the plan's place is taken instead, and stderr told */
+    int lock_fd; /* an open file description that holds the app's lock: pid 1 keeps it; -1 for none */
+    int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
+};
+
+/* How a start ended. */
+struct lr_result {
+    int status; /* 0..255: the command's exit status, 128+N for signal N */
+    int started; /* 0: the command never ran, and the error record says why */
+};
+
+/* Run a plan and wait for it. Returns 0 with *result filled, or -1 with *err filled: nothing ran, or (result->started 0)
+ * the sandbox was made but the command could not be executed. Must be called from the thread that will live until it returns. */
+int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err);
+
+/* Check that the bytes are a plan that lr_run would accept, without running it. */
+int lr_plan_check(const char *plan, size_t plan_size, struct lr_error *err);
+
+/* cffi:end */
+
+#endif

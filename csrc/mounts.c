@@ -1,0 +1,477 @@
+/* mounts.c: overlays, binds, tmpfs, /proc and /dev by the mount API that works on descriptors.
+ *
+ * Sources are opened with RESOLVE_NO_SYMLINKS (Python has made them canonical, so a link that is met now was put there
+ * since), targets with RESOLVE_IN_ROOT beneath the new root, so that no link of the base or the app leads outside.
+ * See open_tree(2), move_mount(2), mount_setattr(2) and the kernel's Documentation/filesystems/overlayfs.rst.
+ */
+#include "mounts.h"
+
+#include "sys.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+
+const char *const lr_device_names[LR_DEVICES] = {"null", "zero", "full", "random", "urandom", "tty"};
+
+/* fsconfig(FSCONFIG_SET_STRING, "lowerdir+") came with Linux 6.5, descriptors for it with 6.13. */
+static int set_layer(int fs, const char *key, int layer)
+{
+    char path[32];
+    if (!fsconfig(fs, FSCONFIG_SET_FD, key, NULL, layer))
+        return 0;
+    if (errno != EINVAL && errno != EBADF)
+        return -1;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", layer);
+    return fsconfig(fs, FSCONFIG_SET_STRING, key, path, 0);
+}
+
+static uint64_t mount_attributes(unsigned flags)
+{
+    return (flags & LR_FLAG_RO ? MOUNT_ATTR_RDONLY : 0) | (flags & LR_FLAG_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) |
+           (flags & LR_FLAG_NOSUID ? MOUNT_ATTR_NOSUID : 0) | (flags & LR_FLAG_NODEV ? MOUNT_ATTR_NODEV : 0);
+}
+
+/* A detached copy of the mount at source, with attributes and, where asked, mapped ids. */
+static int clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
+                       const struct lr_op *op)
+{
+    LR_FD from = lr_openat2(AT_FDCWD, source, O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    if (from < 0)
+        return lr_op_fail(err, op, "open", source);
+    unsigned recursive = flags & LR_FLAG_REC ? AT_RECURSIVE : 0;
+    LR_FD mount = open_tree(from, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
+    if (mount < 0)
+        return lr_op_fail(err, op, "copy the mount", source);
+    struct mount_attr attr = {.attr_set = mount_attributes(flags), .propagation = MS_PRIVATE};
+    if (mount_setattr(mount, "", AT_EMPTY_PATH | recursive, &attr, sizeof attr))
+        return lr_op_fail(err, op, "set the attributes of the mount", source);
+    if (flags & LR_FLAG_IDMAP && userns >= 0) {
+        struct mount_attr map = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)userns};
+        if (mount_setattr(mount, "", AT_EMPTY_PATH | recursive, &map, sizeof map))
+            return lr_op_fail(err, op, "map the ids of", source);
+    }
+    return lr_steal(&mount);
+}
+
+/* A folder that becomes part of an overlay. Outside it is a mapped copy of its mount, reached without setuid, devices and
+ * execution, which the overlay's own flags govern; inside the overlay makes a private copy by itself. */
+static int open_layer(const char *path, unsigned flags, const struct lr_mounts *mounts, struct lr_error *err,
+                      const struct lr_op *op)
+{
+    if (mounts->userns >= 0)
+        return clone_mount(path, flags | LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, mounts->userns, err,
+                           op);
+    int fd = lr_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    return fd < 0 ? lr_op_fail(err, op, "open", path) : fd;
+}
+
+/* The kernel says what it disliked through the context's descriptor ("e overlay: ..."); errno alone says little. */
+static int context_fail(int fs, struct lr_error *err, const struct lr_op *op, const char *step)
+{
+    char path[sizeof err->path], message[256];
+    int code = errno;
+    ssize_t length = read(fs, message, sizeof message - 1);
+    message[length > 0 ? length : 0] = 0;
+    if (length > 0 && message[length - 1] == '\n')
+        message[length - 1] = 0;
+    if (length > 2)
+        snprintf(path, sizeof path, "%.120s (%s)", op->arg[0], message + 2);
+    else
+        snprintf(path, sizeof path, "%s", op->arg[0]);
+    errno = code;
+    return lr_op_fail(err, op, step, path);
+}
+
+static int configure_overlay(int fs, const struct lr_op *op)
+{
+    /* index and nfs_export tie an upper to one lower, metacopy and redirects make it unreadable by anything else, xino
+     * warns in the log where it cannot serve; distributions differ in the defaults, so each is said. */
+    static const char *const options[][2] = {{"source", "layerrun"},
+                                             {"index", "off"},
+                                             {"metacopy", "off"},
+                                             {"xino", "off"},
+                                             {"redirect_dir", "nofollow"}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0))
+            return -1;
+    return op->flags & LR_FLAG_USERXATTR ? fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) : 0;
+}
+
+/* The app decides what its upper holds, links too, so nothing of it is followed. */
+static int open_data(const struct lr_mounts *mounts, const char *path, struct lr_error *err,
+                     const struct lr_op *op)
+{
+    int fd = lr_openat2(mounts->data, path, O_PATH | O_DIRECTORY,
+                        RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+    return fd < 0 ? lr_op_fail(err, op, "open the app's folder", path) : fd;
+}
+
+static int add_lowers(int fs, struct lr_op *op, const struct lr_op *end, const struct lr_mounts *mounts,
+                      struct lr_error *err)
+{
+    for (struct lr_op *lower = op + 1; lower < end && lower->kind == LR_OP_LOWER; lower++) {
+        lower->fd = open_layer(lower->arg[0], lower->flags | LR_FLAG_RO, mounts, err, lower);
+        if (lower->fd < 0)
+            return -1;
+        if (set_layer(fs, "lowerdir+", lower->fd))
+            return context_fail(fs, err, lower, "add a lower to the overlay");
+    }
+    return 0;
+}
+
+static void close_lowers(struct lr_op *op, const struct lr_op *end)
+{
+    for (struct lr_op *lower = op + 1; lower < end && lower->kind == LR_OP_LOWER; lower++)
+        lr_close(&lower->fd);
+}
+
+static int create_overlay(int fs, const struct lr_op *op, const struct lr_mounts *mounts,
+                          struct lr_error *err)
+{
+    LR_FD upper = open_data(mounts, op->arg[1], err, op);
+    LR_FD work = upper < 0 ? -1 : open_data(mounts, op->arg[2], err, op);
+    if (upper < 0 || work < 0)
+        return -1;
+    if (set_layer(fs, "upperdir", upper) || set_layer(fs, "workdir", work))
+        return context_fail(fs, err, op, "set the upper of the overlay on");
+    if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+        return context_fail(fs, err, op, "mount the overlay on");
+    LR_FD mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
+    if (mount < 0)
+        return context_fail(fs, err, op, "mount the overlay on");
+    /* An upper that the mounter may not write (ids not mapped) gives a read-only overlay, and only the log says so. */
+    struct statfs info;
+    if (fstatfs(mount, &info))
+        return lr_op_fail(err, op, "look at the overlay on", op->arg[0]);
+    if (info.f_flags & ST_RDONLY) {
+        errno = EROFS;
+        return lr_op_fail(err, op, "mount the overlay writable on", op->arg[0]);
+    }
+    return lr_steal(&mount);
+}
+
+/* A detached mount goes with its last descriptor, so the lowers are held until the overlay has its own copies. */
+static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct lr_mounts *mounts,
+                        struct lr_error *err)
+{
+    LR_FD fs = fsopen("overlay", FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return lr_op_fail(err, op, "open an overlay", op->arg[0]);
+    if (configure_overlay(fs, op))
+        return context_fail(fs, err, op, "configure the overlay on");
+    int mount = add_lowers(fs, op, end, mounts, err) ? -1 : create_overlay(fs, op, mounts, err);
+    close_lowers(op, end);
+    return mount;
+}
+
+/* Overlays are made deepest first: the kernel warns of an upper whose parent folder is in use by another overlay, not of one
+ * whose child folder is. */
+static int prepare_overlays(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_DATA &&
+            (mounts->data = open_layer(plan->ops[i].arg[0], LR_FLAG_IDMAP, mounts, err, &plan->ops[i])) < 0)
+            return -1;
+    for (size_t i = plan->count; i-- > 0;)
+        if (plan->ops[i].kind == LR_OP_OVERLAY &&
+            (plan->ops[i].fd = make_overlay(&plan->ops[i], plan->ops + plan->count, mounts, err)) < 0)
+            return -1;
+    return 0;
+}
+
+/* Outside, an overlay works with the credentials of whoever makes it: these must be the sandbox's root for file ownership
+ * and the machine's root for everything else, hence fsuid with the capabilities kept (capabilities(7), SECBIT_NO_SETUID_FIXUP,
+ * set by the caller). All of it is per thread. */
+static int prepare_overlays_as_root(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
+{
+    int uid = setfsuid(plan->root_uid), gid = setfsgid(plan->root_gid);
+    int result = prepare_overlays(plan, mounts, err);
+    setfsgid((gid_t)gid);
+    setfsuid((uid_t)uid);
+    return result;
+}
+
+int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
+{
+    char path[32];
+    const struct lr_op none = {.number = -1};
+    int failed = mounts->userns >= 0 ? prepare_overlays_as_root(plan, mounts, err)
+                                     : prepare_overlays(plan, mounts, err);
+    for (size_t i = 0; !failed && i < plan->count; i++) {
+        struct lr_op *op = &plan->ops[i];
+        if (op->kind != LR_OP_BIND)
+            continue;
+        op->fd = clone_mount(op->arg[0], op->flags, mounts->userns, err, op);
+        failed = op->fd < 0 && !(op->flags & LR_FLAG_TRY);
+    }
+    for (int i = 0; !failed && i < LR_DEVICES; i++) {
+        snprintf(path, sizeof path, "/dev/%s", lr_device_names[i]);
+        mounts->devices[i] = clone_mount(path, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, -1, err, &none);
+        failed = mounts->devices[i] < 0;
+    }
+    return failed ? -1 : 0;
+}
+
+static int open_target(const struct lr_mounts *mounts, const char *path, uint64_t flags)
+{
+    return lr_openat2(mounts->root, path[1] ? path + 1 : ".", flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+}
+
+static int attach(const struct lr_mounts *mounts, int mount, const char *target, struct lr_error *err,
+                  const struct lr_op *op)
+{
+    LR_FD at = open_target(mounts, target, O_PATH);
+    if (at < 0)
+        return lr_op_fail(err, op, "find the mount point", target);
+    if (move_mount(mount, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+        return lr_op_fail(err, op, "attach the mount on", target);
+    return 0;
+}
+
+static int attach_root(struct lr_mounts *mounts, int mount, struct lr_error *err, const struct lr_op *op)
+{
+    if (move_mount(mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH))
+        return lr_op_fail(err, op, "attach the new root", "/");
+    mounts->root = mount;
+    return 0;
+}
+
+static int new_mount(const char *type, const char *const options[][2], unsigned flags, struct lr_error *err,
+                     const struct lr_op *op)
+{
+    LR_FD fs = fsopen(type, FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return lr_op_fail(err, op, "open a file system of type", type);
+    for (; options && (*options)[0]; options++)
+        if (fsconfig(fs, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0))
+            return context_fail(fs, err, op, "configure the mount on");
+    if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+        return context_fail(fs, err, op, "create the mount for");
+    int mount = fsmount(fs, FSMOUNT_CLOEXEC, mount_attributes(flags));
+    return mount < 0 ? lr_op_fail(err, op, "make the mount for", op->arg[0]) : mount;
+}
+
+static int attach_new(const struct lr_mounts *mounts, const char *type, const char *const options[][2],
+                      unsigned flags, const char *target, struct lr_error *err, const struct lr_op *op)
+{
+    LR_FD mount = new_mount(type, options, flags, err, op);
+    return mount < 0 ? -1 : attach(mounts, mount, target, err, op);
+}
+
+static int do_tmpfs(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    const char *const options[][2] = {{"source", "tmpfs"}, {"mode", op->arg[1]}, {0}};
+    return attach_new(mounts, "tmpfs", options, op->flags | LR_FLAG_NOSUID | LR_FLAG_NODEV, op->arg[0], err,
+                      op);
+}
+
+/* Open the folder that holds the last part of path, which *name then points at. */
+static int open_parent(const struct lr_mounts *mounts, const char *path, const char **name)
+{
+    char parent[4096];
+    const char *slash = strrchr(path, '/');
+    size_t length = (size_t)(slash - path);
+    if (length >= sizeof parent) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(parent, path, length);
+    parent[length] = 0;
+    *name = slash + 1;
+    return open_target(mounts, length ? parent : "/", O_PATH | O_DIRECTORY);
+}
+
+/* Something small that the plan wants in a tmpfs it has just made. */
+static int do_make(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    const char *path = op->kind == LR_OP_SYMLINK ? op->arg[1] : op->arg[0], *name;
+    mode_t mode = op->kind == LR_OP_SYMLINK ? 0 : (mode_t)strtoul(op->arg[1], NULL, 8);
+    LR_FD parent = open_parent(mounts, path, &name);
+    LR_FD file = -1;
+    if (parent < 0)
+        return lr_op_fail(err, op, "open the folder of", path);
+    int failed;
+    if (op->kind == LR_OP_SYMLINK)
+        failed = symlinkat(op->arg[0], parent, name);
+    else if (op->kind == LR_OP_DIR)
+        failed = mkdirat(parent, name, mode) || fchmodat(parent, name, mode, 0);
+    else
+        failed =
+            (file = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, mode)) < 0;
+    return failed && errno != EEXIST ? lr_op_fail(err, op, "make", path) : 0;
+}
+
+static int do_proc(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    const char *const options[][2] = {{"source", "proc"}, {0}};
+    return attach_new(mounts, "proc", options, LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, op->arg[0],
+                      err, op);
+}
+
+static int make_node(int dev, const char *name, struct lr_error *err, const struct lr_op *op)
+{
+    LR_FD file = openat(dev, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    return file < 0 ? lr_op_fail(err, op, "make the device", name) : 0;
+}
+
+static int attach_devices(struct lr_mounts *mounts, int dev, const struct lr_op *op, struct lr_error *err)
+{
+    for (int i = 0; i < LR_DEVICES; i++) {
+        if (make_node(dev, lr_device_names[i], err, op))
+            return -1;
+        if (move_mount(mounts->devices[i], "", dev, lr_device_names[i], MOVE_MOUNT_F_EMPTY_PATH))
+            return lr_op_fail(err, op, "attach the device", lr_device_names[i]);
+    }
+    return 0;
+}
+
+/* /dev: a tmpfs with the six harmless nodes, an own devpts, shared memory and message queues. */
+static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, const struct lr_op *op,
+                  struct lr_error *err)
+{
+    static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
+                                           {"/proc/self/fd", "fd"},
+                                           {"/proc/self/fd/0", "stdin"},
+                                           {"/proc/self/fd/1", "stdout"},
+                                           {"/proc/self/fd/2", "stderr"}};
+    static const char *const dev_options[][2] = {{"source", "tmpfs"}, {"mode", "0755"}, {"size", "1m"}, {0}};
+    static const char *const shm_options[][2] = {{"source", "shm"}, {"mode", "1777"}, {0}};
+    static const char *const queue_options[][2] = {{"source", "mqueue"}, {0}};
+    /* gid 5 is tty in every distribution we know of; it can be used only where ids beside the caller's are mapped. */
+    const char *const pts_options[][2] = {{"source", "devpts"},
+                                          {"ptmxmode", "0666"},
+                                          {"mode", "0620"},
+                                          {plan->userns == LR_USERNS_SELF ? NULL : "gid", "5"},
+                                          {0}};
+    LR_FD dev = new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
+    if (dev < 0 || attach(mounts, dev, op->arg[0], err, op) || attach_devices(mounts, dev, op, err))
+        return -1;
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        if (symlinkat(links[i][0], dev, links[i][1]))
+            return lr_op_fail(err, op, "make the link", links[i][1]);
+    if (mkdirat(dev, "pts", 0755) || mkdirat(dev, "shm", 01777) || mkdirat(dev, "mqueue", 0755))
+        return lr_op_fail(err, op, "make a folder in", op->arg[0]);
+    LR_FD pts = new_mount("devpts", pts_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
+    LR_FD shm = pts < 0 ? -1 : new_mount("tmpfs", shm_options, LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
+    LR_FD queue = shm < 0 ? -1
+                          : new_mount("mqueue", queue_options,
+                                      LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err, op);
+    if (pts < 0 || shm < 0 || queue < 0)
+        return -1;
+    if (move_mount(pts, "", dev, "pts", MOVE_MOUNT_F_EMPTY_PATH) ||
+        move_mount(shm, "", dev, "shm", MOVE_MOUNT_F_EMPTY_PATH) ||
+        move_mount(queue, "", dev, "mqueue", MOVE_MOUNT_F_EMPTY_PATH))
+        return lr_op_fail(err, op, "attach a mount in", op->arg[0]);
+    if (own_tty && (mounts->ptmx = openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
+        return lr_op_fail(err, op, "open a terminal in", "/dev/pts");
+    return 0;
+}
+
+/* Cover a path: a folder by an empty read-only one, anything else by our own /dev/null, held by descriptor and looked at. */
+static int do_mask(struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    static const char *const options[][2] = {
+        {"source", "layerrun-hidden"}, {"mode", "0555"}, {"size", "4k"}, {"nr_inodes", "2"}, {0}};
+    struct stat info;
+    LR_FD at = open_target(mounts, op->arg[0], O_PATH);
+    if (at < 0)
+        return op->flags & LR_FLAG_TRY && (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
+                   ? 0
+                   : lr_op_fail(err, op, "find what is to be hidden", op->arg[0]);
+    if (fstat(at, &info))
+        return lr_op_fail(err, op, "look at", op->arg[0]);
+    LR_FD cover = -1;
+    if (S_ISDIR(info.st_mode)) {
+        cover = new_mount("tmpfs", options, LR_FLAG_RO | LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err,
+                          op);
+        if (cover < 0)
+            return -1;
+    } else {
+        LR_FD null = open_target(mounts, "/dev/null", O_PATH);
+        if (null < 0 || fstat(null, &info))
+            return lr_op_fail(err, op, "open", "/dev/null");
+        if (!S_ISCHR(info.st_mode) || info.st_rdev != makedev(1, 3)) {
+            errno = ENODEV;
+            return lr_op_fail(err, op, "use the null device", "/dev/null");
+        }
+        cover = open_tree(null, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        if (cover < 0)
+            return lr_op_fail(err, op, "copy the mount of", "/dev/null");
+    }
+    if (move_mount(cover, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+        return lr_op_fail(err, op, "hide", op->arg[0]);
+    return 0;
+}
+
+static int do_readonly(struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+                                          MOUNT_ATTR_NOEXEC};
+    LR_FD at = open_target(mounts, op->arg[0], O_PATH);
+    if (at < 0)
+        return op->flags & LR_FLAG_TRY && errno == ENOENT ? 0 : lr_op_fail(err, op, "find", op->arg[0]);
+    LR_FD copy = open_tree(at, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (copy < 0 || mount_setattr(copy, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr))
+        return lr_op_fail(err, op, "make a read-only copy of", op->arg[0]);
+    if (move_mount(copy, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+        return lr_op_fail(err, op, "make read-only", op->arg[0]);
+    return 0;
+}
+
+int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, struct lr_error *err)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct lr_op *op = &plan->ops[i];
+        int failed = 0;
+        switch (op->kind) {
+        case LR_OP_OVERLAY:
+            failed = mounts->root < 0 ? attach_root(mounts, op->fd, err, op)
+                                      : attach(mounts, op->fd, op->arg[0], err, op);
+            break;
+        case LR_OP_BIND: /* no descriptor: its source is missing and the plan said to try */
+            failed = op->fd >= 0 && attach(mounts, op->fd, op->arg[1], err, op);
+            break;
+        case LR_OP_TMPFS:
+            failed = do_tmpfs(mounts, op, err);
+            break;
+        case LR_OP_DIR:
+        case LR_OP_FILE:
+        case LR_OP_SYMLINK:
+            failed = do_make(mounts, op, err);
+            break;
+        case LR_OP_PROC:
+            failed = do_proc(mounts, op, err);
+            break;
+        case LR_OP_DEV:
+            failed = do_dev(plan, mounts, own_tty, op, err);
+            break;
+        case LR_OP_MASK:
+            failed = do_mask(mounts, op, err);
+            break;
+        case LR_OP_READONLY:
+            failed = do_readonly(mounts, op, err);
+            break;
+        default:
+            break;
+        }
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+void lr_mounts_close(struct lr_plan *plan, struct lr_mounts *mounts)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        lr_close(&plan->ops[i].fd);
+    for (int i = 0; i < LR_DEVICES; i++)
+        lr_close(&mounts->devices[i]);
+    lr_close(&mounts->data);
+}

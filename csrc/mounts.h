@@ -1,0 +1,27 @@
+/* mounts.h: a plan's mounts, first prepared as detached mounts, then attached.
+ *
+ * Preparing needs the rights over the sources: as root it is done outside, by the launcher; without root inside,
+ * by the child in its own user namespace. Attaching is always the child's.
+ */
+#ifndef LR_MOUNTS_H
+#define LR_MOUNTS_H
+
+#include "plan.h"
+
+/* The host's device nodes that every sandbox gets, in this order, by descriptor. */
+#define LR_DEVICES 6
+extern const char *const lr_device_names[LR_DEVICES];
+
+struct lr_mounts {
+    int userns; /* the user namespace that maps what has the flag idmap; -1 where mounts are built inside it */
+    int data; /* the app's data folder: upper and work must lie on one and the same mount */
+    int devices[LR_DEVICES];
+    int root; /* the new root, once attached */
+    int ptmx; /* the master of the command's own terminal; -1 */
+};
+
+int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err);
+int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, struct lr_error *err);
+void lr_mounts_close(struct lr_plan *plan, struct lr_mounts *mounts);
+
+#endif

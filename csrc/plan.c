@@ -1,0 +1,351 @@
+/* plan.c: reading a plan. It is refused whole if anything in it is unknown, missing or too much. */
+#include "plan.h"
+
+#include "launch.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int args;
+    int flags_at; /* which argument holds flags, or -1 */
+} table[LR_OP_KINDS] = {
+    [LR_OP_USERNS] = {"userns", 1, -1},     [LR_OP_UIDMAP] = {"uidmap", 3, -1},
+    [LR_OP_GIDMAP] = {"gidmap", 3, -1},     [LR_OP_NAMESPACE] = {"namespace", 1, -1},
+    [LR_OP_HOSTNAME] = {"hostname", 1, -1}, [LR_OP_IDENTITY] = {"identity", 2, -1},
+    [LR_OP_DATA] = {"data", 1, -1}, /* the folder that holds every upper and work folder */
+    [LR_OP_OVERLAY] = {"overlay", 4, 3}, /* target, upper and work below the data folder, flags */
+    [LR_OP_LOWER] = {"lower", 2, 1}, /* path flags; belongs to the overlay before it */
+    [LR_OP_BIND] = {"bind", 3, 2}, /* source target flags */
+    [LR_OP_TMPFS] = {"tmpfs", 3, 2}, /* target mode flags */
+    [LR_OP_DIR] = {"dir", 2, -1}, /* path mode */
+    [LR_OP_FILE] = {"file", 2, -1}, /* path mode */
+    [LR_OP_SYMLINK] = {"symlink", 2, -1}, /* text path */
+    [LR_OP_PROC] = {"proc", 1, -1},         [LR_OP_DEV] = {"dev", 1, -1},
+    [LR_OP_MASK] = {"mask", 2, 1}, /* path flags */
+    [LR_OP_READONLY] = {"readonly", 2, 1}, /* path flags */
+    [LR_OP_CAPS] = {"caps", 1, -1},         [LR_OP_NNP] = {"no_new_privs", 0, -1},
+    [LR_OP_SECCOMP] = {"seccomp", 1, -1},   [LR_OP_KEEPENV] = {"keepenv", 1, -1},
+    [LR_OP_ENV] = {"env", 1, -1},           [LR_OP_CWD] = {"cwd", 1, -1},
+    [LR_OP_UMASK] = {"umask", 1, -1},       [LR_OP_ARG] = {"arg", 1, -1},
+};
+
+static const struct {
+    const char *name;
+    unsigned flag;
+} flag_names[] = {
+    {"userxattr", LR_FLAG_USERXATTR}, {"ro", LR_FLAG_RO},       {"rec", LR_FLAG_REC},
+    {"idmap", LR_FLAG_IDMAP},         {"try", LR_FLAG_TRY},     {"noexec", LR_FLAG_NOEXEC},
+    {"nosuid", LR_FLAG_NOSUID},       {"nodev", LR_FLAG_NODEV},
+};
+
+int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path)
+{
+    lr_fail(err, step, path);
+    err->op = op->number;
+    return -1;
+}
+
+static int refuse(struct lr_error *err, const struct lr_op *op, const char *why)
+{
+    errno = EINVAL;
+    return lr_op_fail(err, op, why, op->arg[0] ? op->arg[0] : "");
+}
+
+static int parse_number(const char *text, int base, uint64_t most, uint64_t *value)
+{
+    char *end;
+    if (*text < '0' || (*text > '9' && base == 10))
+        return -1; /* strtoull would take signs and blanks */
+    errno = 0;
+    *value = strtoull(text, &end, base);
+    return errno || *end || end == text || *value > most ? -1 : 0;
+}
+
+static int parse_flags(struct lr_op *op, const char *text)
+{
+    while (*text) {
+        size_t length = strcspn(text, ","), i;
+        for (i = 0; i < sizeof flag_names / sizeof *flag_names; i++)
+            if (strlen(flag_names[i].name) == length && !memcmp(flag_names[i].name, text, length))
+                break;
+        if (i == sizeof flag_names / sizeof *flag_names)
+            return -1;
+        op->flags |= flag_names[i].flag;
+        text += length + (text[length] == ',');
+    }
+    return 0;
+}
+
+static int parse_userns(struct lr_plan *plan, const struct lr_op *op)
+{
+    static const char *const names[] = {"none", "self", "helper", "range"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(op->arg[0], names[i])) {
+            plan->userns = (enum lr_userns)i;
+            return 0;
+        }
+    return -1;
+}
+
+static int parse_map(struct lr_plan *plan, const struct lr_op *op)
+{
+    uint64_t inside, outside, count;
+    if (parse_number(op->arg[0], 10, UINT32_MAX - 1, &inside) ||
+        parse_number(op->arg[1], 10, UINT32_MAX - 1, &outside) ||
+        parse_number(op->arg[2], 10, UINT32_MAX, &count) || !count)
+        return -1;
+    if (inside == 0 && op->kind == LR_OP_UIDMAP)
+        plan->root_uid = (uid_t)outside;
+    if (inside == 0 && op->kind == LR_OP_GIDMAP)
+        plan->root_gid = (gid_t)outside;
+    /* Host root must never be inside a namespace that root builds: see docs/architecture.md, identity. */
+    return plan->userns == LR_USERNS_RANGE && outside == 0 ? -1 : 0;
+}
+
+static int parse_single(struct lr_plan *plan, const struct lr_op *op)
+{
+    uint64_t a, b;
+    switch (op->kind) {
+    case LR_OP_USERNS:
+        return parse_userns(plan, op);
+    case LR_OP_UIDMAP:
+    case LR_OP_GIDMAP:
+        return parse_map(plan, op);
+    case LR_OP_NAMESPACE:
+        if (!strcmp(op->arg[0], "net"))
+            plan->namespaces |= CLONE_NEWNET;
+        else if (!strcmp(op->arg[0], "cgroup"))
+            plan->namespaces |= CLONE_NEWCGROUP;
+        else
+            return -1;
+        return 0;
+    case LR_OP_HOSTNAME:
+        plan->hostname = op->arg[0];
+        return 0;
+    case LR_OP_IDENTITY:
+        if (parse_number(op->arg[0], 10, UINT32_MAX - 1, &a) ||
+            parse_number(op->arg[1], 10, UINT32_MAX - 1, &b))
+            return -1;
+        plan->uid = (uid_t)a;
+        plan->gid = (gid_t)b;
+        return 0;
+    case LR_OP_CAPS:
+        return parse_number(op->arg[0], 16, UINT64_MAX, &plan->caps);
+    case LR_OP_NNP:
+        plan->no_new_privs = true;
+        return 0;
+    case LR_OP_SECCOMP:
+        plan->seccomp = true;
+        return strcmp(op->arg[0], "default") ? -1 : 0;
+    case LR_OP_CWD:
+        plan->cwd = op->arg[0];
+        return *plan->cwd == '/' ? 0 : -1;
+    case LR_OP_UMASK:
+        if (parse_number(op->arg[0], 8, 0777, &a))
+            return -1;
+        plan->umask = (mode_t)a;
+        plan->has_umask = true;
+        return 0;
+    case LR_OP_TMPFS:
+    case LR_OP_DIR:
+    case LR_OP_FILE:
+        return *op->arg[0] == '/' ? parse_number(op->arg[1], 8, 07777, &a) : -1;
+    case LR_OP_DATA:
+    case LR_OP_OVERLAY:
+    case LR_OP_LOWER:
+    case LR_OP_PROC:
+    case LR_OP_DEV:
+    case LR_OP_MASK:
+    case LR_OP_READONLY:
+        return *op->arg[0] == '/' ? 0 : -1;
+    case LR_OP_BIND:
+    case LR_OP_SYMLINK:
+        return *op->arg[1] == '/' ? 0 : -1;
+    case LR_OP_ENV:
+        return strchr(op->arg[0], '=') ? 0 : -1;
+    case LR_OP_KEEPENV:
+    case LR_OP_ARG:
+    case LR_OP_KINDS:
+        break;
+    }
+    return 0;
+}
+
+/* Take the next NUL-terminated string off the buffer; NULL where there is none. */
+static const char *take(const char **at, const char *end)
+{
+    const char *text = *at;
+    const char *nul = text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
+    if (!nul)
+        return NULL;
+    *at = nul + 1;
+    return text;
+}
+
+static int parse_op(struct lr_plan *plan, struct lr_op *op, const char *name, const char **at,
+                    const char *end, struct lr_error *err)
+{
+    int kind = 0;
+    while (kind < LR_OP_KINDS && strcmp(table[kind].name, name))
+        kind++;
+    if (kind == LR_OP_KINDS) {
+        op->arg[0] = name;
+        return refuse(err, op, "read the plan: unknown operation");
+    }
+    op->kind = (enum lr_op_kind)kind;
+    for (int i = 0; i < table[kind].args; i++)
+        if (!(op->arg[i] = take(at, end)))
+            return refuse(err, op, "read the plan: it is cut off");
+    if (table[kind].flags_at >= 0 && parse_flags(op, op->arg[table[kind].flags_at]))
+        return refuse(err, op, "read the plan: unknown flag");
+    if (parse_single(plan, op))
+        return refuse(err, op, "read the plan: bad argument");
+    return 0;
+}
+
+/* What only shows when all operations are known. */
+static int check_whole(struct lr_plan *plan, struct lr_error *err)
+{
+    const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, none = {.number = -1};
+    size_t lowers = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct lr_op *op = &plan->ops[i];
+        if (op->kind == LR_OP_LOWER) {
+            if (!overlay || &plan->ops[i - 1 - lowers] != overlay)
+                return refuse(err, op, "read the plan: a lower without its overlay");
+            lowers++;
+            continue;
+        }
+        if (overlay && !lowers)
+            return refuse(err, overlay, "read the plan: an overlay without a lower");
+        if (op->kind == LR_OP_DATA && data)
+            return refuse(err, op, "read the plan: a second data folder");
+        data = op->kind == LR_OP_DATA ? op : data;
+        if (op->kind == LR_OP_OVERLAY && !data)
+            return refuse(err, op, "read the plan: an overlay before the data folder");
+        overlay = op->kind == LR_OP_OVERLAY ? op : NULL;
+        lowers = 0;
+        if (!first_mount && (op->kind == LR_OP_OVERLAY || op->kind == LR_OP_BIND || op->kind == LR_OP_TMPFS))
+            first_mount = op;
+    }
+    if (overlay && !lowers)
+        return refuse(err, overlay, "read the plan: an overlay without a lower");
+    if (!first_mount || first_mount->kind != LR_OP_OVERLAY || strcmp(first_mount->arg[0], "/"))
+        return refuse(err, first_mount ? first_mount : &none,
+                      "read the plan: the first mount must be the overlay on /");
+    if (!plan->no_new_privs)
+        return refuse(err, &none, "read the plan: no_new_privs is missing");
+    return 0;
+}
+
+static int collect_argv(struct lr_plan *plan, struct lr_error *err)
+{
+    size_t n = 0;
+    plan->argv = calloc(plan->count + 1, sizeof *plan->argv);
+    if (!plan->argv)
+        return lr_fail(err, "read the plan", "");
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_ARG)
+            plan->argv[n++] = (char *)plan->ops[i].arg[0];
+    return 0;
+}
+
+int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct lr_error *err)
+{
+    const char *at = bytes, *end = bytes + size, *word;
+    size_t room = 64;
+    *plan = (struct lr_plan){.cwd = "/"};
+    if (!(word = take(&at, end)) || strcmp(word, "layerrun-plan"))
+        return lr_fail_code(err, EINVAL, "read the plan: it is not a plan", "");
+    if (!(word = take(&at, end)) || strcmp(word, LR_PLAN_VERSION))
+        return lr_fail_code(err, EPROTONOSUPPORT, "read the plan: it is of another version",
+                            word ? word : "");
+    if (!(plan->ops = calloc(room, sizeof *plan->ops)))
+        return lr_fail(err, "read the plan", "");
+    while ((word = take(&at, end)) && strcmp(word, "end")) {
+        if (plan->count == LR_PLAN_MAX_OPS)
+            return lr_fail_code(err, E2BIG, "read the plan: it has too many operations", "");
+        if (plan->count == room) {
+            struct lr_op *more = reallocarray(plan->ops, room * 2, sizeof *plan->ops);
+            if (!more)
+                return lr_fail(err, "read the plan", "");
+            plan->ops = more;
+            room *= 2;
+        }
+        struct lr_op *op = &plan->ops[plan->count];
+        *op = (struct lr_op){.number = (int)plan->count, .fd = -1};
+        plan->count++;
+        if (parse_op(plan, op, word, &at, end, err))
+            return -1;
+    }
+    if (!word || at != end)
+        return lr_fail_code(
+            err, EINVAL, word ? "read the plan: something follows its end" : "read the plan: it is cut off",
+            "");
+    return check_whole(plan, err) ? -1 : collect_argv(plan, err);
+}
+
+static bool kept(const struct lr_plan *plan, const char *entry)
+{
+    size_t name = strcspn(entry, "=");
+    if (!entry[name] || !name)
+        return false;
+    for (size_t i = 0; i < plan->count; i++) {
+        if (plan->ops[i].kind != LR_OP_KEEPENV)
+            continue;
+        const char *pattern = plan->ops[i].arg[0];
+        size_t length = strlen(pattern);
+        if (length && pattern[length - 1] == '*' ? length - 1 <= name && !memcmp(pattern, entry, length - 1)
+                                                 : length == name && !memcmp(pattern, entry, length))
+            return true;
+    }
+    return false;
+}
+
+static bool set_by_plan(const struct lr_plan *plan, const char *entry)
+{
+    size_t name = strcspn(entry, "=") + 1;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_ENV && !strncmp(plan->ops[i].arg[0], entry, name))
+            return true;
+    return false;
+}
+
+/* The environment inside: what the plan keeps of the caller's, then what it sets itself. */
+int lr_plan_environ(struct lr_plan *plan, const char *const *environ, struct lr_error *err)
+{
+    size_t n = 0, callers = 0;
+    while (environ && environ[callers])
+        callers++;
+    plan->env = calloc(callers + plan->count + 1, sizeof *plan->env);
+    if (!plan->env)
+        return lr_fail(err, "make the environment", "");
+    for (size_t i = 0; i < callers; i++)
+        if (kept(plan, environ[i]) && !set_by_plan(plan, environ[i]))
+            plan->env[n++] = (char *)environ[i];
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_ENV)
+            plan->env[n++] = (char *)plan->ops[i].arg[0];
+    return 0;
+}
+
+void lr_plan_free(struct lr_plan *plan)
+{
+    free(plan->ops);
+    free(plan->env);
+    free(plan->argv);
+    *plan = (struct lr_plan){0};
+}
+
+int lr_plan_check(const char *bytes, size_t size, struct lr_error *err)
+{
+    struct lr_plan plan;
+    int result = lr_plan_parse(&plan, bytes, size, err);
+    lr_plan_free(&plan);
+    return result;
+}

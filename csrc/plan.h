@@ -1,0 +1,96 @@
+/* plan.h: a parsed plan. Every string points into the caller's buffer. */
+#ifndef LR_PLAN_H
+#define LR_PLAN_H
+
+#include "lr.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define LR_PLAN_VERSION "1"
+#define LR_PLAN_MAX_OPS 8192
+#define LR_PLAN_MAX_ARGS 4
+
+enum lr_op_kind {
+    LR_OP_USERNS,
+    LR_OP_UIDMAP,
+    LR_OP_GIDMAP,
+    LR_OP_NAMESPACE,
+    LR_OP_HOSTNAME,
+    LR_OP_IDENTITY,
+    LR_OP_DATA,
+    LR_OP_OVERLAY,
+    LR_OP_LOWER,
+    LR_OP_BIND,
+    LR_OP_TMPFS,
+    LR_OP_DIR,
+    LR_OP_FILE,
+    LR_OP_SYMLINK,
+    LR_OP_PROC,
+    LR_OP_DEV,
+    LR_OP_MASK,
+    LR_OP_READONLY,
+    LR_OP_CAPS,
+    LR_OP_NNP,
+    LR_OP_SECCOMP,
+    LR_OP_KEEPENV,
+    LR_OP_ENV,
+    LR_OP_CWD,
+    LR_OP_UMASK,
+    LR_OP_ARG,
+    LR_OP_KINDS,
+};
+
+/* Flags of overlay, bind, tmpfs and mask, written as comma-separated words. */
+enum lr_flag {
+    LR_FLAG_USERXATTR = 1 << 0, /* overlay: user.overlay.* instead of trusted.overlay.* */
+    LR_FLAG_RO = 1 << 1, /* read-only */
+    LR_FLAG_REC = 1 << 2, /* bind: with the mounts beneath it */
+    LR_FLAG_IDMAP = 1 << 3, /* bind, lower: mapped by the sandbox's user namespace */
+    LR_FLAG_TRY = 1 << 4, /* a missing source or target is passed over */
+    LR_FLAG_NOEXEC = 1 << 5,
+    LR_FLAG_NOSUID = 1 << 6,
+    LR_FLAG_NODEV = 1 << 7,
+};
+
+enum lr_userns {
+    LR_USERNS_NONE, /* stay in the caller's */
+    LR_USERNS_SELF, /* one id, written by the child itself */
+    LR_USERNS_HELPER, /* newuidmap and newgidmap write the maps */
+    LR_USERNS_RANGE, /* root writes the maps, and builds the mounts outside */
+};
+
+struct lr_op {
+    enum lr_op_kind kind;
+    int number; /* its place in the plan, for errors */
+    unsigned flags;
+    const char *arg[LR_PLAN_MAX_ARGS];
+    int fd; /* a detached mount that was prepared for it; -1 */
+};
+
+struct lr_plan {
+    struct lr_op *ops;
+    size_t count;
+    enum lr_userns userns;
+    uint64_t namespaces; /* CLONE_NEW* beside those that every sandbox has */
+    const char *hostname;
+    uid_t uid; /* inside */
+    gid_t gid;
+    uid_t root_uid; /* outside: what inside 0 is; the fsuid of an overlay that is built outside */
+    gid_t root_gid;
+    uint64_t caps;
+    bool no_new_privs;
+    bool seccomp;
+    mode_t umask;
+    bool has_umask;
+    const char *cwd;
+    char **env; /* NULL-terminated; filled by lr_plan_environ */
+    char **argv; /* NULL-terminated: the plan's own command; may be empty */
+};
+
+int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct lr_error *err);
+int lr_plan_environ(struct lr_plan *plan, const char *const *environ, struct lr_error *err);
+int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path);
+void lr_plan_free(struct lr_plan *plan);
+
+#endif

@@ -1,0 +1,229 @@
+/* wait.c: one loop over four descriptors until pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
+ *
+ * Without a terminal of its own the command shares the caller's, whose kernel side signals the whole foreground group by itself:
+ * those signals (si_code SI_KERNEL) must not be passed on a second time. With one, the caller's terminal is made raw, and bytes,
+ * sizes and stops are carried across.
+ */
+#include "wait.h"
+
+#include "control.h"
+#include "sys.h"
+
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#define CHUNK 4096
+
+struct terminal {
+    int master; /* -1: the command has no terminal of its own */
+    bool raw, input_ended;
+    struct termios saved;
+    char pending[CHUNK]; /* typed, and not yet taken by the command */
+    size_t pending_size;
+};
+
+static void make_raw(struct terminal *terminal)
+{
+    struct termios raw;
+    if (terminal->master < 0 || terminal->raw || tcgetattr(0, &terminal->saved))
+        return;
+    raw = terminal->saved;
+    cfmakeraw(&raw);
+    terminal->raw = !tcsetattr(0, TCSADRAIN, &raw);
+}
+
+static void make_cooked(struct terminal *terminal)
+{
+    if (terminal->raw)
+        tcsetattr(0, TCSADRAIN, &terminal->saved);
+    terminal->raw = false;
+}
+
+static void copy_size(const struct terminal *terminal)
+{
+    struct winsize size;
+    if (terminal->master >= 0 && !ioctl(0, TIOCGWINSZ, &size))
+        ioctl(terminal->master, TIOCSWINSZ, &size);
+}
+
+static void pass_on(const struct lr_wait *wait, int number)
+{
+    syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
+}
+
+/* Stop as the command was stopped, and go on with it when the shell says so. */
+static void suspend(const struct lr_wait *wait, struct terminal *terminal)
+{
+    make_cooked(terminal);
+    kill(getpid(), SIGSTOP);
+    if (terminal->master >= 0) {
+        make_raw(terminal);
+        copy_size(terminal);
+        pass_on(wait, SIGCONT);
+    }
+}
+
+static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
+{
+    struct signalfd_siginfo info;
+    if (read(wait->signals, &info, sizeof info) != sizeof info)
+        return;
+    bool shared = terminal->master < 0, by_terminal = info.ssi_code == SI_KERNEL;
+    switch (info.ssi_signo) {
+    case SIGCHLD:
+    case SIGPIPE:
+        return;
+    case SIGWINCH:
+        copy_size(terminal);
+        return;
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+        if (!by_terminal)
+            pass_on(wait, (int)info.ssi_signo);
+        if (shared)
+            suspend(wait, terminal);
+        return;
+    default:
+        if (!by_terminal || !shared)
+            pass_on(wait, (int)info.ssi_signo);
+    }
+}
+
+static int write_all(int fd, const char *bytes, size_t size)
+{
+    while (size) {
+        ssize_t written = write(fd, bytes, size);
+        if (written < 0 && errno == EAGAIN) {
+            struct pollfd room = {.fd = fd, .events = POLLOUT};
+            poll(&room, 1, -1);
+            continue;
+        }
+        if (written < 0)
+            return -1;
+        bytes += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+/* What the command wrote. Returns whether there may be more. */
+static bool carry_output(struct terminal *terminal)
+{
+    char bytes[CHUNK];
+    ssize_t got = read(terminal->master, bytes, sizeof bytes);
+    if (got <= 0)
+        return false;
+    write_all(1, bytes, (size_t)got); /* a terminal that is gone must not keep the command from ending */
+    return true;
+}
+
+static void carry_input(struct terminal *terminal)
+{
+    ssize_t got = read(0, terminal->pending, sizeof terminal->pending);
+    if (got > 0)
+        terminal->pending_size = (size_t)got;
+    else if (got == 0 || errno != EAGAIN)
+        terminal->input_ended = true;
+}
+
+static void flush_input(struct terminal *terminal)
+{
+    ssize_t written = write(terminal->master, terminal->pending, terminal->pending_size);
+    if (written < 0)
+        return;
+    terminal->pending_size -= (size_t)written;
+    memmove(terminal->pending, terminal->pending + written, terminal->pending_size);
+}
+
+static void take_terminal(struct terminal *terminal, int master)
+{
+    struct termios mode;
+    terminal->master = master;
+    fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
+    if (!tcgetattr(0, &mode))
+        tcsetattr(master, TCSANOW, &mode); /* the same erase character and the like */
+    copy_size(terminal);
+    make_raw(terminal);
+}
+
+/* Returns whether pid 1 may still say something. */
+static bool handle_message(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
+                           struct lr_error *err)
+{
+    struct lr_message message;
+    int fds[LR_MESSAGE_FDS];
+    if (lr_receive(wait->control, &message, fds, MSG_DONTWAIT) <= 0)
+        return errno == EAGAIN;
+    if (message.type == LR_MSG_ERROR) {
+        *err = message.error;
+        result->started = 0;
+    } else if (message.type == LR_MSG_TERMINAL && message.count == 1) {
+        take_terminal(terminal, fds[0]);
+    } else if (message.type == LR_MSG_STOPPED) {
+        suspend(wait, terminal);
+    }
+    return true;
+}
+
+static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
+                  struct lr_error *err)
+{
+    siginfo_t info = {0};
+    errno = 0;
+    while (handle_message(wait, terminal, result, err) && errno != EAGAIN)
+        errno = 0;
+    if (terminal->master >= 0)
+        while (carry_output(terminal))
+            ;
+    make_cooked(terminal);
+    lr_close(&terminal->master);
+    while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
+        if (errno != EINTR)
+            return lr_fail(err, "wait for the sandbox", "");
+    result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    return result->started ? 0 : -1;
+}
+
+int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
+{
+    struct terminal terminal = {.master = -1};
+    bool talking = true, output = true;
+    result->started = 1;
+    for (;;) {
+        bool input = terminal.master >= 0 && !terminal.input_ended && !terminal.pending_size;
+        short events = (short)((output ? POLLIN : 0) | (terminal.pending_size ? POLLOUT : 0));
+        struct pollfd polled[] = {
+            {.fd = wait->pidfd, .events = POLLIN},
+            {.fd = wait->signals, .events = POLLIN},
+            {.fd = talking ? wait->control : -1, .events = POLLIN},
+            {.fd = events ? terminal.master : -1, .events = events},
+            {.fd = input ? 0 : -1, .events = POLLIN},
+        };
+        if (poll(polled, sizeof polled / sizeof *polled, -1) < 0 && errno != EINTR) {
+            make_cooked(&terminal);
+            lr_close(&terminal.master);
+            return lr_fail(err, "wait for the sandbox", "");
+        }
+        if (polled[1].revents)
+            handle_signal(wait, &terminal);
+        if (polled[2].revents) {
+            errno = 0;
+            talking = handle_message(wait, &terminal, result, err);
+        }
+        if (polled[3].revents & POLLOUT)
+            flush_input(&terminal);
+        if (polled[3].revents & (POLLIN | POLLHUP | POLLERR))
+            output = carry_output(&terminal) || errno == EAGAIN;
+        if (polled[4].revents)
+            carry_input(&terminal);
+        if (polled[0].revents)
+            return finish(wait, &terminal, result, err);
+    }
+}
