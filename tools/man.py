@@ -48,9 +48,7 @@ def bold_code(text: str) -> str:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Return the roff lines of a help text: blank lines part paragraphs,
-    what follows a backspace (click's mark) is kept as it is.
-    """
+    """Return the roff lines of a help text; the part after a backspace, which is click's mark, is kept as it is."""
     lines = []
     for part in re.split(r"\n\s*\n", inspect.cleandoc(text).strip()):
         if part.lstrip().startswith("\b"):
