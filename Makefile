@@ -26,9 +26,9 @@ venv: $(VENV)/.stamp-deps ## .venv with everything but layerrun itself
 $(VENV)/.stamp-deps: pyproject.toml Makefile
 	$(call need,$(NEED_BUILD))
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -U "pip>=25.1"
-	$(BIN)/pip install -q -U "setuptools>=77" "cffi>=1.17"
-	$(BIN)/pip install -q --group lint --group test --group bench $$($(BIN)/python tools/requirements.py)
+	$(BIN)/pip install -qq -U "pip>=25.1"
+	$(BIN)/pip install -qq -U "setuptools>=77" "cffi>=1.17"
+	$(BIN)/pip install -qq --group lint --group test --group bench $$($(BIN)/python tools/requirements.py)
 	@touch $@
 
 .PHONY: build
@@ -36,7 +36,7 @@ build: $(VENV)/.stamp-build ## layerrun itself in .venv (editable), the C core c
 
 $(VENV)/.stamp-build: $(VENV)/.stamp-deps setup.py layerrun/native/build.py $(wildcard csrc/*.c csrc/*.h)
 	$(call need,$(NEED_BUILD) $(NEED_RUN))
-	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	$(BIN)/pip install -qq --no-build-isolation --no-deps -e .
 	@touch $@
 
 .PHONY: demo

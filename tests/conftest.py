@@ -9,7 +9,7 @@ import tempfile
 import types
 
 import pytest
-from support import debian, leaks, probes, users
+from support import debian, leaks, probes, reach, users
 
 
 def pytest_configure(config):
@@ -139,7 +139,7 @@ def layerrun(store_path, user_folder):
     def argv(*words, user=None):
         program = os.path.join(os.path.dirname(sys.executable), "layerrun")
         start = [program] if os.path.exists(program) else [sys.executable, "-m", "layerrun"]
-        return (user.prefix() if user else []) + start + [os.fspath(w) for w in words]
+        return (user.prefix() + reach.translate(start) if user else start) + [os.fspath(w) for w in words]
 
     def env(user=None, **more):
         values = user.environ() if user else dict(os.environ)

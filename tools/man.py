@@ -115,7 +115,7 @@ def pages(ctx: click.Context, command: click.Command) -> dict[str, str]:
         for name in command.list_commands(ctx):
             below = command.get_command(ctx, name)
             assert below is not None, name
-            found |= pages(click.Context(below, info_name=name, parent=ctx), below)
+            found |= pages(click.Context(below, info_name=name, parent=ctx, **below.context_settings), below)
     return found
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)
     # A terminal's width must not show in the result.
-    made = pages(click.Context(cli, info_name="layerrun", terminal_width=100), cli)
+    made = pages(click.Context(cli, info_name="layerrun", terminal_width=100, **cli.context_settings), cli)
     for name in os.listdir(folder):
         if name.endswith(".1") and name not in made:
             os.remove(os.path.join(folder, name))

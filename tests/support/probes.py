@@ -12,13 +12,12 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import urllib.request
 
 import pytest
 
-from support import debian
+from support import debian, reach
 from support.users import PLAIN, User, ensure
 
 MUST_WORK = os.environ.get("LAYERRUN_MUST_WORK") == "1"
@@ -146,10 +145,8 @@ def _debian() -> None:
 
 
 def _reachable() -> None:
-    """A plain user can start this Python and import layerrun."""
-    done = ensure(PLAIN).run([sys.executable, "-c", "import layerrun.errors"])
-    if done.returncode:
-        raise OSError(f"a plain user cannot use {sys.executable}: {(done.stderr.splitlines() or ['?'])[-1]}")
+    """A plain user can start Python and import layerrun."""
+    reach.settle(ensure(PLAIN).prefix())
 
 
 PROBES = {

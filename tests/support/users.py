@@ -12,7 +12,9 @@ import os
 import pwd
 import subprocess
 
-CACHE = "/var/tmp/layerrun-test-cache"
+from support import reach
+from support.reach import CACHE
+
 PLAIN = "layerrun-test"
 SINGLE = "layerrun-single"
 COMMENT = "made by the tests of layerrun"
@@ -71,7 +73,7 @@ class User:
                 options.setdefault(key, value)
         environment = self.environ() if env is None else env
         return subprocess.run(
-            self.prefix() + list(argv),
+            self.prefix() + reach.translate(argv),
             env=environment,
             cwd=cwd or self.home,
             check=check,
@@ -82,7 +84,9 @@ class User:
     def popen(self, argv, *, env=None, cwd=None, **options):
         """Start a command as this user."""
         environment = self.environ() if env is None else env
-        return subprocess.Popen(self.prefix() + list(argv), env=environment, cwd=cwd or self.home, **options)
+        return subprocess.Popen(
+            self.prefix() + reach.translate(argv), env=environment, cwd=cwd or self.home, **options
+        )
 
 
 @contextlib.contextmanager
