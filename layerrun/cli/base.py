@@ -62,12 +62,13 @@ def _record(found: Base) -> dict[str, Any]:
 @json_option
 def import_(name: str, directory: str, as_json: bool) -> int:
     """Copy the root file system in DIR into the store as the base NAME; it never changes from then on."""
-    from layerrun.bases import tree
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
 
     check_name(name)
     with open_store() as store, counter(f"importing {name}") as progress:
+        from layerrun.bases import tree
+
         made = tree.import_tree(store, name, directory, progress=progress)
     if as_json:
         emit(_record(made))
@@ -153,11 +154,11 @@ def verify(name: str, as_json: bool, as_nul: bool) -> int:
 
     The exit status is 1 if there is any.
     """
-    from layerrun.bases import tree
-
     if as_json and as_nul:
         raise click.UsageError("--json and -0 exclude each other")
     with open_store() as store:
+        from layerrun.bases import tree
+
         found = store.base(name)
         problems = list(tree.verify(store, found))
     if as_json:
@@ -183,10 +184,10 @@ def verify(name: str, as_json: bool, as_nul: bool) -> int:
 @yes_option
 def remove(name: str, yes: bool) -> int:
     """Remove the base NAME. It is refused (3) while an app or a throwaway stands on it."""
-    from layerrun.bases import tree
-
     asking = ask_before("base remove destroys data", yes=yes)
     with open_store() as store:
+        from layerrun.bases import tree
+
         found = store.base(name)
         if asking:
             ask(

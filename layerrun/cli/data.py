@@ -49,14 +49,14 @@ def reset(names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: 
 
     Shares, other apps and the configuration stay. It takes no longer for a large app than for an empty one.
     """
-    from layerrun.runtime import data
-
     if every == bool(names):
         raise click.UsageError(
             "name the apps, or say --all" if not names else "names and --all exclude each other"
         )
     asking = not dry_run and ask_before("reset destroys data", yes=yes)
     with open_store() as store:
+        from layerrun.runtime import data
+
         apps = _chosen(store, names, every)
         if globs:
             return _reset_paths(store, apps, globs, dry_run=dry_run, asking=asking)
@@ -112,10 +112,10 @@ def clear_cache(names: tuple[str, ...], yes: bool) -> int:
 
     Prints the paths that were dropped; the base shows through there again.
     """
-    from layerrun.runtime import data
-
     asking = ask_before("clear-cache destroys data", yes=yes)
     with open_store() as store:
+        from layerrun.runtime import data
+
         apps = _chosen(store, names, every=False)
         if asking:
             ask("Drop these caches?", _cached(store, apps))

@@ -47,11 +47,16 @@ def status_of(error: BaseException, *, run_like: bool = False) -> int:
     return COULD_NOT_START if run_like and status == 1 else status
 
 
+def _advice(hint: str) -> str:
+    """Return ``try: HINT``, or the hint as it is where it is a question or a fact and nothing to try."""
+    return hint if hint.startswith(("did you mean ", "there is ")) else f"try: {hint}"
+
+
 def say_error(message: str, hint: str | None = None) -> None:
     """Write ``layerrun: MESSAGE`` and, if there is one, the hint to standard error."""
     lines = [f"layerrun: {printable(message)}"]
     if hint:
-        lines += [f"  try: {printable(line)}" for line in hint.splitlines()]
+        lines += [f"  {_advice(printable(line))}" for line in hint.splitlines()]
     try:
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()

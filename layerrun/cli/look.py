@@ -92,9 +92,9 @@ def _usage(store: Store, app: App) -> dict[str, int]:
 @json_option
 def show(name: str, as_json: bool) -> int:
     """Show what NAME is made of: base, shares, command, ids, size, and the policy of every mount."""
-    from layerrun.runtime import launch
-
     with open_store() as store:
+        from layerrun.runtime import launch
+
         app = store.app(name)
         used = _usage(store, app)
         # The mounts do not depend on the command, and an app need not have one.
@@ -169,12 +169,12 @@ def _ids(app: App) -> str:
 @nul_option
 def plan(name: str, as_json: bool, as_nul: bool, argv: tuple[str, ...] | None) -> int:
     """Print the plan that a start of NAME executes: every mount, id and limit, in order."""
-    from layerrun.runtime import launch
-
     settings().runs = False  # it takes an argv but does not run it
     if as_json and as_nul:
         raise click.UsageError("--json and -0 exclude each other")
     with open_store() as store:
+        from layerrun.runtime import launch
+
         app = store.app(name)
         compiled: Plan = launch.compile_plan(store, app, argv or app.config.command or ("true",))
     if as_nul:
@@ -204,10 +204,11 @@ def which(name: str, path: str, as_json: bool, as_nul: bool) -> int:
     The exit status is 6 if there is nothing at PATH.
     """
     from layerrun.model import check_path
-    from layerrun.runtime import data
 
     wanted = check_path(path)
     with open_store() as store:
+        from layerrun.runtime import data
+
         where = data.which(store, store.app(name), wanted)
     if as_json:
         emit({"path": where.path, "layer": where.layer, "whiteout": where.whiteout, "detail": where.detail})

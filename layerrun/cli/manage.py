@@ -81,7 +81,6 @@ def create(
     from layerrun.cli.common import settings
     from layerrun.cli.run import variables
     from layerrun.model import AppConfig, Home, IdMode, Network, Share, check_name, check_path
-    from layerrun.runtime import apps
 
     settings().runs = False  # it takes an argv but does not run it
     if command is not None and argv is not None:
@@ -98,8 +97,12 @@ def create(
         network=Network(network),
     )
     with open_store() as store:
+        from layerrun.runtime import apps
+
         apps.create(store, name, config, ids=IdMode(ids) if ids else None)
-    say(f"created app {name} over {base}")
+        say(f"created app {name} over {base}")
+        for path in store.kept(name):
+            say(f"the data of an earlier {name} is still kept in {path}")
     return 0
 
 

@@ -63,10 +63,13 @@ def app(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] 
     layer. What follows -- reaches the program untouched. The exit status is the program's own, 128+N after
     signal N; 125: it could not be started, 126: CMD cannot be executed, 127: CMD is not there.
     """
-    from layerrun.runtime import launch
+    from layerrun.model import check_name
 
+    check_name(name)
     given = variables(env)
     with open_store() as store:
+        from layerrun.runtime import launch
+
         found, created = _find(store, name, create=argv is not None)
         if argv is None and not found.config.command:
             from layerrun.errors import UsageError
@@ -131,11 +134,12 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
     The exit status is the shell's own; 125: it could not be started.
     """
     from layerrun.model import AppKind
-    from layerrun.runtime import launch
 
     if argv is not None:
         raise click.UsageError(f"a shell takes no command: layerrun app {name} -- CMD... does")
     given = variables(env)
     with open_store() as store:
+        from layerrun.runtime import launch
+
         found = store.app(name, AppKind.APP)
         return launch.run(store, found, None, cwd=cwd, env=given, shell=True)  # noqa: S604  (no subprocess)

@@ -75,7 +75,6 @@ def try_(
     it is kept and its name is said. One that changed nothing goes without a word. The exit status is CMD's.
     """
     from layerrun.model import check_name, check_path
-    from layerrun.runtime import launch, throwaway
 
     if argv is None:
         raise click.UsageError("there is no command: layerrun try -- CMD...")
@@ -85,6 +84,8 @@ def try_(
     hidden = tuple(check_path(path, "--hide") for path in hides)
     _check_report(report)
     with open_store() as store:
+        from layerrun.runtime import launch, throwaway
+
         known = {app.name for app in store.apps()}
         app = throwaway.start(store, name, base, hidden)
         new = app.name not in known
@@ -192,11 +193,11 @@ def diff(name: str, as_json: bool, as_nul: bool, stat: bool, exit_code: bool) ->
     A added, M modified, D deleted (a folder with all in it), T another type, P metadata only (mode, owner,
     times, extended attributes). Paths are as seen inside. -0 prints the letter, a space and the raw path.
     """
-    from layerrun.runtime import data
-
     if as_json + as_nul + stat > 1:
         raise click.UsageError("--json, -0 and --stat exclude each other")
     with open_store() as store:
+        from layerrun.runtime import data
+
         app = store.app(name)
         changes = data.diff(store, app)
     if as_json:
@@ -223,10 +224,11 @@ def discard(names: tuple[str, ...], yes: bool) -> int:
     """Drop throwaways, with everything in them. Apps are not dropped: remove does that."""
     from layerrun.errors import UsageError
     from layerrun.model import AppKind
-    from layerrun.runtime import data
 
     asking = ask_before("discard destroys data", yes=yes)
     with open_store() as store:
+        from layerrun.runtime import data
+
         found = {name: store.app(name) for name in names}
         for name, app in found.items():
             if app.kind is not AppKind.THROWAWAY:
