@@ -1,0 +1,1 @@
+"""Bases: the read-only root trees that apps stand on."""

@@ -1,0 +1,172 @@
+"""The canonical listing of a tree, whose SHA-256 is the tree's digest (docs/store.md has the format)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from layerrun.errors import DamagedError
+from layerrun.native import trees
+from layerrun.store.fs import explain
+
+__all__ = ["HEADER", "Difference", "Summary", "compare", "digest_of", "manifest_lines", "write_manifest"]
+
+HEADER = b"layerrun-manifest 1\n"
+Progress = Callable[[int, int], None]
+
+_CHUNK = 1 << 20
+_LETTERS = {
+    stat.S_IFREG: b"f",
+    stat.S_IFDIR: b"d",
+    stat.S_IFLNK: b"l",
+    stat.S_IFIFO: b"p",
+    stat.S_IFCHR: b"c",
+    stat.S_IFBLK: b"b",
+}
+_UNSAFE = re.compile(rb"[^!-<>-\[\]-~]")
+# overlayfs's marks mean nothing in a base; SELinux labels belong to the machine's policy, not to the tree.
+_IGNORED = re.compile(rb"(?:trusted|user)\.overlay\.|security\.selinux$")
+
+
+@attrs.frozen
+class Summary:
+    """What a manifest covers: its digest, the number of entries (the root too), the bytes of file content."""
+
+    digest: str
+    entries: int
+    size: int
+
+
+@attrs.frozen
+class Difference:
+    """A path that is not as the manifest says: ``kind`` is changed, missing or added."""
+
+    kind: str
+    path: bytes
+
+
+def escape(data: bytes) -> bytes:
+    r"""Write bytes as printable ASCII without blanks, ``\`` and ``=``: the others become ``\xHH``."""
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], data)
+
+
+def unescape(data: bytes) -> bytes:
+    """Undo `escape`."""
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), data)
+
+
+def manifest_lines(root_fd: int, progress: Progress | None = None) -> Iterator[tuple[bytes, int]]:
+    """Yield each line of the manifest of the tree ``root_fd`` with the bytes of content it stands for.
+
+    The root comes first, then each folder before what is in it, names bytewise sorted. Every
+    regular file is read; of hard links only the first.
+    """
+    yield _root_line(root_fd), 0
+    linked: dict[tuple[int, int], bytes] = {}
+    buffer = memoryview(bytearray(_CHUNK))
+    total = 0
+    for count, entry in enumerate(trees.list_tree(root_fd), 2):
+        kind = stat.S_IFMT(entry.mode)
+        size = 0
+        if kind == stat.S_IFSOCK:
+            continue
+        if kind == stat.S_IFREG:
+            key = entry.dev, entry.ino
+            value = linked.get(key)
+            if value is None:
+                value, size = _content(root_fd, entry.path, buffer)
+                total += size
+                if entry.nlink > 1:
+                    linked[key] = value
+        elif kind == stat.S_IFLNK:
+            value = escape(entry.link_target)
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            value = b"%d:%d" % (os.major(entry.rdev), os.minor(entry.rdev))
+        else:
+            value = b"-"
+        yield _line(entry.mode, (entry.uid, entry.gid), value, entry.path, entry.xattrs.items()), size
+        if progress is not None and count % 256 == 0:
+            progress(count, total)
+
+
+def write_manifest(root_fd: int, dir_fd: int, name: str, progress: Progress | None = None) -> Summary:
+    """Write the manifest of the tree ``root_fd`` to a new file; the caller sees to its durability."""
+    digest = hashlib.sha256(HEADER)
+    entries = size = 0
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with explain("write the manifest"), os.fdopen(os.open(name, flags, 0o600, dir_fd=dir_fd), "wb") as file:
+        file.write(HEADER)
+        for line, content in manifest_lines(root_fd, progress):
+            file.write(line)
+            digest.update(line)
+            entries += 1
+            size += content
+    return Summary(f"sha256:{digest.hexdigest()}", entries, size)
+
+
+def digest_of(dir_fd: int, name: str) -> str:
+    """Return the digest that a manifest file has."""
+    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), "rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare(root_fd: int, dir_fd: int, name: str) -> Iterator[Difference]:
+    """Read the whole tree again and yield each `Difference` from the manifest file, in no promised order."""
+    expected: dict[bytes, bytes] = {}
+    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), "rb") as file:
+        if file.readline() != HEADER:
+            raise DamagedError("the manifest of the base is of another version or not a manifest")
+        for line in file:
+            expected[_path_of(line)] = line
+    for line, _ in manifest_lines(root_fd):
+        path = _path_of(line)
+        known = expected.pop(path, None)
+        if known is None:
+            yield Difference("added", unescape(path))
+        elif known != line:
+            yield Difference("changed", unescape(path))
+    for path in expected:
+        yield Difference("missing", unescape(path))
+
+
+def _path_of(line: bytes) -> bytes:
+    """Return the path field of a line, still escaped."""
+    try:
+        return line.split(b" ", 6)[5].rstrip(b"\n")
+    except IndexError:
+        raise DamagedError(f"the manifest of the base has a malformed line {line[:80]!r}") from None
+
+
+def _line(
+    mode: int, owner: tuple[int, int], value: bytes, path: bytes, xattrs: Iterable[tuple[bytes, bytes]]
+) -> bytes:
+    kind, bits = _LETTERS[stat.S_IFMT(mode)], stat.S_IMODE(mode)
+    fields = [kind, b"%04o" % bits, b"%d" % owner[0], b"%d" % owner[1], value, escape(path)]
+    fields += [escape(k) + b"=" + escape(v) for k, v in sorted(xattrs) if not _IGNORED.match(k)]
+    return b" ".join(fields) + b"\n"
+
+
+def _root_line(root_fd: int) -> bytes:
+    status = os.fstat(root_fd)
+    xattrs = [(os.fsencode(key), os.getxattr(root_fd, key)) for key in os.listxattr(root_fd)]
+    return _line(status.st_mode, (status.st_uid, status.st_gid), b"-", b".", xattrs)
+
+
+def _content(root_fd: int, path: bytes, buffer: memoryview) -> tuple[bytes, int]:
+    """Return the SHA-256 of a regular file in hexadecimal, and its size."""
+    digest = hashlib.sha256()
+    size = 0
+    fd = trees.open_beneath(root_fd, path, os.O_RDONLY)
+    try:
+        with explain("read", os.fsdecode(path)):
+            while count := os.readv(fd, [buffer]):
+                digest.update(buffer[:count])
+                size += count
+    finally:
+        os.close(fd)
+    return digest.hexdigest().encode("ascii"), size

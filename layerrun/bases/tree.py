@@ -1,0 +1,229 @@
+"""Tree bases: a root file system imported from a folder, never changed from then on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from layerrun.bases.manifest import Progress, Summary, compare, digest_of, write_manifest
+from layerrun.errors import DamagedError, ExistsError, UsageError
+from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
+from layerrun.native import trees
+from layerrun.native.subids import subids
+from layerrun.native.syscalls import syncfs
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
+from layerrun.store.staging import Ticket, new_id
+from layerrun.store.store import Store, now
+
+__all__ = ["Problem", "import_tree", "remove_base", "verify"]
+
+
+@attrs.frozen
+class Problem:
+    """A path of a base that is not as imported. ``kind``: changed, missing, added; ``path`` as seen inside."""
+
+    kind: str
+    path: str
+
+
+def import_tree(store: Store, name: str, directory: str, progress: Progress | None = None) -> Base:
+    """Copy the root file system in ``directory`` into the store as the base ``name``.
+
+    ``progress`` is called now and then with the entries and the bytes read so far. Importing the same
+    tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
+    when the name stands for another tree, `UsageError` when the folder holds no root file system.
+    """
+    if check_name(name) == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    source = _open_source(store, directory)
+    try:
+        ids = _id_mode(store, source)
+        with store.ticket(ids) as ticket:
+            with explain("stage the base", name):
+                make_dir(ticket.fd, "base")
+                base_fd = os.open("base", DIR_FLAGS, dir_fd=ticket.fd)
+            try:
+                summary = _fill(store, ids, source, base_fd, progress)
+            finally:
+                os.close(base_fd)
+            known = store.catalog.base(name)
+            if known is not None:
+                return _same(known, summary)
+            base = Base(
+                id=new_id(),
+                name=name,
+                kind=BaseKind.TREE,
+                digest=summary.digest,
+                ids=ids,
+                source=os.path.realpath(directory),
+                created=now(),
+                entries=summary.entries,
+                size=summary.size,
+            )
+            return _record(store, ticket, base)
+    finally:
+        os.close(source)
+
+
+def _same(known: Base, summary: Summary) -> Base:
+    if known.digest == summary.digest:
+        return known
+    raise ExistsError(
+        f"there is a base {known.name!r} already, with another content ({known.digest})",
+        hint="choose another name, or remove that one first",
+    )
+
+
+def _record(store: Store, ticket: Ticket, base: Base) -> Base:
+    """Make the staged tree durable and the base known."""
+    with explain("write the base", base.name):
+        # Once for all files: their content must not come after the row that vouches for it.
+        syncfs(ticket.fd)
+        os.rename("base", f"bases/{base.id}", src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
+        fsync_dir(store.fd, "bases")
+    try:
+        with store.catalog.transaction():
+            store.catalog.add_base(base)
+    except BaseException:
+        os.rename(f"bases/{base.id}", "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
+        raise
+    return base
+
+
+def _open_source(store: Store, directory: str) -> int:
+    path = os.path.realpath(directory)
+    try:
+        fd = os.open(path, DIR_FLAGS)
+    except FileNotFoundError:
+        raise UsageError(f"there is no folder {directory!r}") from None
+    except NotADirectoryError:
+        raise UsageError(f"{directory!r} is not a folder") from None
+    except PermissionError:
+        raise UsageError(f"{directory!r} cannot be read by you") from None
+    try:
+        if os.path.commonpath([path, store.path]) == path:
+            raise UsageError(f"{directory!r} holds the store itself ({store.path!r})")
+        if not {"usr", "bin"} & set(os.listdir(fd)):
+            raise UsageError(
+                f"{directory!r} does not look like a root file system: it has neither usr nor bin",
+                hint="name the folder that is to be / inside, such as mmdebstrap or debootstrap makes",
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _id_mode(store: Store, source: int) -> IdMode:
+    """Choose whose ids the copy keeps: all (root), the caller's and its subordinate ones, or just the caller's.
+
+    Subordinate ids serve where the tree's root folder belongs to one of them or to the caller; a tree
+    whose owners the caller cannot map (root's own) would have them all as nobody.
+    """
+    if not store.rootless:
+        return IdMode.RANGE
+    found = subids()
+    owner = os.fstat(source).st_uid
+    if found is not None and (owner == os.geteuid() or found[0] <= owner < found[0] + found[2]):
+        return IdMode.SUBIDS
+    return IdMode.SINGLE
+
+
+def _fill(store: Store, ids: IdMode, source: int, base: int, progress: Progress | None) -> Summary:
+    if not store.rootless:
+        return fill(source, base, owners=True, devices=True, progress=progress)
+    values = _in_userns(
+        ids, "layerrun.bases.tree:fill_here", source, base, ids is IdMode.SUBIDS, fds=(source, base)
+    )
+    return Summary(*values)
+
+
+def fill(source: int, base: int, *, owners: bool, devices: bool, progress: Progress | None = None) -> Summary:
+    """Copy the tree ``source`` to ``tree`` in the folder ``base``, and write its ``manifest`` beside it."""
+    with explain("make the base"):
+        make_dir(base, "tree", 0o755)
+        tree = os.open("tree", DIR_FLAGS, dir_fd=base)
+    try:
+        # A plain user may make no device nodes; /dev is made anew for each sandbox anyway.
+        trees.copy_tree(source, tree, owners=owners, devices=devices)
+        return write_manifest(tree, base, "manifest", progress)
+    finally:
+        os.close(tree)
+
+
+def fill_here(source: int, base: int, owners: bool) -> list[Any]:
+    """`fill`, as the worker calls it."""
+    return list(attrs.astuple(fill(source, base, owners=owners, devices=False)))
+
+
+def verify(store: Store, base: Base) -> list[Problem]:
+    """Read every byte of a base and name, sorted by path, what is not as it was imported.
+
+    The host base has no digest: there is nothing to compare it with. Raises `DamagedError` when the
+    manifest itself is missing or altered.
+    """
+    if base.name == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own /, of which nothing is recorded to verify")
+    os.close(store.open_base(base))
+    fd = os.open(f"bases/{base.id}", DIR_FLAGS, dir_fd=store.fd)
+    try:
+        try:
+            digest = digest_of(fd, "manifest")
+        except FileNotFoundError:
+            digest = "nothing"
+        if digest != base.digest:
+            raise DamagedError(
+                f"the manifest of base {base.name!r} was altered: {digest} is there, {base.digest} was recorded",
+                hint="import the base again under another name",
+            )
+        if store.rootless:
+            found = _in_userns(base.ids, "layerrun.bases.tree:verify_here", fd, fds=(fd,))
+        else:
+            found = verify_here(fd)
+    finally:
+        os.close(fd)
+    return [Problem(kind, path) for path, kind in sorted((path, kind) for kind, path in found)]
+
+
+def verify_here(base: int) -> list[list[str]]:
+    """Compare the folder ``base`` with its manifest; return [kind, path] lists."""
+    tree = os.open("tree", DIR_FLAGS, dir_fd=base)
+    try:
+        return [
+            [found.kind, "/" if found.path == b"." else "/" + os.fsdecode(found.path)]
+            for found in compare(tree, base, "manifest")
+        ]
+    finally:
+        os.close(tree)
+
+
+def remove_base(store: Store, name: str) -> None:
+    """Remove a base; raises `BaseInUseError` while an app or a throwaway stands on it."""
+    base = store.base(name)
+    if base.name == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own / and cannot be removed")
+    with store.ticket(base.ids) as ticket:
+        with store.catalog.transaction():
+            store.catalog.delete_base(base)
+        with explain("remove the files of base", name):
+            try:
+                os.rename(f"bases/{base.id}", "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
+            except FileNotFoundError:
+                return
+            fsync_dir(store.fd, "bases")
+
+
+def _in_userns(ids: IdMode | None, function: str, *args: Any, fds: Sequence[int]) -> Any:
+    """Call a function as root of a user namespace that maps what a rootless base of this id mode holds.
+
+    Also where all is the caller's own: only a root of sorts can read a folder of mode 0000.
+    """
+    from layerrun.native.worker import run_in_userns
+
+    if ids is IdMode.SUBIDS:
+        return run_in_userns(function, *args, pass_fds=fds)
+    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
+    return run_in_userns(function, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
