@@ -93,9 +93,7 @@ class SystemError(LayerrunError, OSError):  # noqa: A001  (the builtin is unrela
         path: what it was about, or ``None``.
     """
 
-    def __init__(
-        self, message: str, *, errno: int, path: str | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, errno: int, path: str | None = None, hint: str | None = None) -> None:
         LayerrunError.__init__(self, message, hint=hint)
         self.errno = errno
         self.filename = path

@@ -119,7 +119,7 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """Make a share from ``SRC[:DST][:ro]``; a colon within a path is written ``\\:``."""
+        r"""Make a share from ``SRC[:DST][:ro]``; a colon within a path is written ``\:``."""
         parts = [p.replace("\\:", ":") for p in re.split(r"(?<!\\):", text)]
         readonly = len(parts) > 1 and parts[-1] in ("ro", "rw")
         mode = parts.pop() if readonly else "rw"
@@ -171,7 +171,7 @@ class AppConfig:
         unknown = set(data) - {field.name for field in attrs.fields(cls)}
         if unknown:
             raise UsageError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         values["shares"] = tuple(Share.parse(share) for share in data.get("shares", ()))
         return cls(**values)
 
