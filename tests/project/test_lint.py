@@ -39,16 +39,7 @@ def test_clang_format():
 
 @pytest.mark.compiler
 def test_c_compiles_without_a_warning(folder):
-    flags = [
-        "-std=gnu11",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-fvisibility=hidden",
-        "-fPIC",
-        "-D_GNU_SOURCE",
-    ]
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fPIC", "-Icsrc"]
     failed = []
     for source in C_FILES + OTHER_C_FILES:
         if source.endswith(".c"):
