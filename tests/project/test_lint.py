@@ -59,7 +59,7 @@ def test_headers_stand_alone(folder):
             clean("cc", *argv, f"{folder}/only.c")
 
 
-@pytest.mark.parametrize("script", [".ci/run", "tools/need"])
+@pytest.mark.parametrize("script", [".ci/run", "tools/need", "demo/run"])
 def test_shell_scripts_parse(script):
     clean("sh", "-n", script)
     assert os.access(f"{ROOT}/{script}", os.X_OK)
