@@ -69,11 +69,13 @@ def import_(name: str, directory: str, as_json: bool) -> int:
     with open_store() as store, counter(f"importing {name}") as progress:
         from layerrun.bases import tree
 
+        known = {found.id for found in store.bases()}
         made = tree.import_tree(store, name, directory, progress=progress)
     if as_json:
         emit(_record(made))
     else:
-        say(f"imported {name}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
+        done = "is there already, with the same content" if made.id in known else "imported"
+        say(f"{name} {done}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
     return 0
 
 

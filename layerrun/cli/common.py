@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
-from click.shell_completion import CompletionItem
 
 from layerrun.cli.output import line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from click.shell_completion import CompletionItem
 
     from layerrun.store.store import Store
 
@@ -97,7 +98,14 @@ class RunVerb(Verb):
     The command line is cut before click parses it, at ``--`` or at the first word that can belong to
     nothing else; what follows reaches the callback as ``argv``, untouched: a tuple of strings, or ``None``
     if there was neither.
+
+    Args:
+        runs: whether the argv is run now, so that the exit status is the program's own.
     """
+
+    def __init__(self, *args: Any, runs: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.runs = runs
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the part before the program's argv."""
@@ -106,7 +114,7 @@ class RunVerb(Verb):
         if argv == [] and not ctx.resilient_parsing:
             raise click.UsageError("no command after --", ctx)
         ctx.params["argv"] = None if argv is None else tuple(argv)
-        ctx.ensure_object(Settings).runs = True
+        ctx.ensure_object(Settings).runs = self.runs
         return rest
 
     def _cut(self, args: list[str]) -> tuple[list[str], list[str] | None]:
@@ -239,6 +247,8 @@ def _complete_from(
     ctx: click.Context, names: Callable[[Store], Iterable[str]], start: str
 ) -> list[CompletionItem]:
     """Complete from the store; a shell's line editor is no place for an error message."""
+    from click.shell_completion import CompletionItem
+
     from layerrun.errors import LayerrunError
     from layerrun.store.store import Store
 

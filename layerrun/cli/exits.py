@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 import click
@@ -90,6 +89,8 @@ def report(error: BaseException) -> None:
                 "set LAYERRUN_DEBUG=1 to see where, and report it",
             )
     if os.environ.get("LAYERRUN_DEBUG"):
+        import traceback
+
         traceback.print_exception(error)
 
 

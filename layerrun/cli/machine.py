@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import cast
 
 import click
@@ -83,6 +82,8 @@ def version(as_json: bool) -> int:
     from layerrun import __version__
 
     if as_json:
+        import platform
+
         emit(
             {
                 "version": __version__,

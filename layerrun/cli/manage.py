@@ -24,6 +24,7 @@ __all__ = ["create", "remove", "rename"]
 
 @click.command(
     cls=RunVerb,
+    runs=False,
     examples=[
         (
             "layerrun create web --share /srv/www:/var/www:ro -- nginx -g 'daemon off;'",
@@ -78,11 +79,9 @@ def create(
     argv: tuple[str, ...] | None,
 ) -> int:
     """Make the app NAME without running it; CMD becomes its own command."""
-    from layerrun.cli.common import settings
     from layerrun.cli.run import variables
     from layerrun.model import AppConfig, Home, IdMode, Network, Share, check_name, check_path
 
-    settings().runs = False  # it takes an argv but does not run it
     if command is not None and argv is not None:
         raise click.UsageError("the command is given twice: by --command and after --")
     check_name(name)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,6 +107,8 @@ def nul(paths: Iterable[str]) -> None:
 def _width(text: str) -> int:
     if text.isascii():
         return len(text)
+    import unicodedata
+
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) != 0 for c in text)
 
@@ -164,6 +164,8 @@ def _clean(value: Any) -> Any:
 
 def _raw(value: Any) -> str | list[str] | None:
     """Return base64 of a string, or of each of a list of strings, if it is not valid UTF-8."""
+    import base64
+
     if isinstance(value, str):
         return base64.b64encode(os.fsencode(value)).decode() if _undecodable(value) else None
     if isinstance(value, list | tuple) and any(isinstance(v, str) and _undecodable(v) for v in value):
