@@ -16,7 +16,6 @@ from layerrun.cli.common import (
     nothing,
     nul_option,
     open_store,
-    settings,
 )
 from layerrun.cli.output import emit, fields, line, lines, nul, plural, quoted, size, table
 
@@ -158,6 +157,7 @@ def _ids(app: App) -> str:
 
 @click.command(
     cls=RunVerb,
+    runs=False,
     examples=[
         ("layerrun plan web", "what a start of web does, an operation a line"),
         ("layerrun plan web -- id", "the same for another command"),
@@ -169,7 +169,6 @@ def _ids(app: App) -> str:
 @nul_option
 def plan(name: str, as_json: bool, as_nul: bool, argv: tuple[str, ...] | None) -> int:
     """Print the plan that a start of NAME executes: every mount, id and limit, in order."""
-    settings().runs = False  # it takes an argv but does not run it
     if as_json and as_nul:
         raise click.UsageError("--json and -0 exclude each other")
     with open_store() as store:

@@ -91,7 +91,11 @@ def try_(
         new = app.name not in known
         try:
             status = launch.run(store, app, argv, cwd=cwd, env=given)
+        except KeyboardInterrupt:
+            say(f"kept as {app.name}")
+            raise
         except Exception:
+            # The command never ran: there is nothing to read and nothing to keep.
             if new:
                 store.remove_app(app.name, keep_data=False)
             raise
