@@ -452,3 +452,40 @@ def test_import_of_nonsense(layerrun, folder):
     assert layerrun("base", "import", "x", os.path.join(folder, "nowhere")).rc != 0
     assert layerrun("base", "import", "host", "/").rc != 0
     assert [base["name"] for base in document(layerrun, "base", "list")["bases"]] == ["host"]
+
+
+# others at work
+
+
+def test_a_running_app_is_not_destroyed(layerrun, web, store_path):
+    running = subprocess.Popen(
+        layerrun.argv("app", "web", "--", "sh", "-c", "echo up; exec cat"),
+        env=layerrun.env(),
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert running.stdout.readline() == b"up\n"
+        for words in (
+            ["reset", "-y"],
+            ["remove", "-y"],
+            ["clear-cache", "-y"],
+            ["reset", "-y", "--path", "/etc/**"],
+        ):
+            done = layerrun(*words, "web", check=5)
+            assert "web" in done.err
+    finally:
+        running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert has_data(layerrun)
+
+
+def test_an_interrupt_reaches_the_command_and_its_status_comes_back(layerrun, terminal):
+    asked = terminal("try", "--", "sh", "-c", "echo x >/etc/layerrun-test; echo up; exec sleep 60")
+    asked.await_("up\n")
+    asked.type("\x03")
+    asked.await_(r"\[k\]eep or \[d\]iscard")
+    asked.type("d\n")
+    assert asked.end() == 130
+    assert document(layerrun, "list")["apps"] == []
