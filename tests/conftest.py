@@ -77,7 +77,7 @@ def any_user(request):
 @pytest.fixture
 def folder():
     """A fresh folder on disk (not on a tmpfs, which may lack xattrs) that every user can pass through."""
-    path = tempfile.mkdtemp(prefix="layerrun-test-", dir="/var/tmp")
+    path = tempfile.mkdtemp(prefix=leaks.PREFIX, dir="/var/tmp")
     os.chmod(path, 0o755)
     yield path
     remove(path)
@@ -101,7 +101,7 @@ def user_folder():
     made = []
 
     def make(user):
-        path = tempfile.mkdtemp(prefix="layerrun-test-", dir="/var/tmp")
+        path = tempfile.mkdtemp(prefix=leaks.PREFIX, dir="/var/tmp")
         os.chmod(path, 0o755)
         os.chown(path, user.uid, user.gid)
         made.append(path)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+# The names of the folders of this run of the tests; those of another run beside it are its own business.
+PREFIX = f"layerrun-test-{os.getpid()}-"
+FOREIGN = re.compile(rf"\S+ /var/tmp/layerrun-test-(?!{os.getpid()}-)\d+-")
 # Background removal of trash is meant to outlive its command; it gets this long to end.
 PATIENCE = 15.0
 
@@ -26,7 +30,8 @@ def become_reaper() -> None:
 def _mounts() -> set[str]:
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         # Without the mount's own id, the parent's and the device: those of a remount may change.
-        return {" ".join(line.split(" ")[3:5]) + " " + line.split(" - ", 1)[1].strip() for line in file}
+        found = {" ".join(line.split(" ")[3:5]) + " " + line.split(" - ", 1)[1].strip() for line in file}
+    return {mount for mount in found if not FOREIGN.match(mount)}
 
 
 def _parents() -> dict[int, tuple[int, str]]:
