@@ -103,8 +103,8 @@ int lr_beneath(int root, const char *path, int flags, unsigned int mode, bool cr
     return fd;
 }
 
-int lr_open_beneath(int root, const char *path, int flags, unsigned int mode, struct lr_error *err)
+int lr_open_beneath(int root, const char *path, int flags, unsigned int mode, int cross, struct lr_error *err)
 {
-    int fd = lr_beneath(root, path, flags, mode, false);
+    int fd = lr_beneath(root, path, flags, mode, cross);
     return fd < 0 ? lr_fail(err, "open", path) : fd;
 }

@@ -18,9 +18,10 @@ int lr_remove(int dirfd, const char *name, struct lr_error *err);
 /* The same in a detached process of low priority; returns as soon as that runs. */
 int lr_remove_background(int dirfd, const char *name, struct lr_error *err);
 
-/* Like openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS and NO_XDEV, for a path of any length.
+/* Like openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS and (unless `cross`) NO_XDEV, for a path of any length.
  * O_CLOEXEC, O_NOFOLLOW and, without O_PATH, O_NONBLOCK are added. Returns a descriptor. */
-int lr_open_beneath(int root, const char *path, int flags, unsigned int mode, struct lr_error *err);
+int lr_open_beneath(int root, const char *path, int flags, unsigned int mode, int cross,
+                    struct lr_error *err);
 
 struct lr_usage {
     uint64_t entries; /* names beneath the folder */

@@ -148,14 +148,17 @@ def usage(fd: int) -> Usage:
     return Usage(found.entries, found.apparent, found.allocated)
 
 
-def open_beneath(root_fd: int, path: bytes, flags: int, mode: int = 0o600) -> int:
+def open_beneath(
+    root_fd: int, path: bytes, flags: int, mode: int = 0o600, *, cross_mounts: bool = False
+) -> int:
     """Open a path of any length beneath a folder: no link, no ``..``, no other mount on the way.
 
     ``O_CLOEXEC``, ``O_NOFOLLOW`` and, without ``O_PATH``, ``O_NONBLOCK`` are added to ``flags``;
-    ``mode`` is for ``O_CREAT``. The empty path is the folder itself. See openat2(2).
+    ``mode`` is for ``O_CREAT``; ``cross_mounts`` lifts the last rule. The empty path is the folder
+    itself. See openat2(2).
     """
     err = new_error()
-    fd: int = lib.lr_open_beneath(root_fd, _text(path), flags, mode, err)
+    fd: int = lib.lr_open_beneath(root_fd, _text(path), flags, mode, cross_mounts, err)
     if fd < 0:
         raise_error(err)
     return fd

@@ -1,0 +1,73 @@
+"""What an upper changes over the merged layers beneath it.
+
+    A  there is something where there was nothing; in a new folder, one for each entry
+    M  the content of a file, the target of a link or the number of a device is another
+    D  it is gone; for a folder that is gone as a whole, one
+    T  it is of another type; below a new folder each entry is an A
+    P  only metadata: mode, owner, extended attributes and, folders apart, the time of modification
+
+What was merely copied up and is as before is no change: contents are compared byte by byte. A
+folder's own time says only that its entries changed, so it does not count. Nor do overlayfs's
+private attributes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from layerrun.model import Change, FileType
+from layerrun.native import trees
+
+__all__ = ["diff_upper"]
+
+_TYPES = {kind.value: kind for kind in FileType}
+
+
+def diff_upper(
+    upper_fd: int,
+    lower_fds: Sequence[int],
+    *,
+    userxattr: bool,
+    skip: Iterable[str] = (),
+    roots: Iterable[str] = (),
+    cross_mounts: bool = False,
+) -> Iterator[Change]:
+    """Yield the changes, folder by folder, in bytewise order of names within each.
+
+    Args:
+        upper_fd: the upper, an open folder.
+        lower_fds: what lies beneath, topmost first; they may be layers with whiteouts of their own.
+        userxattr: the flavour of overlayfs attributes, see `layerrun.layers.overlay`.
+        skip: paths as seen inside that are left out with all beneath them.
+        roots: paths whose metadata do not count, since layerrun made them; ``/`` is the root.
+        cross_mounts: the lowest lower has mounts in it (the machine's own ``/``).
+
+    Raises:
+        layerrun.errors.SystemError: something could not be read; ESTALE if it changes meanwhile.
+    """
+    raw = trees.diff(
+        upper_fd,
+        lower_fds,
+        userxattr=userxattr,
+        skip=[_relative(path) for path in skip],
+        roots=[_relative(path) for path in roots],
+        cross_mounts=cross_mounts,
+    )
+    for change in raw:
+        yield Change(
+            change=change.change,
+            path="/" + os.fsdecode(change.path),
+            type=_type(change.mode),
+            size=change.size,
+            old_type=_type(change.old_mode),
+            old_size=change.old_size,
+        )
+
+
+def _relative(path: str) -> bytes:
+    return os.fsencode(path.strip("/"))
+
+
+def _type(mode: int | None) -> FileType | None:
+    return None if mode is None else _TYPES[trees.type_name(mode)]
