@@ -1,0 +1,1 @@
+"""Compiling plans, launching them, and the verbs on apps and throwaways."""

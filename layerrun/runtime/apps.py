@@ -1,0 +1,41 @@
+"""Making an app: what the store does, with the choice of ids."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from layerrun.errors import UsageError
+from layerrun.model import App, AppConfig, AppKind, IdMode, Share
+from layerrun.runtime import identity
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["create"]
+
+
+def _canonical(share: Share) -> Share:
+    """Return a share whose source is free of links: a link met at a start was put there since, and is refused."""
+    if not os.path.exists(share.source):
+        raise UsageError(f"the share {share.source!r} does not exist", hint="make it first")
+    return attrs.evolve(share, source=os.path.realpath(share.source))
+
+
+def create(
+    store: Store,
+    name: str | None,
+    config: AppConfig,
+    *,
+    ids: IdMode | None = None,
+    kind: AppKind = AppKind.APP,
+) -> App:
+    """Make an app or a throwaway; ``ids=None`` chooses the safest that the caller and the base allow.
+
+    Raises `ExistsError`, `NotFoundError` (no such base), `UsageError` (a share's source is missing).
+    """
+    base = store.base(config.base)
+    config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
+    return store.create_app(name, config, kind=kind, ids=ids or identity.choose(base))

@@ -1,0 +1,245 @@
+"""From an app to its plan: every decision of a start is made here, and read from the plan afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from layerrun.errors import UsageError
+from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode, Network
+from layerrun.runtime import identity
+from layerrun.runtime.plan import Plan, Policy
+from layerrun.runtime.resolve import resolve_in_root
+from layerrun.runtime.skeleton import Skeleton
+from layerrun.runtime.stack import add_host, add_tree, beneath
+from layerrun.runtime.uppers import Uppers
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["compile_plan"]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = (
+    "TERM COLORTERM LANG LANGUAGE LC_* TZ NO_COLOR http_proxy https_proxy ftp_proxy no_proxy all_proxy "
+    "HTTP_PROXY HTTPS_PROXY FTP_PROXY NO_PROXY ALL_PROXY"
+).split()
+# The machine's own; every sandbox has its own of these or none, and nothing of them is kept.
+_PRIVATE = ("/dev", "/proc", "/run", "/sys")
+_VOLATILE = ("/run", "/tmp", "/dev/shm")  # noqa: S108  (these are names inside)
+_MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+@attrs.define
+class _Compiler:
+    store: Store
+    app: App
+    plan: Plan
+    skeleton: Skeleton
+    uppers: Uppers
+    base_root: str
+    who: identity.Person
+    bound: list[tuple[str, ...]] = attrs.field(factory=list)
+
+    @property
+    def over_host(self) -> bool:
+        return self.app.config.base == HOST_BASE
+
+    @property
+    def throwaway(self) -> bool:
+        """A throwaway over the host sees what a direct run would: its /tmp, its environment."""
+        return self.app.kind is AppKind.THROWAWAY and self.over_host
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        return _PRIVATE if self.throwaway else (*_PRIVATE, "/tmp")  # noqa: S108
+
+    def stack(self) -> None:
+        data = os.path.join(self.store.app_dir(self.app), "data")
+        layers = [
+            os.path.join(self.store.path, "layers", layer, "tree") for layer in reversed(self.app.config.layers)
+        ]
+        if self.over_host:
+            host = add_host(self.plan, self.app, layers, data, self.uppers, self.private, self.skeleton)
+            self.mount_points()
+            self.plan.add("data", data)
+            if self.app.ids not in (IdMode.RANGE, IdMode.NONE):
+                self._root_over_skeleton(layers)
+            for op in host.late:
+                self.plan.add(*op)
+                if op[:2] == ("lower", "/") and self.skeleton.entries:
+                    self.plan.add("lower", self.skeleton.store(self.store), op[2])
+        else:
+            self.mount_points()
+            lowers = [*layers, self.base_root]
+            if self.skeleton.entries:
+                lowers.append(self.skeleton.store(self.store))
+            add_tree(self.plan, self.app, lowers, data, self.uppers)
+            self.plan.note("/", Policy.OVERLAID, f"the base {self.app.config.base}")
+
+    def _root_over_skeleton(self, layers: list[str]) -> None:
+        place = self.uppers.prepare("/")
+        if place is None:
+            raise AssertionError("the upper's own root is a folder")
+        self.plan.add("overlay", "/", *place, "userxattr")
+        for lower in [*layers, self.skeleton.store(self.store)]:
+            self.plan.add("lower", lower, "")
+
+    def mount_points(self) -> None:
+        """See to it that everything that will be mounted finds a place that is no change of the upper."""
+        for top in (*_PRIVATE, "/tmp"):  # noqa: S108
+            self._need(top, folder=True)
+        for share in self.app.config.shares:
+            self._bind(share.source, share.target, "ro" if share.readonly else "", must=True)
+        self._home()
+        self._resolver()
+
+    def _need(self, target: str, *, folder: bool) -> str:
+        """Return where ``target`` leads inside; put a mount point there if the base has none."""
+        path, there = resolve_in_root(self.base_root, target)
+        if not there and not any(beneath(path, top) for top in _VOLATILE):
+            if folder:
+                self.skeleton.folder(path)
+            else:
+                self.skeleton.file(path)
+        return path
+
+    def _bind(self, source: str, target: str, flags: str, *, must: bool) -> None:
+        """Note a bind; it is added once the tmpfs mounts beneath it are there."""
+        if must and not os.path.exists(source):
+            raise UsageError(
+                f"the share {source!r} of {self.app.name!r} does not exist",
+                hint="make it, or change the app's shares",
+            )
+        source, folder = os.path.realpath(source), os.path.isdir(source)
+        path = self._need(target, folder=folder)
+        volatile = next((top for top in _VOLATILE if beneath(path, top) and path != top), None)
+        if volatile is not None and not (self.throwaway and volatile == "/tmp"):  # noqa: S108
+            parents = path[len(volatile) + 1 :].split("/")
+            for i in range(1, len(parents)):
+                self.bound.append(("dir", "/".join([volatile, *parents[:i]]), "0755"))
+            self.bound.append(("dir" if folder else "file", path, "0755" if folder else "0644"))
+        words = [flags, "nosuid", "nodev", "rec" if must else "", "" if must else "try"]
+        if self.app.ids is IdMode.RANGE and must:
+            words.append("idmap")
+        self.bound.append(("bind", source, path, ",".join(filter(None, words))))
+        if must:
+            how = "a share, read-only" if "ro" in flags else "a share"
+            self.plan.note(target, Policy.SHARED, f"{how}: {source}")
+
+    def _home(self) -> None:
+        home = self.who.home
+        if self.app.config.home is Home.SHARE:
+            real = os.path.expanduser("~")
+            self._bind(real, home, "", must=True)
+        elif self.app.config.home is Home.FRESH:
+            path = self._need(home, folder=True)
+            source = os.path.join(self.store.app_dir(self.app), "data", "home")
+            flags = "nosuid,nodev" + (",idmap" if self.app.ids is IdMode.RANGE else "")
+            self.bound.append(("bind", source, path, flags))
+            self.plan.note(home, Policy.PRIVATE, "a home of its own")
+
+    def _resolver(self) -> None:
+        """With the host's network an app needs the host's resolver, which may lie in the host's /run."""
+        if self.app.config.network is not Network.HOST or not os.path.exists("/etc/resolv.conf"):
+            return
+        source = os.path.realpath("/etc/resolv.conf")
+        if self.over_host:
+            if beneath(source, "/run"):
+                self._bind(source, source, "ro", must=False)
+            return
+        self._bind(source, "/etc/resolv.conf", "ro", must=False)
+        if not resolve_in_root(self.base_root, "/etc/hosts")[1] and os.path.exists("/etc/hosts"):
+            self._bind("/etc/hosts", "/etc/hosts", "ro", must=False)
+
+    def own_mounts(self) -> None:
+        """Add /run, /tmp, /proc, /dev, an empty /sys, and what is bound into them."""
+        plan, uid = self.plan, self.who.uid
+        plan.add("tmpfs", "/run", "0755", "")
+        plan.add("dir", "/run/lock", "1777")
+        plan.add("dir", "/run/user", "0755")
+        plan.add("dir", f"/run/user/{uid}", "0700")
+        if "/tmp" in self.private:  # noqa: S108
+            plan.add("tmpfs", "/tmp", "1777", "")  # noqa: S108
+        plan.add("proc", "/proc")
+        plan.add("dev", "/dev")
+        plan.add("tmpfs", "/sys", "0555", "ro,noexec")
+        for top in self.private:
+            plan.note(top, Policy.PRIVATE, "empty at every start" if top in _VOLATILE else "its own")
+        for op in self.bound:
+            plan.add(*op)
+
+    def hides(self) -> None:
+        """Cover what is hidden: parts of /proc, the store itself, what the app asks for."""
+        for name in _MASKED:
+            self.plan.add("mask", f"/proc/{name}", "try")
+        for name in _READ_ONLY:
+            self.plan.add("readonly", f"/proc/{name}", "try")
+        if self.over_host:
+            self.plan.add("mask", self.store.path, "try")
+            self.plan.note(self.store.path, Policy.HIDDEN, "the store")
+        for path in self.app.config.hides:
+            self.plan.add("mask", path, "try")
+            self.plan.note(path, Policy.HIDDEN, "asked for with --hide")
+
+    def environment(self, extra: Mapping[str, str]) -> None:
+        """Add the environment: all of the caller's for a throwaway over the host, else a short list."""
+        who, values = self.who, {"LAYERRUN_APP": self.app.name}
+        for name in ["*"] if self.throwaway else _KEPT:
+            self.plan.add("keepenv", name)
+        if not self.throwaway:
+            values |= {
+                "HOME": who.home,
+                "USER": who.name,
+                "LOGNAME": who.name,
+                "SHELL": who.shell,
+                "PATH": os.environ.get("PATH", _PATH) if self.over_host else _PATH,
+                "XDG_RUNTIME_DIR": f"/run/user/{who.uid}",
+            }
+        values |= dict(word.split("=", 1) for word in self.app.config.env)
+        values |= extra
+        for name, value in values.items():
+            self.plan.add("env", f"{name}={value}")
+
+
+def _isolation(plan: Plan, app: App) -> None:
+    plan.add("namespace", "cgroup")
+    if app.config.network is Network.NONE:
+        plan.add("namespace", "net")
+
+
+def compile_plan(
+    store: Store, app: App, argv: Sequence[str] | None = None, *, env: Mapping[str, str] | None = None
+) -> Plan:
+    """Return the plan of a start of ``app`` as things stand now.
+
+    It makes what the plan needs in the store: skeletons of mount points, roots of overlays in the
+    upper. ``argv`` is what is run instead of the app's own command. Raises `UsageError`,
+    `DamagedError`, `LaunchError`.
+    """
+    plan = Plan()
+    base = store.base(app.config.base)
+    root = "/" if base.name == HOST_BASE else os.path.join(store.path, "bases", base.id, "tree")
+    identity.add_identity(plan, app)
+    _isolation(plan, app)
+    data_fd = store.open_app_dir(app, "data")
+    try:
+        uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE)
+        compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app))
+        compiler.stack()
+    finally:
+        os.close(data_fd)
+    compiler.own_mounts()
+    compiler.hides()
+    plan.add("caps", f"{identity.capabilities(app):x}")
+    plan.add("no_new_privs")
+    plan.add("seccomp", "default")
+    compiler.environment(env or {})
+    plan.add("cwd", compiler.who.home)
+    for word in app.config.command if argv is None else argv:
+        plan.add("arg", word)
+    return plan

@@ -1,0 +1,109 @@
+"""Who runs inside: id maps, capabilities and the environment of each `IdMode`. See user_namespaces(7)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import attrs
+
+from layerrun.errors import LaunchError
+from layerrun.model import HOST_BASE, App, Base, IdMode
+from layerrun.native.subids import id_maps, subids
+from layerrun.runtime.plan import Plan
+
+__all__ = ["RANGE_SIZE", "Person", "add_identity", "choose", "person"]
+
+RANGE_SIZE = 65536
+
+# What a package manager and its maintainer scripts need within their own ids, and no more.
+_CAPABILITIES = {
+    "chown": 0,
+    "dac_override": 1,
+    "fowner": 3,
+    "fsetid": 4,
+    "kill": 5,
+    "setgid": 6,
+    "setuid": 7,
+    "net_bind_service": 10,
+    "sys_chroot": 18,
+    "setfcap": 31,
+}
+
+
+@attrs.frozen
+class Person:
+    """Whom the command runs as: ids, name, home and shell as seen inside."""
+
+    uid: int
+    gid: int
+    name: str
+    home: str
+    shell: str
+
+
+def choose(base: Base, *, user_namespace: bool = True) -> IdMode:
+    """Return how the ids of a new app over ``base`` are mapped: see docs/architecture.md, identity."""
+    if os.geteuid() == 0:
+        return IdMode.RANGE if user_namespace else IdMode.NONE
+    if base.name == HOST_BASE:
+        return IdMode.SELF
+    return IdMode.SUBIDS if base.ids is IdMode.SUBIDS else IdMode.SINGLE
+
+
+def person(app: App) -> Person:
+    """Return whom ``app`` runs as: the caller over the host, root over an imported base."""
+    over_host = app.config.base == HOST_BASE
+    if app.ids in (IdMode.SINGLE, IdMode.SUBIDS) or not over_host:
+        return Person(0, 0, "root", "/root", "/bin/sh")
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return Person(uid, gid, str(uid), os.environ.get("HOME", "/"), "/bin/sh")
+    return Person(uid, gid, entry.pw_name, entry.pw_dir or "/", entry.pw_shell or "/bin/sh")
+
+
+def _add_maps(plan: Plan, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]) -> None:
+    for inside, outside, count in uids:
+        plan.add("uidmap", inside, outside, count)
+    for inside, outside, count in gids:
+        plan.add("gidmap", inside, outside, count)
+
+
+def add_identity(plan: Plan, app: App) -> None:
+    """Add the user namespace, the maps and the ids. Raises `LaunchError` where they are not to be had."""
+    uid, gid = os.geteuid(), os.getegid()
+    who = person(app)
+    match app.ids:
+        case IdMode.NONE:
+            plan.add("userns", "none")
+        case IdMode.RANGE:
+            if app.uid_start is None:
+                raise LaunchError(f"{app.name!r} has no range of ids", hint="run `layerrun doctor`")
+            plan.add("userns", "range")
+            ids = [(0, app.uid_start, RANGE_SIZE)]
+            _add_maps(plan, ids, ids)
+        case IdMode.SUBIDS:
+            found = subids()
+            if found is None:
+                raise LaunchError(
+                    f"{app.name!r} needs your subordinate ids, and there are none any more",
+                    hint="install uidmap, and add you to /etc/subuid and /etc/subgid",
+                )
+            plan.add("userns", "helper")
+            _add_maps(plan, *id_maps(found))
+        case IdMode.SINGLE:
+            plan.add("userns", "self")
+            _add_maps(plan, [(0, uid, 1)], [(0, gid, 1)])
+        case IdMode.SELF:
+            plan.add("userns", "self")
+            _add_maps(plan, [(uid, uid, 1)], [(gid, gid, 1)])
+    plan.add("identity", who.uid if app.ids is IdMode.SELF else 0, who.gid if app.ids is IdMode.SELF else 0)
+
+
+def capabilities(app: App) -> int:
+    """Return the mask of capabilities the command may have, within its own user namespace."""
+    if app.ids is IdMode.SELF:
+        return 0
+    return sum(1 << bit for bit in _CAPABILITIES.values())

@@ -1,0 +1,167 @@
+"""The stack of an app as mounts: its base, layers and upper, and the base's own mounts decomposed.
+
+As root one overlay takes the host's ``/`` as it is, and each further file system gets one of its own.
+Without root the kernel refuses a lower that has mounts beneath it, so ``/`` is taken apart: a skeleton
+at the top, one overlay for each largest folder that is free of mounts.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from layerrun.model import App, IdMode
+from layerrun.runtime.mountinfo import Mount, classify, visible_mounts
+from layerrun.runtime.plan import Plan, Policy
+from layerrun.runtime.skeleton import Skeleton
+from layerrun.runtime.uppers import Uppers, effective_mode
+
+__all__ = ["HostStack", "add_host", "add_tree"]
+
+
+def _flags(app: App) -> str:
+    return "userxattr" if app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF) else ""
+
+
+def _lower_flags(app: App) -> str:
+    return "idmap" if app.ids is IdMode.RANGE else ""
+
+
+def add_tree(plan: Plan, app: App, lowers: list[str], data: str, uppers: Uppers) -> None:
+    """Add the one overlay of an app over an imported base. ``lowers``: paths, the topmost first."""
+    place = uppers.prepare("/")
+    if place is None:
+        raise AssertionError("the upper's own root is a folder")
+    plan.add("data", data)
+    plan.add("overlay", "/", *place, _flags(app))
+    for lower in lowers:
+        plan.add("lower", lower, _lower_flags(app))
+
+
+def beneath(path: str, top: str) -> bool:
+    """Say whether ``path`` is ``top`` or lies beneath it."""
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+@attrs.define
+class HostStack:
+    """Builds the overlays of an app over the host's own ``/``."""
+
+    plan: Plan
+    app: App
+    data: str
+    uppers: Uppers
+    skeleton: Skeleton
+    layers: list[str]
+    private: tuple[str, ...]
+    mounts: list[Mount] = attrs.field(factory=visible_mounts)
+    late: list[tuple[str, ...]] = attrs.field(factory=list)
+
+    def _is_private(self, path: str) -> bool:
+        return any(beneath(path, top) for top in self.private)
+
+    def _overlay(self, path: str, lowers: list[str], *, flags: str = "") -> bool:
+        place = self.uppers.prepare(path)
+        if place is None:
+            self.plan.note(path, Policy.READ_ONLY, "the app has put something else in its place")
+            return False
+        own = ",".join(filter(None, (_flags(self.app), flags)))
+        self.late.append(("overlay", path, *place, own))
+        self.late += [("lower", lower, _lower_flags(self.app)) for lower in lowers]
+        return True
+
+    def _layers_at(self, path: str) -> list[str]:
+        found = [layer + path for layer in self.layers]
+        return [lower for lower in found if os.path.isdir(lower) and not os.path.islink(lower)]
+
+    def _mount(self, mount: Mount) -> Policy:
+        """Add a mount below the base by its policy."""
+        policy, why = classify(mount)
+        if policy is Policy.OVERLAID:
+            lowers = [*self._layers_at(mount.path), mount.path]
+            if not self._overlay(mount.path, lowers, flags="try"):
+                policy = Policy.HIDDEN
+        elif policy is Policy.READ_ONLY:
+            self.late.append(("bind", mount.path, mount.path, "ro,nosuid,nodev,try"))
+        if policy is Policy.HIDDEN and mount.is_dir:
+            self.late.append(("mask", mount.path, "try"))
+        self.plan.note(mount.path, policy, why, mount.fstype)
+        return policy
+
+    def as_root(self) -> None:
+        """One overlay over ``/``, one over each file system of its own."""
+        hidden: list[str] = []
+        self._overlay("/", [*self.layers, "/"])
+        self.plan.note("/", Policy.OVERLAID, "the host's root file system", self._fstype("/"))
+        for mount in self.mounts:
+            path = mount.path
+            if path == "/" or self._is_private(path) or any(beneath(path, top) for top in hidden):
+                continue
+            if self._mount(mount) is not Policy.OVERLAID:
+                hidden.append(path)
+
+    def _fstype(self, path: str) -> str:
+        return next((m.fstype for m in reversed(self.mounts) if m.path == path), "")
+
+    def as_user(self) -> None:
+        """A skeleton at ``/`` and overlays over the largest folders without mounts."""
+        self.plan.note("/", Policy.OVERLAID, "taken apart around its mounts", self._fstype("/"))
+        self._take_apart("/")
+
+    def _take_apart(self, path: str) -> None:
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError:
+            self.late.append(("mask", path, "try"))
+            self.plan.note(path, Policy.HIDDEN, "it cannot be listed, and something is mounted beneath it")
+            return
+        for entry in entries:
+            self._entry(entry)
+
+    def _entry(self, entry: os.DirEntry[str]) -> None:
+        path = entry.path
+        # A mount is judged by its line in mountinfo alone: a dead server behind it must not hang us.
+        mounted = next((m for m in reversed(self.mounts) if m.path == path), None)
+        if self._is_private(path):
+            self.skeleton.folder(path)
+        elif mounted is not None and not mounted.is_dir:
+            self.skeleton.file(path)
+            self._mount(mounted)
+        elif mounted is not None or (entry.is_dir(follow_symlinks=False)):
+            self._folder(path, mounted)
+        elif entry.is_symlink():
+            self.skeleton.link(path, os.readlink(path))
+        elif entry.is_file(follow_symlinks=False):
+            self.skeleton.file(path)
+            self.late.append(("bind", path, path, "ro,nosuid,nodev,try"))
+            self.plan.note(path, Policy.READ_ONLY, "a file beside mounts")
+
+    def _folder(self, path: str, mounted: Mount | None) -> None:
+        deeper = any(m.path != path and beneath(m.path, path) for m in self.mounts)
+        lowered = mounted is None or classify(mounted)[0] is Policy.OVERLAID
+        if deeper and lowered:
+            # It stays visible, and belongs to us: what the real one does not let us do there, this must not either.
+            self.skeleton.folder(path, effective_mode(path, os.stat(path, follow_symlinks=False)) | 0o500)
+            self._take_apart(path)
+            return
+        self.skeleton.folder(path)
+        if mounted is not None:
+            self._mount(mounted)
+        elif not self._overlay(path, [*self._layers_at(path), path]):
+            self.late.append(("mask", path, "try"))
+
+
+def add_host(
+    plan: Plan, app: App, layers: list[str], data: str, uppers: Uppers, private: tuple[str, ...], skeleton: Skeleton
+) -> HostStack:
+    """Work out the stack of an app over the host's ``/``; `HostStack.late` are the operations, in order.
+
+    ``private`` are the tops that the sandbox has for itself; nothing mounted there is looked at.
+    """
+    stack = HostStack(plan, app, data, uppers, skeleton, layers, private)
+    if app.ids in (IdMode.RANGE, IdMode.NONE):
+        stack.as_root()
+    else:
+        stack.as_user()
+    return stack

@@ -1,0 +1,125 @@
+"""Folders of the upper that become the root of an overlay of their own, and what is noted of them.
+
+What an app left in its upper is hostile: every step goes beneath a descriptor and follows no link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+import attrs
+
+__all__ = ["Uppers", "effective_mode", "read_roots"]
+
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def read_roots(data_fd: int) -> list[bytes]:
+    """Return the paths (relative, bytes) of the folders that layerrun itself made in this upper."""
+    try:
+        fd = os.open("roots", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=data_fd)
+    except FileNotFoundError:
+        return []
+    with os.fdopen(fd, "rb") as file:
+        lines = file.read().split(b"\n")
+    return [line.replace(b"\\n", b"\n").replace(b"\\\\", b"\\") for line in lines if line]
+
+
+def _escape(path: bytes) -> bytes:
+    return path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+
+
+def effective_mode(path: str, info: os.stat_result) -> int:
+    """Return a mode for a folder that will be ours, granting us what the real one grants us now.
+
+    Without root a folder cannot be given to root, so the upper's copy of /etc belongs to the caller,
+    who could then write there what a direct run could not.
+    """
+    mode = stat.S_IMODE(info.st_mode)
+    if info.st_uid == os.geteuid():
+        return mode
+    ours = 0
+    for bit, access in ((4, os.R_OK), (2, os.W_OK), (1, os.X_OK)):
+        ours |= bit if os.access(path, access) else 0
+    return (mode & 0o1077) | ours << 6
+
+
+@attrs.define
+class Uppers:
+    """Makes and notes the roots of overlays within an app's data folder."""
+
+    data_fd: int
+    unprivileged: bool
+    noted: list[bytes] = attrs.field(factory=list)
+    count: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.noted = read_roots(self.data_fd)
+
+    def prepare(self, path: str) -> tuple[str, str] | None:
+        """Return the upper and the work folder, below the data folder, of an overlay at ``path``.
+
+        ``None`` where the app has put something else than a folder there. ``path`` is a folder of the
+        host, whose owner and mode a new folder of the upper gets.
+        """
+        work = f"work/{self.count}"
+        upper = "upper" + (path if path != "/" else "")
+        if not self._make_upper(path):
+            return None
+        with suppress(FileExistsError):
+            os.mkdir(work, 0o700, dir_fd=self.data_fd)
+        self.count += 1
+        return upper, work
+
+    def _make_upper(self, path: str) -> bool:
+        fd = os.open("upper", _DIR, dir_fd=self.data_fd)
+        try:
+            if path == "/":
+                if self.unprivileged:
+                    os.fchmod(fd, effective_mode("/", os.stat("/")))
+                return True
+            done = ""
+            for part in path.strip("/").split("/"):
+                done += "/" + part
+                next_fd = self._enter(fd, part, done)
+                os.close(fd)
+                fd = next_fd
+            return True
+        except (NotADirectoryError, OSError) as error:
+            if isinstance(error, NotADirectoryError) or error.errno == 40:  # ELOOP: a link
+                return False
+            raise
+        finally:
+            os.close(fd)
+
+    def _enter(self, fd: int, part: str, path: str) -> int:
+        made = False
+        try:
+            os.mkdir(part, 0o700, dir_fd=fd)
+            made = True
+        except FileExistsError:
+            pass
+        entered = os.open(part, _DIR, dir_fd=fd)
+        if made:
+            info = os.stat(path)
+            # Without root it stays the caller's; the mode then says what the caller may do there.
+            with suppress(PermissionError):
+                os.fchown(entered, info.st_uid, info.st_gid)
+            mode = effective_mode(path, info) if self.unprivileged else stat.S_IMODE(info.st_mode)
+            os.fchmod(entered, mode)
+            self._note(path)
+        return entered
+
+    def _note(self, path: str) -> None:
+        relative = os.fsencode(path.strip("/"))
+        if relative in self.noted:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open("roots", flags, 0o600, dir_fd=self.data_fd)
+        try:
+            os.write(fd, _escape(relative) + b"\n")
+        finally:
+            os.close(fd)
+        self.noted.append(relative)
