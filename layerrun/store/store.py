@@ -34,6 +34,14 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def _open_folder(path: str, fd: int, name: str) -> int:
+    with explain("open the store", path):
+        try:
+            return open_dir(fd, name)
+        except FileNotFoundError:
+            raise DamagedError(f"the store {path!r} is damaged: {name!r} is missing") from None
+
+
 class Store:
     """An open store. Make it with `Store.open`; use it as a context manager.
 
@@ -46,14 +54,16 @@ class Store:
         self.path = path
         self.fd = fd
         self.rootless = os.geteuid() != 0
-        self.staging_fd = self.trash_fd = -1
-        with explain("open the store", path):
-            try:
-                self.staging_fd = open_dir(fd, "staging")
-                self.trash_fd = open_dir(fd, "trash")
-            except FileNotFoundError as error:
-                raise DamagedError(f"the store {path!r} is damaged: {error.filename!r} is missing") from None
-        self.catalog = Catalog(os.path.join(path, "catalog.db"))
+        opened: list[int] = []
+        try:
+            for name in ("staging", "trash"):
+                opened.append(_open_folder(path, fd, name))
+            self.catalog = Catalog(os.path.join(path, "catalog.db"))
+        except BaseException:
+            for other in opened:
+                os.close(other)
+            raise
+        self.staging_fd, self.trash_fd = opened
 
     @classmethod
     def open(cls, path: str | None = None, *, create: bool = True) -> Store:
