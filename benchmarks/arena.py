@@ -86,6 +86,33 @@ def timed(argv, env) -> float:
     return (end - begin) / 1e6
 
 
+class Service:
+    """A process that does the work when told and says how long it took: see inside.py."""
+
+    def __init__(self, argv, env) -> None:
+        told, self.tell = os.pipe()
+        self.said, saying = os.pipe()
+        self.process = subprocess.Popen(
+            [*argv, str(told), str(saying)], env=env, pass_fds=(told, saying), stdin=subprocess.DEVNULL
+        )
+        os.close(told)
+        os.close(saying)
+
+    def once(self) -> tuple[float, float]:
+        """Return the milliseconds of all of it and of the C core."""
+        os.write(self.tell, b"x")
+        words = os.read(self.said, 100).split()
+        if len(words) != 3 or words[0] != b"0":
+            raise SystemExit(f"{self.process.args}: said {words}")
+        return int(words[1]) / 1e6, int(words[2]) / 1e6
+
+    def stop(self) -> None:
+        """End it."""
+        os.close(self.tell)
+        os.close(self.said)
+        self.process.wait()
+
+
 class Contest:
     """Contestants timed in turns, in an order that changes, so that a slow second hits them all alike."""
 
@@ -106,17 +133,39 @@ class Contest:
             return
         self.contestants[name] = {"argv": argv, "env": env, "every": every, "ms": []}
 
+    def add_service(self, names: tuple[str, str], argv, env) -> None:
+        """Add one that measures itself: the names of its two figures."""
+        service = Service(argv, env)
+        try:
+            for _ in range(2):
+                service.once()
+        except (SystemExit, OSError) as error:
+            print(f"left out: {names[0]}: {error}", file=sys.stderr)
+            service.stop()
+            return
+        self.contestants[names[0]] = {"service": service, "every": 1, "ms": []}
+        self.contestants[names[1]] = {"every": sys.maxsize, "ms": []}
+
     def run(self, rounds: int) -> None:
         """Time everybody ``rounds`` times."""
-        for number in range(rounds):
+        for number in range(1, rounds + 1):
             names = [n for n, c in self.contestants.items() if number % c["every"] == 0]
             random.shuffle(names)
             for name in names:
                 contestant = self.contestants[name]
+                if "service" in contestant:
+                    whole, core = contestant["service"].once()
+                    contestant["ms"].append(whole)
+                    following = list(self.contestants)[list(self.contestants).index(name) + 1]
+                    self.contestants[following]["ms"].append(core)
+                    continue
                 contestant["ms"].append(timed(contestant["argv"], contestant["env"]))
 
     def result(self) -> dict:
-        """Return the figures as plain data, milliseconds."""
+        """End the services; return the figures as plain data, milliseconds."""
+        for contestant in self.contestants.values():
+            if "service" in contestant:
+                contestant["service"].stop()
         return figures(self.title, {name: c["ms"] for name, c in self.contestants.items()})
 
 
