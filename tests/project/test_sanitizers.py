@@ -100,13 +100,13 @@ def test_the_sanitizers_are_at_work(sanitized):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("room", ["trees", "launch"])
+@pytest.mark.parametrize("room", ["trees", "launch", "cli"])
 def test_under_sanitizers(sanitized, room):
     if not os.path.isdir(f"{ROOT}/tests/{room}"):
         pytest.fail(f"there is no tests/{room}")
     done = subprocess.run(
         [
-            *(f"{sanitized}/venv/bin/python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+            *(f"{sanitized}/venv/bin/python", "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider"),
             *("-m", "not long and not network and not debian", f"tests/{room}"),
         ],
         cwd=ROOT,
