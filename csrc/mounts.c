@@ -179,10 +179,20 @@ static int prepare_overlays(struct lr_plan *plan, struct lr_mounts *mounts, stru
         if (plan->ops[i].kind == LR_OP_DATA &&
             (mounts->data = open_layer(plan->ops[i].arg[0], LR_FLAG_IDMAP, mounts, err, &plan->ops[i])) < 0)
             return -1;
-    for (size_t i = plan->count; i-- > 0;)
-        if (plan->ops[i].kind == LR_OP_OVERLAY &&
-            (plan->ops[i].fd = make_overlay(&plan->ops[i], plan->ops + plan->count, mounts, err)) < 0)
+    for (size_t i = plan->count; i-- > 0;) {
+        struct lr_op *op = &plan->ops[i];
+        if (op->kind != LR_OP_OVERLAY)
+            continue;
+        op->fd = make_overlay(op, plan->ops + plan->count, mounts, err);
+        if (op->fd >= 0)
+            continue;
+        if (!(op->flags & LR_FLAG_TRY))
             return -1;
+        /* One mount of the host must not keep a program from starting; it is hidden instead. */
+        if (err->code != ENOENT)
+            dprintf(2, "layerrun: %s is hidden: cannot %s %s: %s\n", op->arg[0], err->step, err->path,
+                    strerrordesc_np(err->code));
+    }
     return 0;
 }
 
@@ -410,6 +420,14 @@ static int do_mask(struct lr_mounts *mounts, const struct lr_op *op, struct lr_e
     return 0;
 }
 
+static int attach_overlay(struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    if (op->fd < 0)
+        return do_mask(mounts, op, err);
+    return mounts->root < 0 ? attach_root(mounts, op->fd, err, op)
+                            : attach(mounts, op->fd, op->arg[0], err, op);
+}
+
 static int do_readonly(struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
 {
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
@@ -432,8 +450,7 @@ int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty
         int failed = 0;
         switch (op->kind) {
         case LR_OP_OVERLAY:
-            failed = mounts->root < 0 ? attach_root(mounts, op->fd, err, op)
-                                      : attach(mounts, op->fd, op->arg[0], err, op);
+            failed = attach_overlay(mounts, op, err);
             break;
         case LR_OP_BIND: /* no descriptor: its source is missing and the plan said to try */
             failed = op->fd >= 0 && attach(mounts, op->fd, op->arg[1], err, op);

@@ -61,7 +61,8 @@ class _Compiler:
     def stack(self) -> None:
         data = os.path.join(self.store.app_dir(self.app), "data")
         layers = [
-            os.path.join(self.store.path, "layers", layer, "tree") for layer in reversed(self.app.config.layers)
+            os.path.join(self.store.path, "layers", layer, "tree")
+            for layer in reversed(self.app.config.layers)
         ]
         if self.over_host:
             host = add_host(self.plan, self.app, layers, data, self.uppers, self.private, self.skeleton)

@@ -47,7 +47,9 @@ def _namespace_hint(code: int) -> str | None:
 
 def _overlay_hint(failure: Failure, app: App, store_path: str) -> str | None:
     if failure.code == errno.ENODEV:
-        return "this kernel has no overlay file system: `modprobe overlay`, or a kernel with CONFIG_OVERLAY_FS"
+        return (
+            "this kernel has no overlay file system: `modprobe overlay`, or a kernel with CONFIG_OVERLAY_FS"
+        )
     if "map the ids" in failure.step and failure.code in (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
         return (
             "that file system cannot be mapped to other ids (is this a container, whose / is itself an overlay?): "
@@ -86,7 +88,9 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
         detail = failure.step.removeprefix("execute").strip(" ()")
         text = f"cannot run {failure.path!r} in {app.name!r}: {detail or why}"
         if failure.code == errno.ENOENT:
-            hint = None if detail else "it is not there: install it in the app, or check the spelling and PATH"
+            hint = (
+                None if detail else "it is not there: install it in the app, or check the spelling and PATH"
+            )
             return CommandNotFoundError(text, hint=hint)
         hint = {
             errno.EACCES: "it is not executable there, or a folder on the way is closed: see `layerrun which`",

@@ -9,7 +9,7 @@ import attrs
 
 from layerrun.runtime.plan import Policy
 
-__all__ = ["Mount", "classify", "parse", "visible_mounts"]
+__all__ = ["Mount", "classify", "mount_points", "parse", "visible_mounts"]
 
 # Made by the kernel for the machine as a whole; a sandbox has its own or none.
 PSEUDO = frozenset(
@@ -79,15 +79,23 @@ def _mount_id(path: str) -> tuple[int, bool] | None:
         os.close(fd)
 
 
+def _mountinfo() -> list[Mount]:
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(os.fsdecode(file.read()))
+
+
+def mount_points() -> list[str]:
+    """Return where anything is mounted, in reach or not: the kernel counts those out of reach too."""
+    return sorted({mount.path for mount in _mountinfo()})
+
+
 def visible_mounts() -> list[Mount]:
     """Return the mounts that can be reached by their paths, parents before children.
 
     What another mount covers, or what lies in a folder that the caller may not enter, is left out.
     """
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = parse(os.fsdecode(file.read()))
     found = []
-    for mount in mounts:
+    for mount in _mountinfo():
         seen = _mount_id(mount.path)
         if seen is not None and seen[0] == mount.id:
             found.append(attrs.evolve(mount, is_dir=seen[1]))

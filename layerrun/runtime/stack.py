@@ -12,7 +12,7 @@ import os
 import attrs
 
 from layerrun.model import App, IdMode
-from layerrun.runtime.mountinfo import Mount, classify, visible_mounts
+from layerrun.runtime.mountinfo import Mount, classify, mount_points, visible_mounts
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.skeleton import Skeleton
 from layerrun.runtime.uppers import Uppers, effective_mode
@@ -56,6 +56,7 @@ class HostStack:
     layers: list[str]
     private: tuple[str, ...]
     mounts: list[Mount] = attrs.field(factory=visible_mounts)
+    tops: list[str] = attrs.field(factory=mount_points)
     late: list[tuple[str, ...]] = attrs.field(factory=list)
 
     def _is_private(self, path: str) -> bool:
@@ -138,22 +139,35 @@ class HostStack:
             self.plan.note(path, Policy.READ_ONLY, "a file beside mounts")
 
     def _folder(self, path: str, mounted: Mount | None) -> None:
-        deeper = any(m.path != path and beneath(m.path, path) for m in self.mounts)
+        if mounted is None and not os.access(path, os.R_OK | os.X_OK):
+            self.skeleton.folder(path, 0)
+            self.plan.note(path, Policy.HIDDEN, "closed to you outside as well")
+            return
+        deeper = any(top != path and beneath(top, path) for top in self.tops)
         lowered = mounted is None or classify(mounted)[0] is Policy.OVERLAID
         if deeper and lowered:
             # It stays visible, and belongs to us: what the real one does not let us do there, this must not either.
-            self.skeleton.folder(path, effective_mode(path, os.stat(path, follow_symlinks=False)) | 0o500)
+            self.skeleton.folder(path, effective_mode(path, os.stat(path, follow_symlinks=False)))
             self._take_apart(path)
             return
         self.skeleton.folder(path)
         if mounted is not None:
             self._mount(mounted)
-        elif not self._overlay(path, [*self._layers_at(path), path]):
+        # Deep down, beside busy mount points, a folder may go while we look; one at the top must be there.
+        elif not self._overlay(
+            path, [*self._layers_at(path), path], flags="try" if path.count("/") > 1 else ""
+        ):
             self.late.append(("mask", path, "try"))
 
 
 def add_host(
-    plan: Plan, app: App, layers: list[str], data: str, uppers: Uppers, private: tuple[str, ...], skeleton: Skeleton
+    plan: Plan,
+    app: App,
+    layers: list[str],
+    data: str,
+    uppers: Uppers,
+    private: tuple[str, ...],
+    skeleton: Skeleton,
 ) -> HostStack:
     """Work out the stack of an app over the host's ``/``; `HostStack.late` are the operations, in order.
 

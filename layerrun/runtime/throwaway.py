@@ -32,7 +32,8 @@ def start(
                 raise UsageError(f"{name!r} is an app, not a throwaway", hint=f"layerrun app {name} -- CMD…")
             if found.config.base != base:
                 raise UsageError(
-                    f"{name!r} stands on {found.config.base}, not on {base}", hint=f"--base {found.config.base}"
+                    f"{name!r} stands on {found.config.base}, not on {base}",
+                    hint=f"--base {found.config.base}",
                 )
             return found
     return apps.create(store, name, AppConfig(base=base, hides=tuple(hides)), ids=ids, kind=AppKind.THROWAWAY)

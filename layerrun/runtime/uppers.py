@@ -43,7 +43,24 @@ def effective_mode(path: str, info: os.stat_result) -> int:
     ours = 0
     for bit, access in ((4, os.R_OK), (2, os.W_OK), (1, os.X_OK)):
         ours |= bit if os.access(path, access) else 0
-    return (mode & 0o1077) | ours << 6
+    # Reading and entering stay: we have to read our own upper, and what lies beneath guards itself.
+    return (mode & 0o1077) | (ours | 5) << 6
+
+
+def _make_folder(fd: int, name: str) -> bool:
+    """Make a folder in one of our own, even in one whose mode forbids it (see `effective_mode`)."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=fd)
+    except FileExistsError:
+        return False
+    except PermissionError:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        os.fchmod(fd, mode | 0o700)
+        try:
+            os.mkdir(name, 0o700, dir_fd=fd)
+        finally:
+            os.fchmod(fd, mode)
+    return True
 
 
 @attrs.define
@@ -95,12 +112,7 @@ class Uppers:
             os.close(fd)
 
     def _enter(self, fd: int, part: str, path: str) -> int:
-        made = False
-        try:
-            os.mkdir(part, 0o700, dir_fd=fd)
-            made = True
-        except FileExistsError:
-            pass
+        made = _make_folder(fd, part)
         entered = os.open(part, _DIR, dir_fd=fd)
         if made:
             info = os.stat(path)

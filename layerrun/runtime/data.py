@@ -1,0 +1,258 @@
+"""The verbs on what an app has written: diff, usage, reset, caches, and where a path comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from layerrun.errors import NotFoundError
+from layerrun.layers import overlay
+from layerrun.layers.globs import Globs
+from layerrun.model import HOST_BASE, App, Change, Home, IdMode
+from layerrun.native.trees import Usage, open_beneath
+from layerrun.runtime import identity, jobs
+from layerrun.runtime.uppers import read_roots
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = [
+    "Where",
+    "cache_usage",
+    "clear_cache",
+    "diff",
+    "discard",
+    "matching",
+    "reset",
+    "reset_paths",
+    "usage",
+    "which",
+]
+
+
+@attrs.frozen
+class Where:
+    """Where a path inside comes from.
+
+    ``layer`` is ``upper``, ``layer``, ``base``, ``share``, ``home``, ``hidden`` or ``private``;
+    ``whiteout`` says that the upper deletes it.
+    """
+
+    path: str
+    layer: str
+    whiteout: bool
+    detail: str
+
+
+@contextlib.contextmanager
+def _opened(store: Store, app: App) -> Iterator[tuple[int, list[int]]]:
+    """Yield the upper and what lies beneath it, open."""
+    with contextlib.ExitStack() as stack:
+        upper = store.open_app_dir(app, "data/upper")
+        stack.callback(os.close, upper)
+        lowers = store.lower_fds(app)
+        for fd in lowers:
+            stack.callback(os.close, fd)
+        yield upper, lowers
+
+
+def _userxattr(app: App) -> bool:
+    return app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
+
+
+def _over_host(app: App) -> bool:
+    return app.config.base == HOST_BASE
+
+
+def _roots(store: Store, app: App) -> list[str]:
+    fd = store.open_app_dir(app, "data")
+    try:
+        return ["/", *(os.fsdecode(path) for path in read_roots(fd))]
+    finally:
+        os.close(fd)
+
+
+def diff(store: Store, app: App) -> list[Change]:
+    """Return what the app's upper changes over what lies beneath it, sorted by path within each folder."""
+    roots = _roots(store, app) if _over_host(app) else []
+    with _opened(store, app) as (upper, lowers):
+        found = jobs.on_files(app, "diff_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
+    return [jobs.change_from(values) for values in found]
+
+
+def usage(store: Store, app: App) -> Usage:
+    """Return how much the app's own data holds: its upper and, where it has one, its fresh home."""
+    with contextlib.ExitStack() as stack:
+        fds = [store.open_app_dir(app, "data/upper")]
+        stack.callback(os.close, fds[0])
+        if app.config.home is Home.FRESH:
+            fds.append(store.open_app_dir(app, "data/home"))
+            stack.callback(os.close, fds[1])
+        return Usage(*jobs.on_files(app, "usage_job", fds))
+
+
+def reset(store: Store, apps: Sequence[App]) -> None:
+    """Clear the data of each app, each in one step. Stops at the first that is running, `BusyError`."""
+    for app in apps:
+        store.reset_app(app.name)
+
+
+def matching(store: Store, app: App, globs: Sequence[str]) -> list[Change]:
+    """Return the changes that `reset_paths` would take back, without doing anything."""
+    patterns = Globs(globs)
+    return [change for change in diff(store, app) if _matches(patterns, change.path)]
+
+
+def _matches(patterns: Globs, path: str) -> bool:
+    """Say whether a path, or a folder it lies in, matches: a folder takes all beneath it along."""
+    states = patterns.start()
+    for part in path.strip("/").split("/"):
+        states = patterns.step(states, part)
+        if patterns.matches(states):
+            return True
+    return False
+
+
+def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
+    """Let what lies beneath show through again where a pattern matches; return the paths that came back."""
+    Globs(globs)  # a bad pattern is an error before anything is locked
+    with store.app_lock(app, "reset"), store.ticket(app.ids) as ticket:
+        return _restore(store, app, ticket.fd, globs)
+
+
+def _restore(store: Store, app: App, trash_fd: int, globs: Sequence[str]) -> list[str]:
+    with _opened(store, app) as (upper, lowers):
+        restored: list[str] = jobs.on_files(
+            app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)
+        )
+    return restored
+
+
+def _caches(app: App) -> list[str]:
+    home = identity.person(app).home
+    paths = ["/var/cache", *app.config.caches]
+    if app.config.home is Home.OVERLAY:
+        paths.append(posixpath.join(home, ".cache"))
+    shares = [share.target for share in app.config.shares]
+    return sorted({path for path in paths if not any(f"{path}/".startswith(f"{s}/") for s in shares)})
+
+
+def _literal(path: str) -> str:
+    """Return a pattern that matches just this path."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def clear_cache(store: Store, app: App) -> list[str]:
+    """Drop the app's cache paths from its upper and its fresh home; return those that held anything."""
+    with store.app_lock(app, "clear the cache"), store.ticket(app.ids) as ticket:
+        dropped = _restore(store, app, ticket.fd, [_literal(path) for path in _caches(app)])
+        if app.config.home is Home.FRESH:
+            home = store.open_app_dir(app, "data/home")
+            try:
+                if jobs.on_files(app, "home_cache_job", [home, ticket.fd]):
+                    dropped.append(posixpath.join(identity.person(app).home, ".cache"))
+            finally:
+                os.close(home)
+        return dropped
+
+
+def cache_usage(store: Store, app: App) -> list[tuple[str, Usage]]:
+    """Return each cache path that holds something, and how much."""
+    found = []
+    with contextlib.ExitStack() as stack:
+        places = [("data/upper", path, path) for path in _caches(app)]
+        if app.config.home is Home.FRESH:
+            places.append(("data/home", "/.cache", posixpath.join(identity.person(app).home, ".cache")))
+        for sub, relative, shown in places:
+            top = store.open_app_dir(app, sub)
+            stack.callback(os.close, top)
+            try:
+                fd = open_beneath(top, os.fsencode(relative.strip("/")), os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue
+            stack.callback(os.close, fd)
+            found.append((shown, Usage(*jobs.on_files(app, "usage_job", [fd]))))
+    return found
+
+
+def discard(store: Store, app: App) -> None:
+    """Remove a throwaway, or an app, with its data."""
+    store.remove_app(app.name)
+
+
+def _by_configuration(app: App, path: str) -> Where | None:
+    def within(top: str) -> bool:
+        return path == top or path.startswith(top + "/")
+
+    for share in app.config.shares:
+        if within(share.target):
+            return Where(path, "share", False, share.source + path[len(share.target) :])
+    for top in app.config.hides:
+        if within(top):
+            return Where(path, "hidden", False, top)
+    home = identity.person(app).home
+    if app.config.home is not Home.OVERLAY and within(home):
+        return Where(path, "home", False, app.config.home.value)
+    tops = ("/dev", "/proc", "/run", "/sys") + (() if app.kind.value == "throwaway" else ("/tmp",))  # noqa: S108
+    for top in tops:
+        if within(top):
+            return Where(path, "private", False, top)
+    return None
+
+
+def _in_upper(upper: int, path: str, *, userxattr: bool) -> tuple[str, str]:
+    """Return what the upper says of a path: ``has``, ``deletes``, ``hides`` or ``nothing``, and where."""
+    done = ""
+    for part in path.strip("/").split("/"):
+        folder = open_beneath(upper, os.fsencode(done.strip("/")), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            opaque = overlay.is_opaque(folder, userxattr=userxattr) and done != ""
+            done += "/" + part
+            try:
+                info = os.stat(part, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return ("hides" if opaque else "nothing"), done
+        finally:
+            os.close(folder)
+        if overlay.is_whiteout(info):
+            return "deletes", done
+        if done != path and not stat.S_ISDIR(info.st_mode):
+            return "hides", done
+    return "has", done
+
+
+def which(store: Store, app: App, path: str) -> Where:
+    """Return where ``path``, as seen inside, comes from. Raises `NotFoundError` where there is nothing."""
+    found = _by_configuration(app, path)
+    if found is not None:
+        return found
+    with _opened(store, app) as (upper, lowers):
+        state, at = ("nothing", "") if path == "/" else _in_upper(upper, path, userxattr=_userxattr(app))
+        if state == "has":
+            return Where(path, "upper", False, "the app's own layer")
+        beneath = _first_lower(lowers, path, cross_mounts=_over_host(app))
+        if state == "deletes" and beneath is not None:
+            return Where(path, "upper", True, "" if at == path else f"{at} is deleted")
+        if beneath is None or state in ("hides", "deletes"):
+            raise NotFoundError(f"there is nothing at {path!r} in {app.name!r}")
+    last = beneath == len(lowers) - 1
+    return Where(path, "base" if last else "layer", False, app.config.base if last else f"layer {beneath}")
+
+
+def _first_lower(lowers: Sequence[int], path: str, *, cross_mounts: bool) -> int | None:
+    for number, fd in enumerate(lowers):
+        try:
+            found = open_beneath(
+                fd, os.fsencode(path.strip("/")), os.O_PATH, cross_mounts=cross_mounts and fd == lowers[-1]
+            )
+        except OSError:
+            continue
+        os.close(found)
+        return number
+    return None

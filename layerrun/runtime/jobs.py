@@ -1,0 +1,69 @@
+"""Work on an app's files, by descriptors: called directly, or by name in a helper that maps the ids.
+
+A store with subordinate ids (`IdMode.SUBIDS`) holds files that its owner may not even read; only root of
+a user namespace that maps them may. So arguments and results are plain JSON data.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+
+from layerrun.layers.diff import diff_upper
+from layerrun.layers.restore import restore_paths
+from layerrun.model import App, Change, FileType, IdMode
+from layerrun.native import trees
+
+__all__ = ["change_from", "diff_job", "on_files", "restore_job", "usage_job"]
+
+
+def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
+    """Run a job of this module where the app's files can be read, with ``fds`` as its first arguments."""
+    if app.ids is IdMode.SUBIDS:
+        from layerrun.native.worker import run_in_userns
+
+        return run_in_userns(f"{__name__}:{job}", *fds, *args, pass_fds=fds)
+    return globals()[job](*fds, *args)
+
+
+def usage_job(*fds: int) -> list[int]:
+    """Return entries, apparent and allocated bytes of some folders together."""
+    found = [trees.usage(fd) for fd in fds]
+    return [sum(values) for values in zip(*found, strict=True)]
+
+
+def diff_job(*arguments: Any) -> list[list[Any]]:
+    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list)."""
+    *fds, userxattr, cross_mounts, roots = arguments
+    changes = diff_upper(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
+    return [list(attrs.astuple(change)) for change in changes]
+
+
+def change_from(values: list[Any]) -> Change:
+    """Return the change that `diff_job` flattened."""
+    letter, path, kind, size, old_kind, old_size = values
+    return Change(
+        letter,
+        path,
+        FileType(kind) if kind else None,
+        size,
+        FileType(old_kind) if old_kind else None,
+        old_size,
+    )
+
+
+def restore_job(*arguments: Any) -> list[str]:
+    """Arguments: the trash, the upper, the lowers, then userxattr, cross_mounts, the patterns (a list)."""
+    *fds, userxattr, cross_mounts, globs = arguments
+    return restore_paths(fds[1], fds[2:], globs, fds[0], userxattr=userxattr, cross_mounts=cross_mounts)
+
+
+def home_cache_job(home: int, trash: int) -> bool:
+    """Move ``.cache`` out of a fresh home; say whether there was one."""
+    try:
+        os.rename(".cache", "home-cache", src_dir_fd=home, dst_dir_fd=trash)
+    except FileNotFoundError:
+        return False
+    return True
