@@ -14,7 +14,7 @@ from layerrun.runtime import identity
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
-from layerrun.runtime.stack import add_host, add_tree, beneath
+from layerrun.runtime.stack import HostStack, add_tree, beneath
 from layerrun.runtime.uppers import Uppers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _KEPT = (
 ).split()
 # The machine's own; every sandbox has its own of these or none, and nothing of them is kept.
 _PRIVATE = ("/dev", "/proc", "/run", "/sys")
-_VOLATILE = ("/run", "/tmp", "/dev/shm")  # noqa: S108  (these are names inside)
+_VOLATILE = ("/run", "/tmp", "/dev/shm")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
@@ -56,7 +56,7 @@ class _Compiler:
 
     @property
     def private(self) -> tuple[str, ...]:
-        return _PRIVATE if self.throwaway else (*_PRIVATE, "/tmp")  # noqa: S108
+        return _PRIVATE if self.throwaway else (*_PRIVATE, "/tmp")
 
     def stack(self) -> None:
         data = os.path.join(self.store.app_dir(self.app), "data")
@@ -65,7 +65,10 @@ class _Compiler:
             for layer in reversed(self.app.config.layers)
         ]
         if self.over_host:
-            host = add_host(self.plan, self.app, layers, data, self.uppers, self.private, self.skeleton)
+            host = HostStack(
+                self.plan, self.app, data, self.uppers, self.skeleton, layers=layers, private=self.private
+            )
+            host.build()
             self.mount_points()
             self.plan.add("data", data)
             if self.app.ids not in (IdMode.RANGE, IdMode.NONE):
@@ -92,7 +95,7 @@ class _Compiler:
 
     def mount_points(self) -> None:
         """See to it that everything that will be mounted finds a place that is no change of the upper."""
-        for top in (*_PRIVATE, "/tmp"):  # noqa: S108
+        for top in (*_PRIVATE, "/tmp"):
             self._need(top, folder=True)
         for share in self.app.config.shares:
             self._bind(share.source, share.target, "ro" if share.readonly else "", must=True)
@@ -119,7 +122,7 @@ class _Compiler:
         source, folder = os.path.realpath(source), os.path.isdir(source)
         path = self._need(target, folder=folder)
         volatile = next((top for top in _VOLATILE if beneath(path, top) and path != top), None)
-        if volatile is not None and not (self.throwaway and volatile == "/tmp"):  # noqa: S108
+        if volatile is not None and not (self.throwaway and volatile == "/tmp"):
             parents = path[len(volatile) + 1 :].split("/")
             for i in range(1, len(parents)):
                 self.bound.append(("dir", "/".join([volatile, *parents[:i]]), "0755"))
@@ -164,8 +167,8 @@ class _Compiler:
         plan.add("dir", "/run/lock", "1777")
         plan.add("dir", "/run/user", "0755")
         plan.add("dir", f"/run/user/{uid}", "0700")
-        if "/tmp" in self.private:  # noqa: S108
-            plan.add("tmpfs", "/tmp", "1777", "")  # noqa: S108
+        if "/tmp" in self.private:
+            plan.add("tmpfs", "/tmp", "1777", "")
         plan.add("proc", "/proc")
         plan.add("dev", "/dev")
         plan.add("tmpfs", "/sys", "0555", "ro,noexec")

@@ -199,7 +199,7 @@ def _by_configuration(app: App, path: str) -> Where | None:
     home = identity.person(app).home
     if app.config.home is not Home.OVERLAY and within(home):
         return Where(path, "home", False, app.config.home.value)
-    tops = ("/dev", "/proc", "/run", "/sys") + (() if app.kind.value == "throwaway" else ("/tmp",))  # noqa: S108
+    tops = ("/dev", "/proc", "/run", "/sys") + (() if app.kind.value == "throwaway" else ("/tmp",))
     for top in tops:
         if within(top):
             return Where(path, "private", False, top)

@@ -53,7 +53,8 @@ def _overlay_hint(failure: Failure, app: App, store_path: str) -> str | None:
     if "map the ids" in failure.step and failure.code in (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
         return (
             "that file system cannot be mapped to other ids (is this a container, whose / is itself an overlay?): "
-            "import a base with `layerrun base import`, or make the app with --no-userns, which is an undo and not a jail"
+            "import a base with `layerrun base import`, or make the app with --no-userns, "
+            "which is an undo and not a jail"
         )
     if failure.code == errno.EINVAL and "upper" in failure.path:
         return (
@@ -108,7 +109,10 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
     elif "newuidmap" in failure.path or "newgidmap" in failure.path:
         hint = "install uidmap, and look at your lines in /etc/subuid and /etc/subgid"
     elif failure.path.startswith("/proc") and failure.code == errno.EPERM:
-        hint = "a new /proc is refused where the present one has parts masked: is this a container? Run it with those unmasked"
+        hint = (
+            "a new /proc is refused where the present one has parts masked: is this a container? "
+            "Run it with those unmasked"
+        )
     else:
         hint = _overlay_hint(failure, app, store_path)
     return LaunchError(text, hint=hint or _general_hint(failure.code))

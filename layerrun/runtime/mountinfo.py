@@ -19,7 +19,8 @@ PSEUDO = frozenset(
 # Known to serve as a lower of an overlay. Others (vfat folds case, network file systems revalidate and
 # may hang) are shown as they are, read-only.
 LOWERS = frozenset(
-    "bcachefs btrfs erofs ext2 ext3 ext4 f2fs iso9660 jfs nilfs2 overlay ramfs reiserfs squashfs tmpfs udf xfs zfs".split()
+    "bcachefs btrfs erofs ext2 ext3 ext4 f2fs iso9660 jfs nilfs2 overlay ramfs reiserfs squashfs tmpfs udf "
+    "xfs zfs".split()
 )
 
 

@@ -17,7 +17,7 @@ from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.skeleton import Skeleton
 from layerrun.runtime.uppers import Uppers, effective_mode
 
-__all__ = ["HostStack", "add_host", "add_tree"]
+__all__ = ["HostStack", "add_tree"]
 
 
 def _flags(app: App) -> str:
@@ -46,7 +46,10 @@ def beneath(path: str, top: str) -> bool:
 
 @attrs.define
 class HostStack:
-    """Builds the overlays of an app over the host's own ``/``."""
+    """Builds the overlays of an app over the host's own ``/``.
+
+    ``private`` are the tops that the sandbox has for itself; nothing mounted there is looked at.
+    """
 
     plan: Plan
     app: App
@@ -89,6 +92,13 @@ class HostStack:
             self.late.append(("mask", mount.path, "try"))
         self.plan.note(mount.path, policy, why, mount.fstype)
         return policy
+
+    def build(self) -> None:
+        """Work out the stack; `late` are then its operations, in order."""
+        if self.app.ids in (IdMode.RANGE, IdMode.NONE):
+            self.as_root()
+        else:
+            self.as_user()
 
     def as_root(self) -> None:
         """One overlay over ``/``, one over each file system of its own."""
@@ -158,24 +168,3 @@ class HostStack:
             path, [*self._layers_at(path), path], flags="try" if path.count("/") > 1 else ""
         ):
             self.late.append(("mask", path, "try"))
-
-
-def add_host(
-    plan: Plan,
-    app: App,
-    layers: list[str],
-    data: str,
-    uppers: Uppers,
-    private: tuple[str, ...],
-    skeleton: Skeleton,
-) -> HostStack:
-    """Work out the stack of an app over the host's ``/``; `HostStack.late` are the operations, in order.
-
-    ``private`` are the tops that the sandbox has for itself; nothing mounted there is looked at.
-    """
-    stack = HostStack(plan, app, data, uppers, skeleton, layers, private)
-    if app.ids in (IdMode.RANGE, IdMode.NONE):
-        stack.as_root()
-    else:
-        stack.as_user()
-    return stack
