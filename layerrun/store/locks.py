@@ -76,7 +76,10 @@ class AppLock:
         """
         with explain("open the lock of", name):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open("lock", flags, 0o600, dir_fd=dir_fd)
+            try:
+                fd = os.open("lock", flags, 0o600, dir_fd=dir_fd)
+            except FileNotFoundError:  # with O_CREAT: the folder itself was deleted
+                raise NotFoundError(f"{name!r} was removed meanwhile") from None
         try:
             if not lock_file(fd, exclusive=exclusive, wait=wait):
                 raise _busy(fd, name)

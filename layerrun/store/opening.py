@@ -18,7 +18,7 @@ __all__ = ["FOLDERS", "FORMAT", "open_root"]
 
 FORMAT = "layerrun-store 1\n"
 FOLDERS = ("apps", "bases", "kept", "layers", "objects", "skeletons", "staging", "trash")
-_KNOWN = {*FOLDERS, "format", "catalog.db", "catalog.db-wal", "catalog.db-shm", "store.lock"}
+_KNOWN = {*FOLDERS, "store.lock", *("catalog.db" + end for end in ("", "-journal", "-wal", "-shm"))}
 
 # overlayfs takes no upper on these, or SQLite's locks and shared memory do not hold on them.
 _UNFIT = {"overlay", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "vfat", "exfat", "msdos", "ntfs3", "aufs"}
@@ -107,17 +107,13 @@ def file_system(fd: int) -> str | None:
 
 def _initialise(path: str, fd: int, *, new: bool) -> str | None:
     """Make what a store consists of; ``format`` comes last and says that all the rest is there."""
-    if not new and not set(os.listdir(fd)) <= _KNOWN | {
-        n for n in os.listdir(fd) if n.startswith(".format.")
-    }:
-        return None
     if not lock_file(fd, exclusive=True, wait=10.0):
         raise StoreError(f"another process is making the store {path!r} and does not end")
     try:
         text = read_text(fd, "format")
         if text is not None:
             return text
-        if not new and any(present(fd, name) and _holds(fd, name) for name in ("apps", "bases")):
+        if not new and _is_foreign(fd):
             return None
         for name in FOLDERS:
             if not present(fd, name):
@@ -136,12 +132,19 @@ def _initialise(path: str, fd: int, *, new: bool) -> str | None:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _holds(fd: int, name: str) -> bool:
-    deeper = os.open(name, DIR_FLAGS, dir_fd=fd)
-    try:
-        return bool(os.listdir(deeper))
-    finally:
-        os.close(deeper)
+def _is_foreign(fd: int) -> bool:
+    """Say whether a folder without a format file holds anything but what a making cut short leaves."""
+    if any(name not in _KNOWN and not name.startswith(".format.") for name in os.listdir(fd)):
+        return True
+    for name in ("apps", "bases"):
+        if present(fd, name):
+            deeper = os.open(name, DIR_FLAGS, dir_fd=fd)
+            try:
+                if os.listdir(deeper):
+                    return True
+            finally:
+                os.close(deeper)
+    return False
 
 
 def _check_format(path: str, text: str | None) -> None:

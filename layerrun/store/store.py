@@ -194,14 +194,20 @@ class Store:
 
         Read the app again after locking: until then it may have been renamed or configured anew.
         """
-        fd = self.open_app_dir(app)
+        try:
+            fd = self.open_app_dir(app)
+        except DamagedError:
+            self.app_again(app)  # perhaps it is not damaged, but gone
+            raise
         try:
             lock = AppLock.acquire(fd, app.name, wait=wait, what=what)
         finally:
             os.close(fd)
-        if self.catalog.app_by_id(app.id) is None:
+        try:
+            self.app_again(app)
+        except BaseException:
             lock.release()
-            raise NotFoundError(f"{app.name!r} was removed meanwhile")
+            raise
         return lock
 
     # Changes

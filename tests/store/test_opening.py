@@ -1,5 +1,6 @@
 """Where the store is, what a new one looks like, and which folders are refused."""
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -140,7 +141,7 @@ def test_newer_schema(store_path):
     database = sqlite3.connect(f"{store_path}/catalog.db")
     database.execute(f"PRAGMA user_version={SCHEMA + 1}")
     database.close()
-    with pytest.raises(StoreError, match="newer|schema") as caught:
+    with pytest.raises(StoreError, match="schema") as caught:
         Store.open(store_path)
     assert "newer layerrun" in caught.value.hint
 
@@ -163,7 +164,7 @@ def test_garbage_catalog(store_path, content):
         pass
     with open(f"{store_path}/catalog.db", "wb") as file:
         file.write(content)
-    with pytest.raises(StoreError, match="damaged|refused|cannot"):
+    with pytest.raises(StoreError, match=r"damaged|refused|cannot"):
         Store.open(store_path)
 
 
@@ -252,6 +253,12 @@ def test_read_only_file_system(folder):
         subprocess.run(["umount", f"{folder}/m"], check=True)
 
 
+def fill(path):
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
 @pytest.mark.root
 def test_full_disk(folder):
     os.mkdir(f"{folder}/m")
@@ -260,9 +267,7 @@ def test_full_disk(folder):
         path = f"{folder}/m/store"
         with Store.open(path) as store:
             store.create_app("one", AppConfig(), ids=IdMode.NONE)
-        with open(f"{folder}/m/filler", "wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(bytes(4096))
+        fill(f"{folder}/m/filler")
         with pytest.raises(LayerrunError) as caught, Store.open(path) as store:  # noqa: PT012  (any may fail)
             for number in range(100):
                 store.create_app(f"app-{number}", AppConfig(command=("x" * 3000,)), ids=IdMode.NONE)
