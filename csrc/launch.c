@@ -3,7 +3,7 @@
  *   launcher                                   child, pid 1 of the sandbox
  *   parse the plan
  *   clone3 with all namespaces  -------------> wait, if others write its maps or build its mounts
- *   write the maps; as root: build the mounts
+ *   record pid 1 in the lock file; write the maps; as root: build the mounts
  *   send them by descriptor  ----------------> build them itself, if without root; attach; /proc, /dev, masks
  *                                              pivot_root, give up privileges, start the command
  *   serve signals and the terminal <---------- serve as pid 1
@@ -52,7 +52,8 @@ static int enter_root(const struct lr_mounts *mounts, struct lr_error *err)
     return 0;
 }
 
-/* Wait for what the launcher does for us: the maps, and as root the mounts. */
+/* Wait for what the launcher does for us: pid 1's line in the lock file, without which nothing may be mounted; the maps; as root the
+ * mounts. */
 static int receive_mounts(struct lr_plan *plan, struct lr_mounts *mounts, int control, struct lr_error *err)
 {
     struct lr_message message;
@@ -104,13 +105,12 @@ static int tie_to_launcher(int control, struct lr_error *err)
 static int become_root_inside(struct lr_plan *plan, struct lr_mounts *mounts, int control,
                               struct lr_error *err)
 {
-    if (plan->userns == LR_USERNS_SELF) {
-        if (lr_ids_map_self(plan, err))
-            return -1;
-    } else if (plan->userns != LR_USERNS_NONE) {
-        if (receive_mounts(plan, mounts, control, err) || lr_ids_become(plan, 0, 0, err))
-            return -1;
-    }
+    if (plan->userns == LR_USERNS_SELF && lr_ids_map_self(plan, err))
+        return -1;
+    if (receive_mounts(plan, mounts, control, err))
+        return -1;
+    if (lr_ids_become(plan, 0, 0, err))
+        return -1;
     return tie_to_launcher(control, err);
 }
 
@@ -203,8 +203,8 @@ static int serve_child(struct lr_plan *plan, pid_t pid, struct lr_mounts *mounts
     if (plan->userns == LR_USERNS_RANGE)
         failed = lr_ids_map_range(plan, pid, err) || prepare_outside(plan, pid, mounts, err) ||
                  send_mounts(plan, mounts, control, err);
-    else if (plan->userns == LR_USERNS_HELPER)
-        failed = lr_ids_map_helper(plan, pid, err) ||
+    else
+        failed = (plan->userns == LR_USERNS_HELPER && lr_ids_map_helper(plan, pid, err)) ||
                  (lr_send(control, &go, NULL) && lr_fail(err, "tell the child to go on", ""));
     lr_mounts_close(plan, mounts);
     return failed ? -1 : 0;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import time
 from types import TracebackType
 
@@ -18,6 +19,8 @@ from layerrun.store.fs import explain
 __all__ = ["AppLock", "boot_id", "lock_file", "start_time"]
 
 _POLL = 0.02
+_EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h, in field 9 of proc_pid_stat(5)
+_PATIENCE = 10.0
 
 
 def boot_id() -> str:
@@ -83,6 +86,11 @@ class AppLock:
         try:
             if not lock_file(fd, exclusive=exclusive, wait=wait):
                 raise _busy(fd, name)
+            if not _await_last(fd):
+                raise BusyError(
+                    f"{name!r} is in use: what ran in it was killed, and has not ended yet",
+                    hint="try again; a process that waits for a disk or a server can take long to end",
+                )
             if os.fstat(dir_fd).st_nlink == 0 or os.fstat(fd).st_nlink == 0:
                 raise NotFoundError(f"{name!r} was removed meanwhile")
             lock = cls(fd, name)
@@ -133,6 +141,38 @@ def holder(fd: int) -> tuple[int, str] | None:
     if fields[2] != boot_id() or start_time(pid) != fields[1]:
         return None
     return pid, fields[3].strip()
+
+
+def _exiting(pid: int, started: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[19] == started.encode() and bool(int(fields[6]) & _EXITING)
+    except (OSError, IndexError):
+        return False
+
+
+def _await_last(fd: int) -> bool:
+    """Wait until whoever held the lock last has ended, if it is in the middle of that; say whether it has.
+
+    A dying process closes its descriptors, and with them drops the lock, before its mounts go. The line of
+    a sandbox names its pid 1, whose end (pidfd_open(2)) comes after that of everything inside.
+    """
+    fields = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split(None, 3)
+    if len(fields) < 4 or not fields[0].isdigit() or fields[2] != boot_id():
+        return True
+    pid = int(fields[0])
+    if not _exiting(pid, fields[1]):
+        return True
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        # Looked at again: the pid may have been given to another since.
+        return not _exiting(pid, fields[1]) or bool(select.select([pidfd], [], [], _PATIENCE)[0])
+    finally:
+        os.close(pidfd)
 
 
 def _busy(fd: int, name: str) -> BusyError:
