@@ -7,7 +7,6 @@ the catalog, clean up. See docs/store.md for what lies where and what a crash le
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from types import TracebackType
 
@@ -259,7 +258,7 @@ class Store:
         with self.catalog.transaction():
             base_id = self._base_id(config)
             while name is None:
-                name = f"try-{secrets.token_hex(2)}"
+                name = f"try-{os.urandom(2).hex()}"
                 name = name if self.catalog.app(name) is None else None
             uid_start = None
             if ids is IdMode.RANGE:
