@@ -33,6 +33,9 @@ def user_namespaces_forbidden() -> str | None:
 
 
 def _namespace_hint(code: int) -> str | None:
+    inside = os.environ.get("LAYERRUN_APP")
+    if inside and code in (errno.EPERM, errno.ENOSYS):
+        return f"this is inside the app {inside!r}: layerrun does not nest; run it outside"
     found = user_namespaces_forbidden()
     if found:
         return f"{found}: an administrator can change it with sysctl"

@@ -72,6 +72,12 @@ def _make_root(path: str) -> bool:
 
 def _check(path: str, fd: int) -> None:
     status = os.fstat(fd)
+    inside = os.environ.get("LAYERRUN_APP")
+    if inside and file_system(fd) == "tmpfs" and stat.S_IMODE(status.st_mode) == 0o555:
+        raise StoreError(
+            f"the store {path!r} is hidden: this is inside the app {inside!r}",
+            hint="layerrun does not nest; run it outside",
+        )
     if status.st_uid != os.geteuid():
         raise StoreError(
             f"the store {path!r} belongs to uid {status.st_uid}, not to you (uid {os.geteuid()})",
