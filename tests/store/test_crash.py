@@ -15,7 +15,7 @@ from layerrun.model import AppConfig, Home, IdMode
 from layerrun.store.store import Store
 
 # Neighbouring lines mostly stand for the same state on disk. 1 tries every one.
-STRIDE = int(os.environ.get("LAYERRUN_CRASH_STRIDE", "4"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "4"))
 
 
 @pytest.fixture
