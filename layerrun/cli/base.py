@@ -58,7 +58,7 @@ def _record(found: Base) -> dict[str, Any]:
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("directory", metavar="DIR", type=click.Path(readable=False))
 @json_option
 def import_(name: str, directory: str, as_json: bool) -> int:
     """Copy the root file system in DIR into the store as the base NAME; it never changes from then on."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +25,7 @@ __all__ = [
     "Settings",
     "Verb",
     "VerbGroup",
+    "answer",
     "app_argument",
     "ask",
     "ask_before",
@@ -184,6 +188,28 @@ def ask_before(what: str, *, yes: bool) -> bool:
     return True
 
 
+def answer(prompt: str) -> str:
+    """Ask on the terminal and return what was typed, without spaces around; empty at the end of input.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted. Plain input() misses a signal that comes just before its read(2)
+            and then waits for another; the descriptor that Python writes to at each signal does not.
+    """
+    click.echo(prompt, nl=False, err=True)
+    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(wake)
+    try:
+        select.select([0, woken], [], [])
+        typed = os.read(0, 4096)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(wake)
+    if not typed.endswith(b"\n"):
+        click.echo(err=True)
+    return typed.decode(errors="replace").strip()
+
+
 def ask(question: str, destroyed: Iterable[str]) -> None:
     """Name what will be destroyed, and go on only after a yes; the answer of an empty line is no.
 
@@ -194,7 +220,7 @@ def ask(question: str, destroyed: Iterable[str]) -> None:
 
     for text in destroyed:
         click.echo(f"  {printable(text)}", err=True)
-    if not click.confirm(question, default=False, err=True):
+    if answer(f"{question} [y/N] ").lower() not in ("y", "yes"):
         raise LayerrunError("stopped: the answer was no, and nothing was done")
 
 

@@ -95,7 +95,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option(
     "--store",
     metavar="PATH",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="The store to use, instead of $LAYERRUN_STORE or the default.",
 )
 @click.option(

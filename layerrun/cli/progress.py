@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.status import Status
+
 __all__ = ["counter"]
 
 # Nothing is shown before that: most imports into a test's store are quicker, and a flash of a bar is noise.
@@ -28,7 +30,7 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
         return
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        status = None
+        status: Status | None = None
 
         def show(entries: int, count: int) -> None:
             nonlocal status

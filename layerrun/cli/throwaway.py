@@ -13,6 +13,7 @@ from layerrun.cli.changes import print_changes, print_records, print_stat, recor
 from layerrun.cli.common import (
     RunVerb,
     Verb,
+    answer,
     app_argument,
     ask,
     ask_before,
@@ -160,17 +161,12 @@ def _report(app: App, status: int, kept: bool, changes: Sequence[Change]) -> dic
 def _keeps(app: App, changes: Sequence[Change]) -> bool:
     """Ask; an empty line, the end of input and an interrupt keep it, for only a clear word destroys."""
     while True:
-        click.echo(
-            f"{plural(len(changes), 'change')} in {app.name}: [k]eep or [d]iscard? [k] ", nl=False, err=True
-        )
         try:
-            answer = sys.stdin.readline()
+            typed = answer(f"{plural(len(changes), 'change')} in {app.name}: [k]eep or [d]iscard? [k] ")
         except KeyboardInterrupt:
-            answer = ""
-        if not answer:
             click.echo(err=True)
             return True
-        match answer.strip().lower():
+        match typed.lower():
             case "" | "k" | "keep":
                 return True
             case "d" | "discard":
