@@ -76,12 +76,12 @@ class _Compiler:
             for op in host.late:
                 self.plan.add(*op)
                 if op[:2] == ("lower", "/") and self.skeleton.entries:
-                    self.plan.add("lower", self.skeleton.store(self.store), op[2])
+                    self.plan.add("lower", self.skeleton.store(self.store, make=self.uppers.make), op[2])
         else:
             self.mount_points()
             lowers = [*layers, self.base_root]
             if self.skeleton.entries:
-                lowers.append(self.skeleton.store(self.store))
+                lowers.append(self.skeleton.store(self.store, make=self.uppers.make))
             add_tree(self.plan, self.app, lowers, data, self.uppers)
             self.plan.note("/", Policy.OVERLAID, f"the base {self.app.config.base}")
 
@@ -90,7 +90,7 @@ class _Compiler:
         if place is None:
             raise AssertionError("the upper's own root is a folder")
         self.plan.add("overlay", "/", *place, "userxattr")
-        for lower in [*layers, self.skeleton.store(self.store)]:
+        for lower in [*layers, self.skeleton.store(self.store, make=self.uppers.make)]:
             self.plan.add("lower", lower, "")
 
     def mount_points(self) -> None:
@@ -217,13 +217,18 @@ def _isolation(plan: Plan, app: App) -> None:
 
 
 def compile_plan(
-    store: Store, app: App, argv: Sequence[str] | None = None, *, env: Mapping[str, str] | None = None
+    store: Store,
+    app: App,
+    argv: Sequence[str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    make: bool = False,
 ) -> Plan:
     """Return the plan of a start of ``app`` as things stand now.
 
-    It makes what the plan needs in the store: skeletons of mount points, roots of overlays in the
-    upper. ``argv`` is what is run instead of the app's own command. Raises `UsageError`,
-    `DamagedError`, `LaunchError`.
+    With ``make``, for which the app must be locked, what the plan needs is made in the store:
+    skeletons of mount points, roots of overlays in the upper. ``argv`` is what is run instead of the
+    app's own command. Raises `UsageError`, `DamagedError`, `LaunchError`.
     """
     plan = Plan()
     base = store.base(app.config.base)
@@ -232,7 +237,7 @@ def compile_plan(
     _isolation(plan, app)
     data_fd = store.open_app_dir(app, "data")
     try:
-        uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE)
+        uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
         compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app))
         compiler.stack()
     finally:

@@ -76,7 +76,7 @@ def run(
         raise UsageError("the command holds a NUL byte")
     with store.app_lock(app, f"run {what} {app.name}") as lock:
         app = store.app_again(app)
-        plan = compile_plan(store, app, argv, env=env).to_bytes()
+        plan = compile_plan(store, app, argv, env=env, make=True).to_bytes()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

@@ -49,12 +49,12 @@ class Skeleton:
         if parent != "/" and parent not in self.entries:
             self.folder(parent)
 
-    def store(self, store: Store) -> str:
-        """Make the tree in the store unless it is there; return its path."""
+    def store(self, store: Store, *, make: bool) -> str:
+        """Return the tree's path in the store; with ``make`` it is there afterwards."""
         listing = json.dumps(sorted(self.entries.items()))
         name = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
         path = os.path.join(store.path, "skeletons", name)
-        if os.path.isdir(path):
+        if not make or os.path.isdir(path):
             return path
         with store.ticket() as ticket:
             os.mkdir("skeleton", 0o755, dir_fd=ticket.fd)

@@ -69,6 +69,7 @@ class Uppers:
 
     data_fd: int
     unprivileged: bool
+    make: bool
     noted: list[bytes] = attrs.field(factory=list)
     count: int = 0
 
@@ -78,16 +79,21 @@ class Uppers:
     def prepare(self, path: str) -> tuple[str, str] | None:
         """Return the upper and the work folder, below the data folder, of an overlay at ``path``.
 
+        They are made only if ``make`` is set: the plan of a running app can be looked at, but nobody may
+        write into an upper that is mounted.
+
         ``None`` where the app has put something else than a folder there. ``path`` is a folder of the
         host, whose owner and mode a new folder of the upper gets.
         """
         work = f"work/{self.count}"
         upper = "upper" + (path if path != "/" else "")
+        self.count += 1
+        if not self.make:
+            return upper, work
         if not self._make_upper(path):
             return None
         with suppress(FileExistsError):
             os.mkdir(work, 0o700, dir_fd=self.data_fd)
-        self.count += 1
         return upper, work
 
     def _make_upper(self, path: str) -> bool:
