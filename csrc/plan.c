@@ -9,29 +9,41 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define OWN (LR_FLAG_NOEXEC | LR_FLAG_NOSUID | LR_FLAG_NODEV)
+
+/* The last argument holds flags where any are allowed. must: exactly once; once: at most. */
 static const struct {
     const char *name;
     int args;
-    int flags_at; /* which argument holds flags, or -1 */
+    unsigned flags;
+    enum { MANY, ONCE, MUST } times;
 } table[LR_OP_KINDS] = {
-    [LR_OP_USERNS] = {"userns", 1, -1},     [LR_OP_UIDMAP] = {"uidmap", 3, -1},
-    [LR_OP_GIDMAP] = {"gidmap", 3, -1},     [LR_OP_NAMESPACE] = {"namespace", 1, -1},
-    [LR_OP_HOSTNAME] = {"hostname", 1, -1}, [LR_OP_IDENTITY] = {"identity", 2, -1},
-    [LR_OP_DATA] = {"data", 1, -1}, /* the folder that holds every upper and work folder */
-    [LR_OP_OVERLAY] = {"overlay", 4, 3}, /* target, upper and work below the data folder, flags */
-    [LR_OP_LOWER] = {"lower", 2, 1}, /* path flags; belongs to the overlay before it */
-    [LR_OP_BIND] = {"bind", 3, 2}, /* source target flags */
-    [LR_OP_TMPFS] = {"tmpfs", 3, 2}, /* target mode flags */
-    [LR_OP_DIR] = {"dir", 2, -1}, /* path mode */
-    [LR_OP_FILE] = {"file", 2, -1}, /* path mode */
-    [LR_OP_SYMLINK] = {"symlink", 2, -1}, /* text path */
-    [LR_OP_PROC] = {"proc", 1, -1},         [LR_OP_DEV] = {"dev", 1, -1},
-    [LR_OP_MASK] = {"mask", 2, 1}, /* path flags */
-    [LR_OP_READONLY] = {"readonly", 2, 1}, /* path flags */
-    [LR_OP_CAPS] = {"caps", 1, -1},         [LR_OP_NNP] = {"no_new_privs", 0, -1},
-    [LR_OP_SECCOMP] = {"seccomp", 1, -1},   [LR_OP_KEEPENV] = {"keepenv", 1, -1},
-    [LR_OP_ENV] = {"env", 1, -1},           [LR_OP_CWD] = {"cwd", 1, -1},
-    [LR_OP_UMASK] = {"umask", 1, -1},       [LR_OP_ARG] = {"arg", 1, -1},
+    [LR_OP_USERNS] = {"userns", 1, 0, MUST},
+    [LR_OP_UIDMAP] = {"uidmap", 3, 0, MANY},
+    [LR_OP_GIDMAP] = {"gidmap", 3, 0, MANY},
+    [LR_OP_NAMESPACE] = {"namespace", 1, 0, MANY},
+    [LR_OP_HOSTNAME] = {"hostname", 1, 0, ONCE},
+    [LR_OP_IDENTITY] = {"identity", 2, 0, MUST},
+    [LR_OP_DATA] = {"data", 1, 0, MUST}, /* the folder that holds every upper and work folder */
+    [LR_OP_OVERLAY] = {"overlay", 4, LR_FLAG_USERXATTR | LR_FLAG_TRY, MANY}, /* target, upper, work */
+    [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO, MANY}, /* belongs to the overlay before it */
+    [LR_OP_BIND] = {"bind", 3, OWN | LR_FLAG_RO | LR_FLAG_REC | LR_FLAG_IDMAP | LR_FLAG_TRY, MANY},
+    [LR_OP_TMPFS] = {"tmpfs", 3, OWN | LR_FLAG_RO, MANY}, /* target, mode */
+    [LR_OP_DIR] = {"dir", 2, 0, MANY}, /* path, mode */
+    [LR_OP_FILE] = {"file", 2, 0, MANY}, /* path, mode */
+    [LR_OP_SYMLINK] = {"symlink", 2, 0, MANY}, /* text, path */
+    [LR_OP_PROC] = {"proc", 1, 0, MANY},
+    [LR_OP_DEV] = {"dev", 1, 0, ONCE},
+    [LR_OP_MASK] = {"mask", 2, LR_FLAG_TRY, MANY},
+    [LR_OP_READONLY] = {"readonly", 2, LR_FLAG_TRY, MANY},
+    [LR_OP_CAPS] = {"caps", 1, 0, MUST},
+    [LR_OP_NNP] = {"no_new_privs", 0, 0, MUST},
+    [LR_OP_SECCOMP] = {"seccomp", 1, 0, MUST},
+    [LR_OP_KEEPENV] = {"keepenv", 1, 0, MANY},
+    [LR_OP_ENV] = {"env", 1, 0, MANY},
+    [LR_OP_CWD] = {"cwd", 1, 0, ONCE},
+    [LR_OP_UMASK] = {"umask", 1, 0, ONCE},
+    [LR_OP_ARG] = {"arg", 1, 0, MANY},
 };
 
 static const struct {
@@ -56,14 +68,15 @@ static int refuse(struct lr_error *err, const struct lr_op *op, const char *why)
     return lr_op_fail(err, op, why, op->arg[0] ? op->arg[0] : "");
 }
 
+/* strtoull would take signs, blanks and 0x. */
 static int parse_number(const char *text, int base, uint64_t most, uint64_t *value)
 {
-    char *end;
-    if (*text < '0' || (*text > '9' && base == 10))
-        return -1; /* strtoull would take signs and blanks */
+    const char *digits = base == 16 ? "0123456789abcdef" : base == 10 ? "0123456789" : "01234567";
+    if (!*text || text[strspn(text, digits)])
+        return -1;
     errno = 0;
-    *value = strtoull(text, &end, base);
-    return errno || *end || end == text || *value > most ? -1 : 0;
+    *value = strtoull(text, NULL, base);
+    return errno || *value > most ? -1 : 0;
 }
 
 static int parse_flags(struct lr_op *op, const char *text)
@@ -73,10 +86,12 @@ static int parse_flags(struct lr_op *op, const char *text)
         for (i = 0; i < sizeof flag_names / sizeof *flag_names; i++)
             if (strlen(flag_names[i].name) == length && !memcmp(flag_names[i].name, text, length))
                 break;
-        if (i == sizeof flag_names / sizeof *flag_names)
+        if (i == sizeof flag_names / sizeof *flag_names || !(flag_names[i].flag & table[op->kind].flags))
             return -1;
         op->flags |= flag_names[i].flag;
-        text += length + (text[length] == ',');
+        text += length;
+        if (*text == ',' && !*++text)
+            return -1;
     }
     return 0;
 }
@@ -97,7 +112,8 @@ static int parse_map(struct lr_plan *plan, const struct lr_op *op)
     uint64_t inside, outside, count;
     if (parse_number(op->arg[0], 10, UINT32_MAX - 1, &inside) ||
         parse_number(op->arg[1], 10, UINT32_MAX - 1, &outside) ||
-        parse_number(op->arg[2], 10, UINT32_MAX, &count) || !count)
+        parse_number(op->arg[2], 10, UINT32_MAX, &count) || !count || inside + count > UINT32_MAX ||
+        outside + count > UINT32_MAX)
         return -1;
     if (inside == 0 && op->kind == LR_OP_UIDMAP)
         plan->root_uid = (uid_t)outside;
@@ -167,7 +183,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_SYMLINK:
         return *op->arg[1] == '/' ? 0 : -1;
     case LR_OP_ENV:
-        return strchr(op->arg[0], '=') ? 0 : -1;
+        return *op->arg[0] != '=' && strchr(op->arg[0], '=') ? 0 : -1;
     case LR_OP_KEEPENV:
     case LR_OP_ARG:
     case LR_OP_KINDS:
@@ -201,10 +217,27 @@ static int parse_op(struct lr_plan *plan, struct lr_op *op, const char *name, co
     for (int i = 0; i < table[kind].args; i++)
         if (!(op->arg[i] = take(at, end)))
             return refuse(err, op, "read the plan: it is cut off");
-    if (table[kind].flags_at >= 0 && parse_flags(op, op->arg[table[kind].flags_at]))
+    if (table[kind].flags && parse_flags(op, op->arg[table[kind].args - 1]))
         return refuse(err, op, "read the plan: unknown flag");
+    if (kind != LR_OP_USERNS && op->number == 0)
+        return refuse(err, op, "read the plan: it must begin with userns");
     if (parse_single(plan, op))
         return refuse(err, op, "read the plan: bad argument");
+    return 0;
+}
+
+static int check_times(const struct lr_plan *plan, struct lr_error *err)
+{
+    const struct lr_op *seen[LR_OP_KINDS] = {NULL};
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct lr_op *op = &plan->ops[i];
+        if (seen[op->kind] && table[op->kind].times != MANY)
+            return refuse(err, op, "read the plan: given twice");
+        seen[op->kind] = op;
+    }
+    for (int kind = 0; kind < LR_OP_KINDS; kind++)
+        if (!seen[kind] && table[kind].times == MUST)
+            return lr_fail_code(err, EINVAL, "read the plan: it lacks", table[kind].name);
     return 0;
 }
 
@@ -212,6 +245,8 @@ static int parse_op(struct lr_plan *plan, struct lr_op *op, const char *name, co
 static int check_whole(struct lr_plan *plan, struct lr_error *err)
 {
     const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, none = {.number = -1};
+    if (check_times(plan, err))
+        return -1;
     size_t lowers = 0;
     for (size_t i = 0; i < plan->count; i++) {
         const struct lr_op *op = &plan->ops[i];
@@ -223,8 +258,6 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
         }
         if (overlay && !lowers)
             return refuse(err, overlay, "read the plan: an overlay without a lower");
-        if (op->kind == LR_OP_DATA && data)
-            return refuse(err, op, "read the plan: a second data folder");
         data = op->kind == LR_OP_DATA ? op : data;
         if (op->kind == LR_OP_OVERLAY && !data)
             return refuse(err, op, "read the plan: an overlay before the data folder");
@@ -238,8 +271,6 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
     if (!first_mount || first_mount->kind != LR_OP_OVERLAY || strcmp(first_mount->arg[0], "/"))
         return refuse(err, first_mount ? first_mount : &none,
                       "read the plan: the first mount must be the overlay on /");
-    if (!plan->no_new_privs)
-        return refuse(err, &none, "read the plan: no_new_privs is missing");
     return 0;
 }
 
