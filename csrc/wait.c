@@ -19,10 +19,11 @@
 #include <termios.h>
 
 #define CHUNK 4096
+#define LOOK_EVERY 200 /* ms, while in the background */
 
 struct terminal {
     int master; /* -1: the command has no terminal of its own */
-    bool raw, input_ended;
+    bool raw, input_ended, background;
     struct termios saved;
     char pending[CHUNK]; /* typed, and not yet taken by the command */
     size_t pending_size;
@@ -31,9 +32,9 @@ struct terminal {
 static void make_raw(struct terminal *terminal)
 {
     struct termios raw;
-    if (terminal->master < 0 || terminal->raw || tcgetattr(0, &terminal->saved))
+    if (terminal->master < 0 || (!terminal->raw && tcgetattr(0, &terminal->saved)))
         return;
-    raw = terminal->saved;
+    raw = terminal->saved; /* set again even if it is: a shell that stopped us has set its own meanwhile */
     cfmakeraw(&raw);
     terminal->raw = !tcsetattr(0, TCSADRAIN, &raw);
 }
@@ -57,14 +58,41 @@ static void pass_on(const struct lr_wait *wait, int number)
     syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
 }
 
+/* Only the foreground may set the caller's terminal or read it. A shell moves us there without a word if we run in the background
+ * already, so it is looked at now and then. */
+static void look_for_foreground(struct terminal *terminal)
+{
+    pid_t owner = tcgetpgrp(0);
+    terminal->background = owner > 0 && owner != getpgrp();
+    if (terminal->background)
+        return;
+    make_raw(terminal);
+    copy_size(terminal);
+}
+
+/* Stop as Ctrl-Z would have: the whole group, so that a shell sees all of its job stopped, or us alone if the group has got it from
+ * the terminal. The kernel takes no notice in a group that nobody could wake again (an orphaned one), so SIGSTOP will not do. */
+static void stop(bool group)
+{
+    struct sigaction plain = {.sa_handler = SIG_DFL}, saved;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTSTP);
+    sigaction(SIGTSTP, &plain, &saved);
+    kill(group ? 0 : getpid(), SIGTSTP);
+    sigprocmask(SIG_UNBLOCK, &set, NULL); /* here it happens */
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    sigaction(SIGTSTP, &saved, NULL);
+}
+
 /* Stop as the command was stopped, and go on with it when the shell says so. */
 static void suspend(const struct lr_wait *wait, struct terminal *terminal)
 {
+    bool own = terminal->master >= 0;
     make_cooked(terminal);
-    kill(getpid(), SIGSTOP);
-    if (terminal->master >= 0) {
-        make_raw(terminal);
-        copy_size(terminal);
+    stop(own);
+    if (own) {
+        look_for_foreground(terminal);
         pass_on(wait, SIGCONT);
     }
 }
@@ -89,6 +117,11 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
             pass_on(wait, (int)info.ssi_signo);
         if (shared)
             suspend(wait, terminal);
+        return;
+    case SIGCONT:
+        if (!shared)
+            look_for_foreground(terminal);
+        pass_on(wait, SIGCONT);
         return;
     default:
         if (!by_terminal || !shared)
@@ -129,8 +162,10 @@ static void carry_input(struct terminal *terminal)
     ssize_t got = read(0, terminal->pending, sizeof terminal->pending);
     if (got > 0)
         terminal->pending_size = (size_t)got;
-    else if (got == 0 || errno != EAGAIN)
-        terminal->input_ended = true;
+    else if (got == 0 || errno != EAGAIN) {
+        look_for_foreground(terminal); /* the kernel refuses the background with EIO */
+        terminal->input_ended = !terminal->background;
+    }
 }
 
 static void flush_input(struct terminal *terminal)
@@ -149,8 +184,7 @@ static void take_terminal(struct terminal *terminal, int master)
     fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
     if (!tcgetattr(0, &mode))
         tcsetattr(master, TCSANOW, &mode); /* the same erase character and the like */
-    copy_size(terminal);
-    make_raw(terminal);
+    look_for_foreground(terminal);
 }
 
 /* Returns whether pid 1 may still say something. */
@@ -197,7 +231,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
     bool talking = true, output = true;
     result->started = 1;
     for (;;) {
-        bool input = terminal.master >= 0 && !terminal.input_ended && !terminal.pending_size;
+        bool input =
+            terminal.master >= 0 && !terminal.input_ended && !terminal.background && !terminal.pending_size;
         short events = (short)((output ? POLLIN : 0) | (terminal.pending_size ? POLLOUT : 0));
         struct pollfd polled[] = {
             {.fd = wait->pidfd, .events = POLLIN},
@@ -206,11 +241,14 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             {.fd = events ? terminal.master : -1, .events = events},
             {.fd = input ? 0 : -1, .events = POLLIN},
         };
-        if (poll(polled, sizeof polled / sizeof *polled, -1) < 0 && errno != EINTR) {
+        int ready = poll(polled, sizeof polled / sizeof *polled, terminal.background ? LOOK_EVERY : -1);
+        if (ready < 0 && errno != EINTR) {
             make_cooked(&terminal);
             lr_close(&terminal.master);
             return lr_fail(err, "wait for the sandbox", "");
         }
+        if (terminal.background)
+            look_for_foreground(&terminal);
         if (polled[1].revents)
             handle_signal(wait, &terminal);
         if (polled[2].revents) {
@@ -221,7 +259,7 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             flush_input(&terminal);
         if (polled[3].revents & (POLLIN | POLLHUP | POLLERR))
             output = carry_output(&terminal) || errno == EAGAIN;
-        if (polled[4].revents)
+        if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
         if (polled[0].revents)
             return finish(wait, &terminal, result, err);
