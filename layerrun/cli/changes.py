@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from layerrun.model import Change
 
-__all__ = ["print_changes", "print_records", "print_stat", "records"]
+__all__ = ["print_changes", "print_records", "print_stat", "records", "shown"]
 
 _WORDS = {"A": "added", "M": "modified", "D": "deleted", "T": "of another type", "P": "metadata only"}
 
@@ -32,7 +32,7 @@ def records(changes: Iterable[Change]) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(change: Change) -> str:
+def shown(change: Change) -> str:
     """Return ``M    1.2 KiB  /etc/hosts``; a folder ends in /, another type is said behind."""
     kind = change.type or change.old_type
     count = change.size if change.type else change.old_size
@@ -47,7 +47,7 @@ def _shown(change: Change) -> str:
 
 def print_changes(changes: Iterable[Change]) -> None:
     """Print a line for each change: letter, size, path."""
-    lines(map(_shown, changes))
+    lines(map(shown, changes))
 
 
 def print_records(changes: Iterable[Change]) -> None:

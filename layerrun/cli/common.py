@@ -41,6 +41,9 @@ __all__ = [
     "yes_option",
 ]
 
+# How many lines may stand before a question: what scrolls away is not read.
+MANY = 20
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -210,16 +213,20 @@ def answer(prompt: str) -> str:
     return typed.decode(errors="replace").strip()
 
 
-def ask(question: str, destroyed: Iterable[str]) -> None:
+def ask(question: str, destroyed: Sequence[str]) -> None:
     """Name what will be destroyed, and go on only after a yes; the answer of an empty line is no.
+
+    Of a long list the beginning is shown, and how much more there is.
 
     Raises:
         LayerrunError: the answer was no.
     """
     from layerrun.errors import LayerrunError
 
-    for text in destroyed:
+    for text in destroyed[:MANY]:
         click.echo(f"  {printable(text)}", err=True)
+    if len(destroyed) > MANY:
+        click.echo(f"  … and {len(destroyed) - MANY:,} more", err=True)
     if answer(f"{question} [y/N] ").lower() not in ("y", "yes"):
         raise LayerrunError("stopped: the answer was no, and nothing was done")
 

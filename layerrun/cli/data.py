@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerrun.cli.changes import shown
 from layerrun.cli.common import (
     Verb,
     app_argument,
@@ -84,9 +85,7 @@ def _reset_paths(
 
     if asking or dry_run:
         found = [(app, data.matching(store, app, globs)) for app in apps]
-        rows = [
-            f"{app.name}: {c.change} {quoted(c.path)} {size(c.size or 0)}" for app, cs in found for c in cs
-        ]
+        rows = [f"{app.name}: {shown(change)}" for app, changes in found for change in changes]
         if dry_run:
             lines(rows)
             return 0

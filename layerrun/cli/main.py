@@ -114,6 +114,8 @@ def cli(ctx: click.Context, store: str | None) -> int:
     everything it writes. `reset` drops that layer; shares, other apps and the machine stay as they are.
     `try` does the same for one command, and lists what it changed.
     """
+    if store == "":
+        raise click.UsageError("--store is empty")
     ctx.ensure_object(Settings).store = store
     if os.environ.get("NO_COLOR"):
         ctx.color = False

@@ -233,6 +233,7 @@ BAD = [
     ["list", "extra"],
     ["list", "--jsn"],
     ["--nope"],
+    ["--store", "", "list"],
 ]
 
 

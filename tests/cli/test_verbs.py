@@ -242,6 +242,14 @@ def test_version_document(layerrun):
     assert set(document(layerrun, "version")) == {"schema", "version", "python", "kernel", "machine"}
 
 
+def test_completion_of_names(layerrun, web):
+    layerrun("create", "wiki", check=0)
+    env = {"_LAYERRUN_COMPLETE": "bash_complete", "COMP_WORDS": "layerrun reset w", "COMP_CWORD": "2"}
+    assert layerrun(env=env, check=0).out.split() == ["plain,web", "plain,wiki"]
+    env |= {"COMP_WORDS": "layerrun try --base h", "COMP_CWORD": "3"}
+    assert layerrun(env=env, check=0).out.split() == ["plain,host"]
+
+
 # destroying
 
 
@@ -290,6 +298,17 @@ def test_reset_dry_run_and_all(layerrun, web):
     layerrun("reset", "--all", "-y", check=0)
     assert not has_data(layerrun)
     assert not has_data(layerrun, "two")
+
+
+def test_a_long_list_before_a_question_is_cut(layerrun, web, terminal):
+    layerrun("app", "web", "--", "sh", "-c", "for i in $(seq 100); do : >/etc/layerrun-$i; done", check=0)
+    asked = terminal("reset", "web", "--path", "/etc/**")
+    text = asked.await_(r"\[y/N\]")
+    assert "… and 81 more\n" in text
+    assert text.count("layerrun-") == 20
+    asked.type("n\n")
+    assert asked.end() == 1
+    assert has_data(layerrun)
 
 
 def test_reset_of_one_path(layerrun, web):
