@@ -86,7 +86,10 @@ def _check(path: str, fd: int) -> None:
     if stat.S_IMODE(status.st_mode) & 0o777 != 0o700:
         raise StoreError(
             f"the store {path!r} has mode {stat.S_IMODE(status.st_mode):04o}, and it must be 0700",
-            hint=f"chmod 700 {path}  (it holds files that other users must not be able to run)",
+            # Never for a folder that is no store: `chmod 700 /etc` is no advice.
+            hint=f"chmod 700 {path}  (it holds files that other users must not be able to run)"
+            if present(fd, "format")
+            else "name another folder with LAYERRUN_STORE or --store: this one is not a store",
         )
     kind = file_system(fd)
     if kind is not None and (kind in _UNFIT or kind.startswith("fuse")):

@@ -238,6 +238,12 @@ def test_doctor(layerrun):
     assert {check["status"] for check in data["checks"]} <= {"ok", "warn", "fail"}
 
 
+def test_a_folder_that_is_no_store_is_not_to_be_changed(layerrun, folder):
+    done = layerrun("--store", folder, "list", check=1)
+    assert "chmod" not in done.err
+    assert os.listdir(folder) == []
+
+
 def test_version_document(layerrun):
     assert set(document(layerrun, "version")) == {"schema", "version", "python", "kernel", "machine"}
 
