@@ -107,9 +107,11 @@ class Operations:
         # A socket's address is short: go there first.
         here = os.getcwd()
         os.chdir(os.path.dirname(self.at(path)))
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as made:
-            made.bind(os.path.basename(path))
-        os.chdir(here)
+        try:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as made:
+                made.bind(os.path.basename(path))
+        finally:
+            os.chdir(here)
 
     def char(self, path, major=1, minor=3):
         os.mknod(self.at(path), stat.S_IFCHR | 0o644, os.makedev(major, minor))
