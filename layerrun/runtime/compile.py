@@ -29,7 +29,7 @@ _KEPT = (
 ).split()
 # The machine's own; every sandbox has its own of these or none, and nothing of them is kept.
 _PRIVATE = ("/dev", "/proc", "/run", "/sys")
-_VOLATILE = ("/run", "/tmp", "/dev/shm")
+_VOLATILE = ("/run", "/tmp", "/dev")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
@@ -44,6 +44,7 @@ class _Compiler:
     base_root: str
     who: identity.Person
     bound: list[tuple[str, ...]] = attrs.field(factory=list)
+    wanted: list[tuple[str, bool]] = attrs.field(factory=list)
 
     @property
     def over_host(self) -> bool:
@@ -70,13 +71,12 @@ class _Compiler:
             )
             host.build()
             self.mount_points()
+            host.place(self.wanted)
             self.plan.add("data", data)
             if self.app.ids not in (IdMode.RANGE, IdMode.NONE):
                 self._root_over_skeleton(layers)
             for op in host.late:
                 self.plan.add(*op)
-                if op[:2] == ("lower", "/") and self.skeleton.entries:
-                    self.plan.add("lower", self.skeleton.store(self.store, make=self.uppers.make), op[2])
         else:
             self.mount_points()
             lowers = [*layers, self.base_root]
@@ -105,8 +105,10 @@ class _Compiler:
     def _need(self, target: str, *, folder: bool) -> str:
         """Return where ``target`` leads inside; put a mount point there if the base has none."""
         path, there = resolve_in_root(self.base_root, target)
-        if not there and not any(beneath(path, top) for top in _VOLATILE):
-            if folder:
+        if not there and not any(beneath(path, top) and path != top for top in _VOLATILE):
+            if self.over_host:
+                self.wanted.append((path, folder))
+            elif folder:
                 self.skeleton.folder(path)
             else:
                 self.skeleton.file(path)
@@ -193,7 +195,8 @@ class _Compiler:
     def environment(self, extra: Mapping[str, str]) -> None:
         """Add the environment: all of the caller's for a throwaway over the host, else a short list."""
         who, values = self.who, {"LAYERRUN_APP": self.app.name}
-        for name in ["*"] if self.throwaway else _KEPT:
+        # Over the host the caller's PATH leads to what the caller has; over a base it would lead nowhere.
+        for name in ["*"] if self.throwaway else [*_KEPT, *(["PATH"] if self.over_host else [])]:
             self.plan.add("keepenv", name)
         if not self.throwaway:
             values |= {
@@ -201,9 +204,11 @@ class _Compiler:
                 "USER": who.name,
                 "LOGNAME": who.name,
                 "SHELL": who.shell,
-                "PATH": os.environ.get("PATH", _PATH) if self.over_host else _PATH,
+                "PATH": _PATH,
                 "XDG_RUNTIME_DIR": f"/run/user/{who.uid}",
             }
+            if self.over_host:
+                del values["PATH"]
         values |= dict(word.split("=", 1) for word in self.app.config.env)
         values |= extra
         for name, value in values.items():

@@ -73,6 +73,10 @@ def _overlay_hint(failure: Failure, app: App, store_path: str) -> str | None:
     return None
 
 
+# Not the program's fault: the same start may work a moment later.
+_SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EIO}
+
+
 def _general_hint(code: int) -> str | None:
     return {
         errno.EMFILE: "too few descriptors are allowed: raise `ulimit -n`",
@@ -100,9 +104,9 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
             errno.EACCES: "it is not executable there, or a folder on the way is closed: see `layerrun which`",
             errno.ENOEXEC: "it is not a program of this machine, or a script that lacks its #! line",
         }.get(failure.code)
-        if failure.code in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ELOOP):
-            return CommandNotExecutableError(text, hint=hint)
-        return LaunchError(text, hint=hint or _general_hint(failure.code))
+        if failure.code in _SHORTAGES:
+            return LaunchError(text, hint=_general_hint(failure.code))
+        return CommandNotExecutableError(text, hint=hint)
     about = f" {failure.path}" if failure.path else ""
     text = f"cannot start {app.name!r}: {failure.step}{about}: {why}"
     if failure.step == "enter the working folder":

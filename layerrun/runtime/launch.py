@@ -11,6 +11,7 @@ from layerrun.errors import UsageError
 from layerrun.model import HOST_BASE, App, AppKind
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
+from layerrun.runtime.stored import store_plan
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -76,14 +77,16 @@ def run(
         raise UsageError("the command holds a NUL byte")
     with store.app_lock(app, f"run {what} {app.name}") as lock:
         app = store.app_again(app)
-        plan = compile_plan(store, app, argv, env=env, make=True).to_bytes()
+        plan = compile_plan(store, app, env=env, make=True)
+        if app.kind is AppKind.APP and not env:
+            store_plan(store, app, plan)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
         try:
             return run_plan(
-                plan,
-                argv=None,
+                plan.to_bytes(),
+                argv=None if argv is None else [os.fsencode(word) for word in argv],
                 environ=os.environb,
                 cwd=os.fsencode(place) if (place := _cwd(app, cwd)) is not None else None,
                 cwd_must=cwd is not None,

@@ -43,7 +43,8 @@ def _unescape(text: str) -> str:
 def parse(text: str) -> list[Mount]:
     """Return the mounts of a mountinfo text, in its order. Paths are decoded as os.fsdecode does."""
     mounts = []
-    for line in text.splitlines():
+    # Not splitlines(): a path may hold what Unicode takes for the end of a line.
+    for line in filter(None, text.split("\n")):
         before, _, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         mounts.append(

@@ -20,6 +20,9 @@ from layerrun.runtime.uppers import Uppers, effective_mode
 __all__ = ["HostStack", "add_tree"]
 
 
+_EVERYBODYS = ("/var/tmp",)
+
+
 def _flags(app: App) -> str:
     return "userxattr" if app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF) else ""
 
@@ -87,7 +90,8 @@ class HostStack:
             if not self._overlay(mount.path, lowers, flags="try"):
                 policy = Policy.HIDDEN
         elif policy is Policy.READ_ONLY:
-            self.late.append(("bind", mount.path, mount.path, "ro,nosuid,nodev,try"))
+            # With what is mounted beneath it: without root the kernel gives no copy that would uncover a folder.
+            self.late.append(("bind", mount.path, mount.path, "ro,rec,nosuid,nodev,try"))
         if policy is Policy.HIDDEN and mount.is_dir:
             self.late.append(("mask", mount.path, "try"))
         self.plan.note(mount.path, policy, why, mount.fstype)
@@ -112,6 +116,29 @@ class HostStack:
             if self._mount(mount) is not Policy.OVERLAID:
                 hidden.append(path)
 
+    def place(self, wanted: list[tuple[str, bool]]) -> None:
+        """Add mount points (path, whether a folder) that the host lacks, each beneath the overlay it lies in."""
+        tops = [(i, op[1]) for i, op in enumerate(self.late) if op[0] == "overlay"]
+        added: dict[int, dict[str, str]] = {}
+        for path, folder in wanted:
+            index, top = max(
+                (found for found in tops if beneath(path, found[1])),
+                key=lambda found: len(found[1]),
+                default=(-1, ""),
+            )
+            if index < 0:
+                self.skeleton.folder(path) if folder else self.skeleton.file(path)
+                continue
+            places, parts = added.setdefault(index, {}), path[len(top.rstrip("/")) + 1 :].split("/")
+            for i in range(1, len(parts)):
+                places.setdefault("/" + "/".join(parts[:i]), "dir")
+            places.setdefault("/" + "/".join(parts), "dir" if folder else "file")
+        for index in sorted(added, reverse=True):
+            end = index + 1
+            while end < len(self.late) and self.late[end][0] == "lower":
+                end += 1
+            self.late[end:end] = [("place", *item) for item in added[index].items()]
+
     def _fstype(self, path: str) -> str:
         return next((m.fstype for m in reversed(self.mounts) if m.path == path), "")
 
@@ -119,8 +146,13 @@ class HostStack:
         """A skeleton at ``/`` and overlays over the largest folders without mounts."""
         self.plan.note("/", Policy.OVERLAID, "taken apart around its mounts", self._fstype("/"))
         self._take_apart("/")
+        # Anyone may write there outside; inside it could not be copied up, for its owner has no id here.
+        for path in _EVERYBODYS:
+            if not os.path.islink(path) and os.path.isdir(path) and not self._is_private(path):
+                self.uppers.own_folder(path)
 
     def _take_apart(self, path: str) -> None:
+        self.plan.listed.append(path)
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError:

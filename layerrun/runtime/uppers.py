@@ -96,6 +96,11 @@ class Uppers:
             os.mkdir(work, 0o700, dir_fd=self.data_fd)
         return upper, work
 
+    def own_folder(self, path: str) -> None:
+        """Put a folder of our own over the host's ``path``, which lies in some overlay, unless the app did something to it."""
+        if self.make:
+            self._make_upper(path)
+
     def _make_upper(self, path: str) -> bool:
         fd = os.open("upper", _DIR, dir_fd=self.data_fd)
         try:

@@ -22,6 +22,7 @@ from layerrun.store.locks import AppLock
 from layerrun.store.names import unknown
 from layerrun.store.opening import open_root
 from layerrun.store.pair import make_data
+from layerrun.store.plans import forget_plan
 from layerrun.store.staging import Ticket, finish_keep, new_id
 from layerrun.store.uids import lowest_free, taken_elsewhere
 
@@ -284,6 +285,7 @@ class Store:
         check_name(new)
         with self.catalog.transaction():
             app = self.app(old)
+            forget_plan(self, old)
             if new != old and self.catalog.app(new) is not None:
                 raise ExistsError(
                     f"the name {new!r} is taken", hint="choose another, or remove that one first"
@@ -298,6 +300,7 @@ class Store:
             self.base(config.base)
             if config.home is Home.FRESH:
                 self._ensure_home(app)
+            forget_plan(self, name)
             with self.catalog.transaction():
                 self.catalog.configure_app(app.id, config, self._base_id(config))
             return self.app_again(app)
@@ -325,6 +328,7 @@ class Store:
         with self.app_lock(app, "reset"), self.ticket(app.ids) as ticket:
             app = self.app_again(app)
             base = self.base(app.config.base)
+            forget_plan(self, app.name)
             fd = self.open_app_dir(app)
             try:
                 with explain("clear the data of", name):
@@ -348,6 +352,7 @@ class Store:
         app = self.app(name)
         with self._lock_to_remove(app), self.ticket(app.ids) as ticket:
             kept = f"{app.name}-{app.id}"
+            forget_plan(self, app.name)
             if keep_data:
                 ticket.note({"what": "keep", "app": app.id, "as": kept})
             with self.catalog.transaction():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import click
 import pytest
@@ -94,5 +95,9 @@ def test_closed_standard_descriptors(layerrun, closed, store_path):
 
 
 def test_a_small_locale_gets_escapes(layerrun):
-    done = layerrun("app", "ü", "--", "id", env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, check=2)
-    assert "\\xfc" in done.err
+    # The front door starts Python isolated from such variables; `python -m layerrun` takes them.
+    words = [sys.executable, "-m", "layerrun", "app", "ü", "--", "id"]
+    env = layerrun.env(LC_ALL="C", PYTHONIOENCODING="ascii")
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "\\xfc" in done.stderr
