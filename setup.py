@@ -4,10 +4,11 @@ The rest stands in pyproject.toml. There is no entry point in Python called ``la
 an ELF, which starts the Python beside it when it needs it.
 """
 
+# ruff: noqa: I001  (setuptools comes before distutils: it brings distutils along on Python 3.12 and newer)
 import os
 from glob import glob
 
-import setuptools  # before distutils: it brings distutils along on Python 3.12 and newer
+import setuptools
 from distutils.ccompiler import new_compiler
 from distutils.command.build_scripts import build_scripts
 from distutils.sysconfig import customize_compiler
