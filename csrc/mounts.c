@@ -1,4 +1,4 @@
-/* mounts.c: overlays, binds, tmpfs, /proc and /dev by the mount API that works on descriptors.
+/* mounts.c: binds, tmpfs, /proc and /dev by the mount API that works on descriptors.
  *
  * Sources are opened with RESOLVE_NO_SYMLINKS (Python has made them canonical, so a link that is met now was put there
  * since), targets with RESOLVE_IN_ROOT beneath the new root, so that no link of the base or the app leads outside.
@@ -14,23 +14,9 @@
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 const char *const lr_device_names[LR_DEVICES] = {"null", "zero", "full", "random", "urandom", "tty"};
-
-/* fsconfig(FSCONFIG_SET_STRING, "lowerdir+") came with Linux 6.5, descriptors for it with 6.13. */
-static int set_layer(int fs, const char *key, int layer)
-{
-    char path[32];
-    if (!fsconfig(fs, FSCONFIG_SET_FD, key, NULL, layer))
-        return 0;
-    if (errno != EINVAL && errno != EBADF)
-        return -1;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", layer);
-    return fsconfig(fs, FSCONFIG_SET_STRING, key, path, 0);
-}
 
 static uint64_t mount_attributes(unsigned flags)
 {
@@ -39,8 +25,8 @@ static uint64_t mount_attributes(unsigned flags)
 }
 
 /* A detached copy of the mount at source, with attributes and, where asked, mapped ids. */
-static int clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
-                       const struct lr_op *op)
+int lr_clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
+                   const struct lr_op *op)
 {
     LR_FD from = lr_openat2(AT_FDCWD, source, O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
     if (from < 0)
@@ -60,20 +46,8 @@ static int clone_mount(const char *source, unsigned flags, int userns, struct lr
     return lr_steal(&mount);
 }
 
-/* A folder that becomes part of an overlay. Outside it is a mapped copy of its mount, reached without setuid, devices and
- * execution, which the overlay's own flags govern; inside the overlay makes a private copy by itself. */
-static int open_layer(const char *path, unsigned flags, const struct lr_mounts *mounts, struct lr_error *err,
-                      const struct lr_op *op)
-{
-    if (mounts->userns >= 0)
-        return clone_mount(path, flags | LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, mounts->userns, err,
-                           op);
-    int fd = lr_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
-    return fd < 0 ? lr_op_fail(err, op, "open", path) : fd;
-}
-
 /* The kernel says what it disliked through the context's descriptor ("e overlay: ..."); errno alone says little. */
-static int context_fail(int fs, struct lr_error *err, const struct lr_op *op, const char *step)
+int lr_context_fail(int fs, struct lr_error *err, const struct lr_op *op, const char *step)
 {
     char path[sizeof err->path], message[256];
     int code = errno;
@@ -89,120 +63,13 @@ static int context_fail(int fs, struct lr_error *err, const struct lr_op *op, co
     return lr_op_fail(err, op, step, path);
 }
 
-static int configure_overlay(int fs, const struct lr_op *op)
-{
-    /* index and nfs_export tie an upper to one lower, metacopy and redirects make it unreadable by anything else, xino
-     * warns in the log where it cannot serve; distributions differ in the defaults, so each is said. */
-    static const char *const options[][2] = {{"source", "layerrun"},
-                                             {"index", "off"},
-                                             {"metacopy", "off"},
-                                             {"xino", "off"},
-                                             {"redirect_dir", "nofollow"}};
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0))
-            return -1;
-    return op->flags & LR_FLAG_USERXATTR ? fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) : 0;
-}
-
-/* The app decides what its upper holds, links too, so nothing of it is followed. */
-static int open_data(const struct lr_mounts *mounts, const char *path, struct lr_error *err,
-                     const struct lr_op *op)
-{
-    int fd = lr_openat2(mounts->data, path, O_PATH | O_DIRECTORY,
-                        RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-    return fd < 0 ? lr_op_fail(err, op, "open the app's folder", path) : fd;
-}
-
-static int add_lowers(int fs, struct lr_op *op, const struct lr_op *end, const struct lr_mounts *mounts,
-                      struct lr_error *err)
-{
-    for (struct lr_op *lower = op + 1; lower < end && lower->kind == LR_OP_LOWER; lower++) {
-        lower->fd = open_layer(lower->arg[0], lower->flags | LR_FLAG_RO, mounts, err, lower);
-        if (lower->fd < 0)
-            return -1;
-        if (set_layer(fs, "lowerdir+", lower->fd))
-            return context_fail(fs, err, lower, "add a lower to the overlay");
-    }
-    return 0;
-}
-
-static void close_lowers(struct lr_op *op, const struct lr_op *end)
-{
-    for (struct lr_op *lower = op + 1; lower < end && lower->kind == LR_OP_LOWER; lower++)
-        lr_close(&lower->fd);
-}
-
-static int create_overlay(int fs, const struct lr_op *op, const struct lr_mounts *mounts,
-                          struct lr_error *err)
-{
-    LR_FD upper = open_data(mounts, op->arg[1], err, op);
-    LR_FD work = upper < 0 ? -1 : open_data(mounts, op->arg[2], err, op);
-    if (upper < 0 || work < 0)
-        return -1;
-    if (set_layer(fs, "upperdir", upper) || set_layer(fs, "workdir", work))
-        return context_fail(fs, err, op, "set the upper of the overlay on");
-    if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-        return context_fail(fs, err, op, "mount the overlay on");
-    LR_FD mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
-    if (mount < 0)
-        return context_fail(fs, err, op, "mount the overlay on");
-    /* An upper that the mounter may not write (ids not mapped) gives a read-only overlay, and only the log says so. */
-    struct statfs info;
-    if (fstatfs(mount, &info))
-        return lr_op_fail(err, op, "look at the overlay on", op->arg[0]);
-    if (info.f_flags & ST_RDONLY) {
-        errno = EROFS;
-        return lr_op_fail(err, op, "mount the overlay writable on", op->arg[0]);
-    }
-    return lr_steal(&mount);
-}
-
-/* A detached mount goes with its last descriptor, so the lowers are held until the overlay has its own copies. */
-static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct lr_mounts *mounts,
-                        struct lr_error *err)
-{
-    LR_FD fs = fsopen("overlay", FSOPEN_CLOEXEC);
-    if (fs < 0)
-        return lr_op_fail(err, op, "open an overlay", op->arg[0]);
-    if (configure_overlay(fs, op))
-        return context_fail(fs, err, op, "configure the overlay on");
-    int mount = add_lowers(fs, op, end, mounts, err) ? -1 : create_overlay(fs, op, mounts, err);
-    close_lowers(op, end);
-    return mount;
-}
-
-/* Overlays are made deepest first: the kernel warns of an upper whose parent folder is in use by another overlay, not of one
- * whose child folder is. */
-static int prepare_overlays(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
-{
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->ops[i].kind == LR_OP_DATA &&
-            (mounts->data = open_layer(plan->ops[i].arg[0], LR_FLAG_IDMAP, mounts, err, &plan->ops[i])) < 0)
-            return -1;
-    for (size_t i = plan->count; i-- > 0;) {
-        struct lr_op *op = &plan->ops[i];
-        if (op->kind != LR_OP_OVERLAY)
-            continue;
-        op->fd = make_overlay(op, plan->ops + plan->count, mounts, err);
-        if (op->fd >= 0)
-            continue;
-        if (!(op->flags & LR_FLAG_TRY))
-            return -1;
-        /* One mount of the host must not keep a program from starting; it is hidden instead. */
-        if (err->code != ENOENT)
-            dprintf(2, "layerrun: %s is hidden: cannot %s %s: %s\n", op->arg[0], err->step, err->path,
-                    strerrordesc_np(err->code));
-    }
-    return 0;
-}
-
 /* Outside, an overlay works with the credentials of whoever makes it: these must be the sandbox's root for file ownership
  * and the machine's root for everything else, hence fsuid with the capabilities kept (capabilities(7), SECBIT_NO_SETUID_FIXUP,
  * set by the caller). All of it is per thread. */
 static int prepare_overlays_as_root(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
 {
     int uid = setfsuid(plan->root_uid), gid = setfsgid(plan->root_gid);
-    int result = prepare_overlays(plan, mounts, err);
+    int result = lr_overlays_prepare(plan, mounts, err);
     setfsgid((gid_t)gid);
     setfsuid((uid_t)uid);
     return result;
@@ -213,17 +80,17 @@ int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_
     char path[32];
     const struct lr_op none = {.number = -1};
     int failed = mounts->userns >= 0 ? prepare_overlays_as_root(plan, mounts, err)
-                                     : prepare_overlays(plan, mounts, err);
+                                     : lr_overlays_prepare(plan, mounts, err);
     for (size_t i = 0; !failed && i < plan->count; i++) {
         struct lr_op *op = &plan->ops[i];
         if (op->kind != LR_OP_BIND)
             continue;
-        op->fd = clone_mount(op->arg[0], op->flags, mounts->userns, err, op);
+        op->fd = lr_clone_mount(op->arg[0], op->flags, mounts->userns, err, op);
         failed = op->fd < 0 && !(op->flags & LR_FLAG_TRY);
     }
     for (int i = 0; !failed && i < LR_DEVICES; i++) {
         snprintf(path, sizeof path, "/dev/%s", lr_device_names[i]);
-        mounts->devices[i] = clone_mount(path, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, -1, err, &none);
+        mounts->devices[i] = lr_clone_mount(path, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, -1, err, &none);
         failed = mounts->devices[i] < 0;
     }
     return failed ? -1 : 0;
@@ -253,17 +120,17 @@ static int attach_root(struct lr_mounts *mounts, int mount, struct lr_error *err
     return 0;
 }
 
-static int new_mount(const char *type, const char *const options[][2], unsigned flags, struct lr_error *err,
-                     const struct lr_op *op)
+int lr_new_mount(const char *type, const char *const options[][2], unsigned flags, struct lr_error *err,
+                 const struct lr_op *op)
 {
     LR_FD fs = fsopen(type, FSOPEN_CLOEXEC);
     if (fs < 0)
         return lr_op_fail(err, op, "open a file system of type", type);
     for (; options && (*options)[0]; options++)
         if (fsconfig(fs, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0))
-            return context_fail(fs, err, op, "configure the mount on");
+            return lr_context_fail(fs, err, op, "configure the mount on");
     if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-        return context_fail(fs, err, op, "create the mount for");
+        return lr_context_fail(fs, err, op, "create the mount for");
     int mount = fsmount(fs, FSMOUNT_CLOEXEC, mount_attributes(flags));
     return mount < 0 ? lr_op_fail(err, op, "make the mount for", op->arg[0]) : mount;
 }
@@ -271,7 +138,7 @@ static int new_mount(const char *type, const char *const options[][2], unsigned 
 static int attach_new(const struct lr_mounts *mounts, const char *type, const char *const options[][2],
                       unsigned flags, const char *target, struct lr_error *err, const struct lr_op *op)
 {
-    LR_FD mount = new_mount(type, options, flags, err, op);
+    LR_FD mount = lr_new_mount(type, options, flags, err, op);
     return mount < 0 ? -1 : attach(mounts, mount, target, err, op);
 }
 
@@ -360,7 +227,7 @@ static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_
                                           {"mode", "0620"},
                                           {plan->userns == LR_USERNS_SELF ? NULL : "gid", "5"},
                                           {0}};
-    LR_FD dev = new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
+    LR_FD dev = lr_new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
     if (dev < 0 || attach(mounts, dev, op->arg[0], err, op) || attach_devices(mounts, dev, op, err))
         return -1;
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
@@ -368,11 +235,11 @@ static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_
             return lr_op_fail(err, op, "make the link", links[i][1]);
     if (mkdirat(dev, "pts", 0755) || mkdirat(dev, "shm", 01777) || mkdirat(dev, "mqueue", 0755))
         return lr_op_fail(err, op, "make a folder in", op->arg[0]);
-    LR_FD pts = new_mount("devpts", pts_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
-    LR_FD shm = pts < 0 ? -1 : new_mount("tmpfs", shm_options, LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
+    LR_FD pts = lr_new_mount("devpts", pts_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
+    LR_FD shm = pts < 0 ? -1 : lr_new_mount("tmpfs", shm_options, LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
     LR_FD queue = shm < 0 ? -1
-                          : new_mount("mqueue", queue_options,
-                                      LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err, op);
+                          : lr_new_mount("mqueue", queue_options,
+                                         LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err, op);
     if (pts < 0 || shm < 0 || queue < 0)
         return -1;
     if (move_mount(pts, "", dev, "pts", MOVE_MOUNT_F_EMPTY_PATH) ||
@@ -399,8 +266,8 @@ static int do_mask(struct lr_mounts *mounts, const struct lr_op *op, struct lr_e
         return lr_op_fail(err, op, "look at", op->arg[0]);
     LR_FD cover = -1;
     if (S_ISDIR(info.st_mode)) {
-        cover = new_mount("tmpfs", options, LR_FLAG_RO | LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err,
-                          op);
+        cover = lr_new_mount("tmpfs", options, LR_FLAG_RO | LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC,
+                             err, op);
         if (cover < 0)
             return -1;
     } else {

@@ -22,6 +22,18 @@ struct lr_mounts {
 
 int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err);
 int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, struct lr_error *err);
+/* Make every overlay of the plan and the mount of the data folder; with the credentials of who is to own what they make. */
+int lr_overlays_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err);
+
+/* A detached copy of the mount at source, with the attributes in flags; with LR_FLAG_IDMAP and a userns mapped by it. */
+int lr_clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
+                   const struct lr_op *op);
+/* A detached new mount; options end with a NULL key. */
+int lr_new_mount(const char *type, const char *const options[][2], unsigned flags, struct lr_error *err,
+                 const struct lr_op *op);
+/* Fail with what the kernel says through the descriptor of a file-system context. */
+int lr_context_fail(int fs, struct lr_error *err, const struct lr_op *op, const char *step);
+
 void lr_mounts_close(struct lr_plan *plan, struct lr_mounts *mounts);
 
 #endif

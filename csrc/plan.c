@@ -27,6 +27,7 @@ static const struct {
     [LR_OP_DATA] = {"data", 1, 0, MUST}, /* the folder that holds every upper and work folder */
     [LR_OP_OVERLAY] = {"overlay", 4, LR_FLAG_USERXATTR | LR_FLAG_TRY, MANY}, /* target, upper, work */
     [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO, MANY}, /* belongs to the overlay before it */
+    [LR_OP_PLACE] = {"place", 2, 0, MANY}, /* path, dir or file; behind the lowers of an overlay */
     [LR_OP_BIND] = {"bind", 3, OWN | LR_FLAG_RO | LR_FLAG_REC | LR_FLAG_IDMAP | LR_FLAG_TRY, MANY},
     [LR_OP_TMPFS] = {"tmpfs", 3, OWN | LR_FLAG_RO, MANY}, /* target, mode */
     [LR_OP_DIR] = {"dir", 2, 0, MANY}, /* path, mode */
@@ -171,6 +172,10 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_DIR:
     case LR_OP_FILE:
         return *op->arg[0] == '/' ? parse_number(op->arg[1], 8, 07777, &a) : -1;
+    case LR_OP_PLACE:
+        if (strcmp(op->arg[1], "dir") && strcmp(op->arg[1], "file"))
+            return -1;
+        return *op->arg[0] == '/' && op->arg[0][1] ? 0 : -1;
     case LR_OP_DATA:
     case LR_OP_OVERLAY:
     case LR_OP_LOWER:
@@ -254,6 +259,11 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
             if (!overlay || &plan->ops[i - 1 - lowers] != overlay)
                 return refuse(err, op, "read the plan: a lower without its overlay");
             lowers++;
+            continue;
+        }
+        if (op->kind == LR_OP_PLACE) {
+            if (!overlay || !lowers)
+                return refuse(err, op, "read the plan: a mount point without its overlay");
             continue;
         }
         if (overlay && !lowers)

@@ -21,6 +21,7 @@ enum lr_op_kind {
     LR_OP_DATA,
     LR_OP_OVERLAY,
     LR_OP_LOWER,
+    LR_OP_PLACE,
     LR_OP_BIND,
     LR_OP_TMPFS,
     LR_OP_DIR,

@@ -98,6 +98,11 @@ class _Compiler:
         for top in (*_PRIVATE, "/tmp"):
             self._need(top, folder=True)
         for share in self.app.config.shares:
+            if os.path.realpath(share.source) != share.source:
+                raise UsageError(
+                    f"the share {share.source!r} of {self.app.name!r} is, or lies behind, a symbolic link now",
+                    hint="a share is fixed to what it was when it was made: remove the link, or make the app anew",
+                )
             self._bind(share.source, share.target, "ro" if share.readonly else "", must=True)
         self._home()
         self._resolver()

@@ -97,7 +97,7 @@ class Uppers:
         return upper, work
 
     def own_folder(self, path: str) -> None:
-        """Put a folder of our own over the host's ``path``, which lies in some overlay, unless the app did something to it."""
+        """Put a folder of our own over the host's ``path``, which lies in some overlay."""
         if self.make:
             self._make_upper(path)
 
