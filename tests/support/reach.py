@@ -51,12 +51,8 @@ def _copy() -> str:
     )
     if not os.path.isdir(f"{site}/layerrun"):
         shutil.copytree(f"{ROOT}/layerrun", f"{site}/layerrun")
-    script = f"{folder}/bin/layerrun"
-    with open(script, "w") as file:
-        file.write(
-            f"#!{folder}/bin/python\nimport sys\nfrom layerrun.__main__ import main\nsys.exit(main())\n"
-        )
-    os.chmod(script, 0o755)
+    # It finds its Python beside itself.
+    shutil.copy2(f"{BIN}/layerrun", f"{folder}/bin/layerrun")
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
     return f"{folder}/bin"
 
