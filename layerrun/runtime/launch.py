@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import UsageError
@@ -22,6 +23,18 @@ __all__ = ["compile_plan", "run"]
 def _own_tty() -> bool:
     """Say whether stdin, stdout and stderr are terminals, so that the command gets one of its own."""
     return all(os.isatty(fd) for fd in range(3))
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the caller's environment, without the LC_CTYPE that Python sets in the C locale (PEP 538)."""
+    values = dict(os.environb)
+    if values.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
+        with suppress(OSError), open("/proc/self/environ", "rb") as file:
+            given = [word for word in file.read().split(b"\0") if word.startswith(b"LC_CTYPE=")]
+            values.pop(b"LC_CTYPE")
+            if given:
+                values[b"LC_CTYPE"] = given[0].partition(b"=")[2]
+    return values
 
 
 def _cwd(app: App, cwd: str | None) -> str | None:
@@ -87,7 +100,7 @@ def run(
             return run_plan(
                 plan.to_bytes(),
                 argv=None if argv is None else [os.fsencode(word) for word in argv],
-                environ=os.environb,
+                environ=_environment(),
                 cwd=os.fsencode(place) if (place := _cwd(app, cwd)) is not None else None,
                 cwd_must=cwd is not None,
                 lock_fd=lock.fileno(),
