@@ -8,6 +8,7 @@ at the top, one overlay for each largest folder that is free of mounts.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import attrs
 
@@ -161,7 +162,9 @@ class HostStack:
             self.plan.note(path, Policy.HIDDEN, "it cannot be listed, and something is mounted beneath it")
             return
         for entry in entries:
-            self._entry(entry)
+            # What went since the folder was listed is as if it had never been there.
+            with suppress(FileNotFoundError):
+                self._entry(entry)
 
     def _entry(self, entry: os.DirEntry[str]) -> None:
         path = entry.path
