@@ -137,7 +137,9 @@ def test_a_writable_ext4(mounts, layerrun, place, folder):
     assert mounts.sh('cat "$1/file"', place).stdout == b"host\n"
 
 
-@pytest.mark.skipif("\tvfat" not in pathlib.Path("/proc/filesystems").read_text(), reason="this kernel has no vfat")
+@pytest.mark.skipif(
+    "\tvfat" not in pathlib.Path("/proc/filesystems").read_text(), reason="this kernel has no vfat"
+)
 def test_a_vfat_is_read_only(mounts, layerrun, place, folder, who):
     loop(mounts, folder, place, ["mkfs.vfat"], "rw")
     mounts.sh('echo host >"$1/file"', place)
