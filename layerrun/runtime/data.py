@@ -18,6 +18,7 @@ from layerrun.model import HOST_BASE, App, Change, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
+from layerrun.store import reserve
 from layerrun.store.plans import forget_plan
 
 if TYPE_CHECKING:
@@ -123,13 +124,26 @@ def _matches(patterns: Globs, path: str) -> bool:
 def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
     """Let what lies beneath show through again where a pattern matches; return the paths that came back."""
     Globs(globs)  # a bad pattern is an error before anything is locked
-    with store.app_lock(app, "reset"), store.ticket(app.ids) as ticket:
-        return _restore(store, app, ticket.fd, globs)
+
+    def work() -> list[str]:
+        with _changing(store, app, "reset") as trash_fd:
+            return _restore(store, app, trash_fd, globs)
+
+    return reserve.using(store, work)
+
+
+@contextlib.contextmanager
+def _changing(store: Store, app: App, what: str) -> Iterator[int]:
+    """Lock an app to take things out of its data; yield a folder of the store for them, which is then deleted.
+
+    Its plan is forgotten: the roots of overlays may be among what goes, and only Python makes them again.
+    """
+    with store.app_lock(app, what), store.ticket(app.ids) as ticket:
+        forget_plan(store, store.app_again(app).name)
+        yield ticket.fd
 
 
 def _restore(store: Store, app: App, trash_fd: int, globs: Sequence[str]) -> list[str]:
-    # The roots of overlays may be among what goes; only Python makes them again.
-    forget_plan(store, store.app_again(app).name)
     with _opened(store, app) as (upper, lowers):
         restored: list[str] = jobs.on_files(
             app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)
@@ -153,12 +167,16 @@ def _literal(path: str) -> str:
 
 def clear_cache(store: Store, app: App) -> list[str]:
     """Drop the app's cache paths from its upper and its fresh home; return those that held anything."""
-    with store.app_lock(app, "clear the cache"), store.ticket(app.ids) as ticket:
-        dropped = _restore(store, app, ticket.fd, [_literal(path) for path in _caches(app)])
+    return reserve.using(store, lambda: _clear_cache(store, app))
+
+
+def _clear_cache(store: Store, app: App) -> list[str]:
+    with _changing(store, app, "clear the cache") as trash_fd:
+        dropped = _restore(store, app, trash_fd, [_literal(path) for path in _caches(app)])
         if app.config.home is Home.FRESH:
             home = store.open_app_dir(app, "data/home")
             try:
-                if jobs.on_files(app, "home_cache_job", [home, ticket.fd]):
+                if jobs.on_files(app, "home_cache_job", [home, trash_fd]):
                     dropped.append(posixpath.join(identity.person(app).home, ".cache"))
             finally:
                 os.close(home)
