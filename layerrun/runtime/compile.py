@@ -31,6 +31,8 @@ _KEPT = (
 _PRIVATE = ("/dev", "/proc", "/run", "/sys")
 _VOLATILE = ("/run", "/tmp", "/dev")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+# Only the machine's own root could open these, whatever its capabilities.
+_MASKED_FROM_ROOT = ("kmsg", "kpagecgroup", "kpagecount", "kpageflags", "mtrr", "acpi")
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
@@ -186,7 +188,7 @@ class _Compiler:
 
     def hides(self) -> None:
         """Cover what is hidden: parts of /proc, the store itself, what the app asks for."""
-        for name in _MASKED:
+        for name in (*_MASKED, *(_MASKED_FROM_ROOT if self.app.ids is IdMode.NONE else ())):
             self.plan.add("mask", f"/proc/{name}", "try")
         for name in _READ_ONLY:
             self.plan.add("readonly", f"/proc/{name}", "try")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import UsageError
-from layerrun.model import HOST_BASE, App, AppKind
+from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
 from layerrun.runtime.stored import store_plan
@@ -91,7 +91,7 @@ def run(
     with store.app_lock(app, f"run {what} {app.name}") as lock:
         app = store.app_again(app)
         plan = compile_plan(store, app, env=env, make=True)
-        if app.kind is AppKind.APP and not env:
+        if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
             store_plan(store, app, plan)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
