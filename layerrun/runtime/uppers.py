@@ -5,6 +5,7 @@ What an app left in its upper is hostile: every step goes beneath a descriptor a
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -81,6 +82,15 @@ def _make_folder(fd: int, name: str) -> bool:
     return True
 
 
+def _give(fd: int, uid: int, gid: int) -> None:
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        # EINVAL: we are in a user namespace that has no id for that owner.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+
+
 @attrs.define
 class Uppers:
     """Makes and notes the roots of overlays within an app's data folder."""
@@ -147,8 +157,7 @@ class Uppers:
         if made:
             info = os.stat(path)
             # Without root it stays the caller's; the mode then says what the caller may do there.
-            with suppress(PermissionError):
-                os.fchown(entered, info.st_uid, info.st_gid)
+            _give(entered, info.st_uid, info.st_gid)
             mode = effective_mode(path, info) if self.unprivileged else stat.S_IMODE(info.st_mode)
             os.fchmod(entered, mode)
             self._note(path)
