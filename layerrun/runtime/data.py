@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-import stat
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from layerrun.errors import NotFoundError
-from layerrun.layers import overlay
 from layerrun.layers.globs import Globs
 from layerrun.model import HOST_BASE, App, Change, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
@@ -227,53 +225,20 @@ def _by_configuration(app: App, path: str) -> Where | None:
     return None
 
 
-def _in_upper(upper: int, path: str, *, userxattr: bool) -> tuple[str, str]:
-    """Return what the upper says of a path: ``has``, ``deletes``, ``hides`` or ``nothing``, and where."""
-    done = ""
-    for part in path.strip("/").split("/"):
-        folder = open_beneath(upper, os.fsencode(done.strip("/")), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            opaque = overlay.is_opaque(folder, userxattr=userxattr) and done != ""
-            done += "/" + part
-            try:
-                info = os.stat(part, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return ("hides" if opaque else "nothing"), done
-        finally:
-            os.close(folder)
-        if overlay.is_whiteout(info):
-            return "deletes", done
-        if done != path and not stat.S_ISDIR(info.st_mode):
-            return "hides", done
-    return "has", done
-
-
 def which(store: Store, app: App, path: str) -> Where:
     """Return where ``path``, as seen inside, comes from. Raises `NotFoundError` where there is nothing."""
     found = _by_configuration(app, path)
     if found is not None:
         return found
     with _opened(store, app) as (upper, lowers):
-        state, at = ("nothing", "") if path == "/" else _in_upper(upper, path, userxattr=_userxattr(app))
+        state, at, beneath = jobs.on_files(
+            app, "which_job", [upper, *lowers], path, _userxattr(app), _over_host(app)
+        )
         if state == "has":
             return Where(path, "upper", False, "the app's own layer")
-        beneath = _first_lower(lowers, path, cross_mounts=_over_host(app))
         if state == "deletes" and beneath is not None:
             return Where(path, "upper", True, "" if at == path else f"{at} is deleted")
         if beneath is None or state in ("hides", "deletes"):
             raise NotFoundError(f"there is nothing at {path!r} in {app.name!r}")
     last = beneath == len(lowers) - 1
     return Where(path, "base" if last else "layer", False, app.config.base if last else f"layer {beneath}")
-
-
-def _first_lower(lowers: Sequence[int], path: str, *, cross_mounts: bool) -> int | None:
-    for number, fd in enumerate(lowers):
-        try:
-            found = open_beneath(
-                fd, os.fsencode(path.strip("/")), os.O_PATH, cross_mounts=cross_mounts and fd == lowers[-1]
-            )
-        except OSError:
-            continue
-        os.close(found)
-        return number
-    return None

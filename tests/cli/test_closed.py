@@ -1,10 +1,12 @@
 """What an app closes, names and leaves lying about does not stop the verbs on it, whoever runs it."""
 
 import os
+import subprocess
 
 import pytest
 from support.sandbox import small_tree
 
+from layerrun.native.subids import subids
 from layerrun.runtime.uppers import Uppers, read_roots
 
 CLOSED = r"""
@@ -48,6 +50,36 @@ def test_closed_folders(layerrun, request, folder, who, base):
     layerrun("remove", "-y", "x", user=user, check=0)
     store = layerrun.store(user)
     assert [os.listdir(f"{store}/{name}") for name in ("apps", "trash", "staging")] == [[], [], []]
+
+
+def test_which_goes_where_only_subordinate_ids_may(layerrun, plain_user, user_folder):
+    tree = small_tree(f"{user_folder(plain_user)}/tree")
+    subprocess.run(["chown", "-hR", f"{plain_user.uid}:{plain_user.gid}", tree], check=True)
+    layerrun("base", "import", "b", tree, user=plain_user, check=0)
+    layerrun("create", "x", "--base", "b", user=plain_user, check=0)
+    layerrun("app", "x", "--", "/bin/sh", "-ec", "mkdir /a; echo > /a/f", user=plain_user, check=0)
+    (app,) = os.listdir(f"{layerrun.store(plain_user)}/apps")
+    made = f"{layerrun.store(plain_user)}/apps/{app}/data/upper/a"
+    inside = subids(plain_user.name)
+    assert inside is not None
+    os.chown(made, inside[0], inside[1])
+    os.chmod(made, 0o700)
+    assert layerrun("which", "x", "/a/f", user=plain_user, check=0).out.startswith("upper")
+    layerrun("which", "x", "/a/g", user=plain_user, check=6)
+
+
+@pytest.mark.root
+def test_nothing_shows_through_deep_in_an_opaque_folder(layerrun, folder):
+    tree = small_tree(f"{folder}/tree")
+    os.makedirs(f"{tree}/a/b")
+    with open(f"{tree}/a/b/c", "w"):
+        pass
+    layerrun("base", "import", "b", tree, check=0)
+    layerrun("create", "x", "--base", "b", check=0)
+    assert layerrun("which", "x", "/a/b/c", check=0).out.startswith("base")
+    layerrun("app", "x", "--", "/bin/sh", "-ec", "rm -r /a; mkdir -p /a/b; test ! -e /a/b/c", check=0)
+    layerrun("which", "x", "/a/b/c", check=6)
+    layerrun("which", "x", "/a/b", check=0)
 
 
 @pytest.mark.parametrize("name", [b"a\\nb", b"a\nb", b"a\\\\n", b"\\", b"\xff\\n\n"])
