@@ -128,10 +128,11 @@ HEAD = {
     "no lock": (5, b"apps/0000000000000000/lock"),
     "a lock outside": (5, b"../../../../etc/passwd"),
     "an absolute lock": (5, b"/etc/passwd"),
-    "an unknown condition": (6, b"moon"),
-    "other mounts": (8, b"0123456789abcdef"),
-    "an unreadable file to sum": (7, b"/proc/self/mem"),
-    "a folder to sum": (7, b"/"),
+    "another app": (6, b"b"),
+    "an unknown condition": (7, b"moon"),
+    "other mounts": (9, b"0123456789abcdef"),
+    "an unreadable file to sum": (8, b"/proc/self/mem"),
+    "a folder to sum": (8, b"/"),
 }
 
 
