@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 
@@ -29,6 +30,8 @@ def _reopen_standard_descriptors() -> None:
 
 def main() -> int:
     """Run the command line in ``sys.argv``; return the exit status."""
+    # A command is short, or it reads a long list of plain values: little of either is a cycle.
+    gc.set_threshold(50_000)
     _reopen_standard_descriptors()
     from layerrun.cli.main import main as run
 

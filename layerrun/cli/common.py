@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -198,6 +196,9 @@ def answer(prompt: str) -> str:
         KeyboardInterrupt: it was interrupted. Plain input() misses a signal that comes just before its read(2)
             and then waits for another; the descriptor that Python writes to at each signal does not.
     """
+    import select
+    import signal
+
     click.echo(prompt, nl=False, err=True)
     woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = signal.set_wakeup_fd(wake)

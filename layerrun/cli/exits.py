@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["COULD_NOT_START", "ended", "report", "say_error", "status_of"]
 
 COULD_NOT_START = 125
-INTERRUPTED = 128 + signal.SIGINT
-BROKEN_PIPE = 128 + signal.SIGPIPE
+# 128 and the number of the signal, SIGINT and SIGPIPE.
+INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def status_of(error: BaseException, *, run_like: bool = False) -> int:

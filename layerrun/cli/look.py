@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +140,8 @@ def show(name: str, as_json: bool) -> int:
 
 def shlex_join(words: Sequence[str]) -> str:
     """Return an argv as one could type it; odd bytes are quoted."""
+    import shlex
+
     return " ".join(quoted(w) if not w.isprintable() else shlex.quote(w) for w in words)
 
 

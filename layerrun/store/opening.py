@@ -114,7 +114,7 @@ def _check(path: str, fd: int) -> None:
 def file_system(fd: int) -> str | None:
     """Return the type of the file system that ``fd`` lies on (proc_pid_mountinfo(5)), if it can be told."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
             wanted = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", "rb") as file:
             for line in file:

@@ -14,7 +14,6 @@ import attrs
 
 from layerrun.errors import DamagedError, ExistsError, NotFoundError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
-from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2
 from layerrun.store import paths, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir, present
@@ -346,6 +345,8 @@ class Store:
         return app
 
     def _reset_app(self, name: str, only: str | None) -> None:
+        from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2
+
         app = self._meant(name, only)
         with self.app_lock(app, "reset"), self.ticket(app.ids) as ticket:
             app = self.app_again(app)
