@@ -10,8 +10,9 @@ import tempfile
 
 from support import debian, leaks, reach, users
 
-TOOLS = "ca-certificates git python3-venv tcc libc6-dev tmux"
-SERVERS = "postgresql-15 redis-server"
+TOOLS = "ca-certificates git python3-venv tcc libc6-dev"
+AUTHORITIES = "/srv/authorities.crt"
+SERVERS = "tmux postgresql-15 redis-server"
 
 _numbers = itertools.count(1)
 
@@ -88,18 +89,15 @@ class Place:
         if self.base == "host":
             return self.create()
         if "tools" not in self.made:
-            name = self.create(*self.registry())
+            name = self.made["tools"] = self.create(*self.registry())
             self.install(name, TOOLS if self.one_id else f"{TOOLS} {SERVERS}")
-            self.made["tools"] = name
         return self.made["tools"]
 
     def registry(self):
         """Return the shares by which an app over a base reaches the package registry as this machine does."""
-        shares = []
-        for path in ("/etc/pip.conf", "/etc/ssl/certs"):
-            if os.path.exists(path):
-                shares += ["--share", f"{path}:{path}:ro"]
-        return shares
+        # Not in its own place: the package that owns that folder must be able to fill it.
+        found = [("/etc/pip.conf", "/etc/pip.conf"), ("/etc/ssl/certs/ca-certificates.crt", AUTHORITIES)]
+        return [f"--share={source}:{target}:ro" for source, target in found if os.path.exists(source)]
 
 
 def make_folder(user=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from programs.places import AUTHORITIES
 
 PROGRAM = r"""
 #include <stdio.h>
@@ -31,9 +32,9 @@ def test_c_compile(place):
 @pytest.mark.network
 def test_pip_installs_into_an_environment(place):
     app = place.tools()
-    place.sh(
-        app, "/usr/bin/python3 -m venv env && env/bin/pip install -q --disable-pip-version-check six 2>&1"
-    )
+    authorities = f"test ! -e {AUTHORITIES} || export PIP_CERT={AUTHORITIES}"
+    install = "env/bin/pip install -q --disable-pip-version-check six 2>&1"
+    place.sh(app, f"{authorities}; /usr/bin/python3 -m venv env && {install}")
     where = place.sh(app, "env/bin/python -c 'import six; print(six.__file__, six.moves.range(3)[2])'")
     assert where.endswith("/env/lib/python3.11/site-packages/six.py 2\n")
     place("reset", "-y", "--path", "/**/env", app)

@@ -72,6 +72,10 @@ def test_apt_with_one_id(place):
     assert "cron-daemon-common" in place.sh(app, "dpkg --audit")
     place.sh(app, f"{place.apt('purge cron cron-daemon-common')} 2>&1")
     assert place.sh(app, "dpkg --audit") == ""
+    said = place.sh(app, f"{place.apt('install libutempter0')} 2>&1", check=100)
+    assert (
+        "error setting ownership of './usr/lib/x86_64-linux-gnu/utempter/utempter': Invalid argument" in said
+    )
     place("reset", "-y", app)
     place("app", app, "--", "dpkg", "-s", "mini-httpd", check=1)
     place("remove", "-y", app)
