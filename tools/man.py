@@ -15,7 +15,7 @@ import sys
 import click
 
 from layerrun import __version__
-from layerrun.cli.main import cli
+from layerrun.cli.main import ENVIRONMENT, cli
 
 STATUSES = {
     "0": "It worked. Commands that run a program end with the program's own status, or 128+N if signal N ended it.",
@@ -27,12 +27,6 @@ STATUSES = {
     "125": "The program could not be started.",
     "126": "The program exists but cannot be executed.",
     "127": "There is no such program.",
-}
-
-ENVIRONMENT = {
-    "LAYERRUN_STORE": "The store, where --store does not name one.",
-    "XDG_DATA_HOME": "A plain user's store is layerrun in there, or in ~/.local/share.",
-    "NO_COLOR": "If set and not empty, nothing is coloured.",
 }
 
 

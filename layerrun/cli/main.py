@@ -15,7 +15,7 @@ from layerrun.cli.common import Settings, VerbGroup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["VERBS", "cli", "main"]
+__all__ = ["ENVIRONMENT", "VERBS", "cli", "main"]
 
 # section -> verb -> (module in layerrun.cli, its function there, the line in the list of commands)
 VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
@@ -50,6 +50,14 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
 }
 
+ENVIRONMENT = {
+    "LAYERRUN_STORE": "The store, where --store does not name one.",
+    "XDG_DATA_HOME": "A plain user's store is layerrun in there, or in ~/.local/share.",
+    "LAYERRUN_FRONT_DOOR": "0: work out every start anew, as the first one was. Else a start that nothing has outdated "
+    "is repeated as it was stored, which is quicker and does the same.",
+    "NO_COLOR": "If set and not empty, nothing is coloured.",
+}
+
 COMPLETE = "_LAYERRUN_COMPLETE"
 
 
@@ -76,6 +84,12 @@ class LazyGroup(VerbGroup):
         for section, verbs in VERBS.items():
             with formatter.section(section):
                 formatter.write_dl([(verb, found[2]) for verb, found in verbs.items()], col_max=14)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the environment variables, then the epilog."""
+        with formatter.section("Environment"):
+            formatter.write_dl(list(ENVIRONMENT.items()))
+        super().format_epilog(ctx, formatter)
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

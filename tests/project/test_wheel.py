@@ -47,11 +47,23 @@ def test_wheel_is_abi3_and_holds_what_it_should(built):
     assert "layerrun/py.typed" in names
     assert "layerrun/cli/main.py" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert [name for name in names if name.endswith(".data/scripts/layerrun")]
+    assert not [name for name in names if name.endswith("entry_points.txt")]
     assert not [name for name in names if name.endswith((".c", ".h")) or name.startswith(("tests", "csrc"))]
     tracked = (
         run("git", "ls-files", "layerrun/*.py", cwd=ROOT).split() if os.path.exists(f"{ROOT}/.git") else []
     )
     assert not [name for name in tracked if name not in names and os.path.exists(f"{ROOT}/{name}")]
+
+
+def test_the_command_in_the_wheel_is_a_program_that_finds_its_way(built):
+    """No script with the path of a Python in it: the program takes the Python that lies beside it."""
+    with zipfile.ZipFile(built[1]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith(".data/scripts/layerrun")]
+        program = wheel.read(name)
+        assert wheel.getinfo(name).external_attr >> 16 & 0o111 == 0o111
+    assert program.startswith(b"\x7fELF")
+    assert os.fsencode(ROOT) not in program
 
 
 def test_sdist_holds_the_tests_and_the_sources(built):
@@ -84,9 +96,21 @@ def test_installed_wheel_launches(installed, store_path):
     layerrun("app", "smoke", "--", "sh", "-c", "echo inside >/etc/layerrun-smoke")
     assert not os.path.exists("/etc/layerrun-smoke")
     assert "inside" in layerrun("app", "smoke", "--", "cat", "/etc/layerrun-smoke")
+    repeats_without_python(installed, layerrun)
 
 
-def test_editable_install_sees_edits(built, folder):
+def repeats_without_python(folder, layerrun):
+    """Show that the command as installed repeats a start without the Python beside it."""
+    layerrun("app", "smoke", "--", "true")
+    os.rename(f"{folder}/python3", f"{folder}/python3-away")
+    try:
+        assert layerrun("app", "smoke", "--", "echo", "hot") == "hot\n"
+    finally:
+        os.rename(f"{folder}/python3-away", f"{folder}/python3")
+
+
+@pytest.mark.root
+def test_editable_install_sees_edits(built, folder, store_path):
     run("tar", "xf", built[0], "-C", folder, "--no-same-owner")
     source = os.path.join(folder, os.path.basename(built[0]).removesuffix(".tar.gz"))
     run(sys.executable, "-m", "venv", "--without-pip", f"{folder}/v")
@@ -102,3 +126,7 @@ def test_editable_install_sees_edits(built, folder):
     with open(f"{source}/layerrun/__init__.py", "a") as file:
         file.write('\n__version__ = "9.9.9"\n')
     assert run(f"{folder}/v/bin/layerrun", "--version").strip() == "layerrun 9.9.9"
+    repeats_without_python(
+        f"{folder}/v/bin",
+        lambda *words: run(f"{folder}/v/bin/layerrun", *words, LAYERRUN_STORE=store_path),
+    )
