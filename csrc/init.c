@@ -89,8 +89,8 @@ static void run_command(const struct lr_init *init)
 {
     struct lr_error error;
     char *const *argv = init->launch->argv ? (char *const *)init->launch->argv : init->plan->argv;
+    setpgid(0, 0);
     if (init->terminal >= 0) {
-        setpgid(0, 0);
         tcsetpgrp(init->terminal, getpid());
         for (int fd = 0; fd < 3; fd++)
             dup2(init->terminal, fd);
@@ -155,7 +155,7 @@ static void resume(const struct lr_init *init, pid_t command, int *stopped)
     if (init->terminal >= 0 && *stopped)
         tcsetpgrp(0, command);
     *stopped = 0;
-    kill(init->terminal >= 0 ? -command : command, SIGCONT);
+    kill(-command, SIGCONT);
 }
 
 void lr_init_serve(const struct lr_init *init)
@@ -171,8 +171,7 @@ void lr_init_serve(const struct lr_init *init)
     }
     if (command == 0)
         run_command(init);
-    if (init->terminal >= 0)
-        setpgid(command, command); /* the child does it too: whoever comes first */
+    setpgid(command, command); /* the child does it too: whoever comes first */
     if (keep_descriptors(init, &error))
         lr_init_fail(init->control, &error);
     sigfillset(&all);
@@ -185,8 +184,8 @@ void lr_init_serve(const struct lr_init *init)
             continue; /* the terminal has told the command itself; and nobody inside commands pid 1 */
         else if (info.si_signo == SIGCONT)
             resume(init, command, &stopped);
-        else
-            kill(command, info.si_signo);
+        else /* what the terminal sends goes to the whole group */
+            kill(info.si_code == SI_QUEUE && info.si_value.sival_int ? -command : command, info.si_signo);
     }
     _exit(status);
 }

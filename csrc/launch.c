@@ -83,7 +83,7 @@ static int open_terminal(struct lr_mounts *mounts, int control, int *slave, stru
     if (ioctl(mounts->ptmx, TIOCSPTLCK, &unlock) ||
         (*slave = ioctl(mounts->ptmx, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
         return lr_fail(err, "open the command's terminal", "/dev/pts");
-    if (setsid() < 0 || ioctl(*slave, TIOCSCTTY, 0))
+    if (ioctl(*slave, TIOCSCTTY, 0))
         return lr_fail(err, "take the command's terminal", "/dev/pts");
     if (lr_send(control, &message, &mounts->ptmx))
         return lr_fail(err, "hand over the command's terminal", "");
@@ -114,10 +114,17 @@ static int become_root_inside(struct lr_plan *plan, struct lr_mounts *mounts, in
     return tie_to_launcher(control, err);
 }
 
+/* A session of its own, with or without a terminal: kill(0, ...) reaches a whole process group, beyond any pid namespace, and by the
+ * rules of kill(2) whoever runs as the caller may do that. What the caller's terminal sends is passed on instead. */
+static int leave_session(struct lr_error *err)
+{
+    return setsid() < 0 ? lr_fail(err, "open a session", "") : 0;
+}
+
 static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
                  int *terminal, struct lr_error *err)
 {
-    if (become_root_inside(plan, mounts, control, err))
+    if (leave_session(err) || become_root_inside(plan, mounts, control, err))
         return -1;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
         return lr_fail(err, "make the mounts private", "/");

@@ -1,8 +1,8 @@
 /* wait.c: one loop over four descriptors until pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
  *
- * Without a terminal of its own the command shares the caller's, whose kernel side signals the whole foreground group by itself:
- * those signals (si_code SI_KERNEL) must not be passed on a second time. With one, the caller's terminal is made raw, and bytes,
- * sizes and stops are carried across.
+ * The command is in another session than we are, so that nothing reaches it but what we pass on: what the caller's terminal sends its
+ * foreground group (si_code SI_KERNEL) to the command's group, else to the command. With a terminal of its own, the caller's is made
+ * raw, and bytes, sizes and stops are carried across.
  */
 #include "wait.h"
 
@@ -53,9 +53,10 @@ static void copy_size(const struct terminal *terminal)
         ioctl(terminal->master, TIOCSWINSZ, &size);
 }
 
-static void pass_on(const struct lr_wait *wait, int number)
+static void pass_on(const struct lr_wait *wait, int number, bool group)
 {
-    syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
+    siginfo_t info = {.si_signo = number, .si_code = SI_QUEUE, .si_value.sival_int = group};
+    syscall(SYS_pidfd_send_signal, wait->pidfd, number, &info, 0);
 }
 
 /* Only the foreground may set the caller's terminal or read it. A shell moves us there without a word if we run in the background
@@ -93,7 +94,7 @@ static void suspend(const struct lr_wait *wait, struct terminal *terminal)
     stop(own);
     if (own) {
         look_for_foreground(terminal);
-        pass_on(wait, SIGCONT);
+        pass_on(wait, SIGCONT, true);
     }
 }
 
@@ -113,19 +114,19 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
     case SIGTSTP:
     case SIGTTIN:
     case SIGTTOU:
-        if (!by_terminal)
-            pass_on(wait, (int)info.ssi_signo);
+        /* With a terminal of its own a Ctrl-Z comes this way too, if it is typed before the caller's terminal is raw again. */
+        if (shared || !by_terminal || info.ssi_signo == SIGTSTP)
+            pass_on(wait, (int)info.ssi_signo, by_terminal);
         if (shared)
             suspend(wait, terminal);
         return;
     case SIGCONT:
         if (!shared)
             look_for_foreground(terminal);
-        pass_on(wait, SIGCONT);
+        pass_on(wait, SIGCONT, true);
         return;
     default:
-        if (!by_terminal || !shared)
-            pass_on(wait, (int)info.ssi_signo);
+        pass_on(wait, (int)info.ssi_signo, by_terminal);
     }
 }
 

@@ -358,3 +358,22 @@ def test_the_environment_of_a_try(layerrun, either):
 def test_it_is_pid_two(layerrun, either):
     found = state(layerrun, either)
     assert (found["pid"], found["ppid"]) == (2, 1)
+
+
+@pytest.mark.parametrize("who", [None, "single_user"])
+def test_kill_0_stays_inside(layerrun, request, who):
+    """A process group reaches beyond a pid namespace, and without root the caller's processes may be signalled."""
+    user = request.getfixturevalue(who) if who else None
+    script = '"$@" sh -c "trap : TERM; kill -TERM 0; echo inside" & wait $!; echo outside'
+    words = [*layerrun.argv("app", "a", "--", user=user)]
+    layerrun("app", "a", "--", "true", user=user, check=0)
+    done = subprocess.run(
+        ["setsid", "-w", "sh", "-c", script, "sh", *words],
+        env=layerrun.env(user),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.stdout == "inside\noutside\n", done.stderr
+    assert done.returncode == 0
