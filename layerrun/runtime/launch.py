@@ -12,7 +12,7 @@ from layerrun.errors import UsageError
 from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
-from layerrun.runtime.stored import store_plan
+from layerrun.runtime.stored import mounts_sum, store_plan
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -90,9 +90,10 @@ def run(
         raise UsageError("the command holds a NUL byte")
     with store.app_lock(app, f"run {what} {app.name}") as lock:
         app = store.app_again(app)
+        mounts = mounts_sum()
         plan = compile_plan(store, app, env=env, make=True)
         if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
-            store_plan(store, app, plan)
+            store_plan(store, app, plan, mounts)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerrun.runtime.plan import Plan
     from layerrun.store.store import Store
 
-__all__ = ["caller", "fnv", "mode", "signature", "store_plan"]
+__all__ = ["caller", "fnv", "mode", "mounts_sum", "signature", "store_plan"]
 
 _MASK = (1 << 64) - 1
 _MOUNTS = "/proc/self/mountinfo"
@@ -75,10 +75,15 @@ def _files(app: App, plan: Plan) -> list[str]:
     return files
 
 
-def _conditions(app: App, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Yield what must be as it is now for the plan to hold: key, subject, what it is now."""
+def mounts_sum() -> str:
+    """Return the sum of what is mounted now. Take it before a plan is compiled: a mount made since outdates it."""
     with open(_MOUNTS, "rb") as file:
-        yield "sum", _MOUNTS, fnv(file.read())
+        return fnv(file.read())
+
+
+def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, str]]:
+    """Yield what must be as it is now for the plan to hold: key, subject, what it is now."""
+    yield "sum", _MOUNTS, mounts
     for path in _files(app, plan):
         yield "file", path, signature(path)
     for path in plan.judged:
@@ -102,8 +107,10 @@ def _is_known(uid: int) -> bool:
     return True
 
 
-def store_plan(store: Store, app: App, plan: Plan) -> None:
+def store_plan(store: Store, app: App, plan: Plan, mounts: str) -> None:
     """Store the plan of an app that is locked, for later starts. ``plan`` has the app's own command.
+
+    ``mounts`` is the `mounts_sum` of before the plan was compiled.
 
     What cannot be stored (a full disk) is not: the next start asks Python again.
     """
@@ -117,7 +124,7 @@ def store_plan(store: Store, app: App, plan: Plan) -> None:
         f"apps/{app.id}/lock",
         app.name,
     ]
-    for condition in _conditions(app, plan):
+    for condition in _conditions(app, plan, mounts):
         words += condition
     words.append("plan")
     data = b"".join(os.fsencode(word) + b"\0" for word in words) + plan.to_bytes()
