@@ -11,7 +11,7 @@ from programs.places import Place, make_folder, unpack
 from support import debian, probes, users
 
 # Programs that others may change while the tests run (users come and go) are no part of the host's fingerprint.
-UNSTEADY = {"passwd", "group", "shadow", "gshadow", "subuid", "subgid", "mtab", ".pwd.lock"}
+UNSTEADY = {"passwd", "group", "shadow", "gshadow", "subuid", "subgid", "mtab", ".pwd.lock", ".bash_history"}
 WATCHED = ["/", "/etc", "/usr/bin", "/usr/sbin", "/usr/local", "/srv", "/opt", "/root", "/var/lib/dpkg/info"]
 
 
