@@ -135,7 +135,11 @@ def main() -> NoReturn:
     if request["detached"]:
         os.nice(10)
     try:
+        parent = os.getppid()
         _enter(request["uid_map"], request["gid_map"])
+        from layerrun.native.privileges import confine
+
+        confine(None if request["detached"] else parent)
         answer = {"result": _call(request["function"], request["args"])}
     except errors.LayerrunError as error:
         answer = {"error": _pack(error)}
