@@ -47,7 +47,7 @@ def calls(monkeypatch):
                 raise NotFoundError(f"there is no app {name!r}")
             return known[name]
 
-        def remove_app(self, name, keep_data=False):
+        def remove_app(self, name, keep_data=False, only=None):
             made.append(types.SimpleNamespace(what="remove", name=name))
 
         def kept(self, name):
