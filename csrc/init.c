@@ -141,7 +141,8 @@ static int reap(const struct lr_init *init, pid_t command, int *stopped)
         if (WIFSTOPPED(status)) {
             struct lr_message message = {.type = LR_MSG_STOPPED};
             *stopped = 1;
-            if (init->terminal >= 0)
+            /* With the caller's terminal SIGSTOP is somebody's own affair, not a matter of the caller's shell. */
+            if (init->terminal >= 0 || WSTOPSIG(status) != SIGSTOP)
                 lr_send(init->control, &message, NULL);
         } else {
             ended = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

@@ -86,16 +86,19 @@ static void stop(bool group)
     sigaction(SIGTSTP, &saved, NULL);
 }
 
-/* Stop as the command was stopped, and go on with it when the shell says so. */
+/* Stop once the command was stopped, not before: it could still take from the terminal what is typed at the shell. Go on with it when
+ * the shell says so. Its SIGCONT waits in the signalfd and is passed on from there; a second one, coming late, could take back the
+ * next stop. */
 static void suspend(const struct lr_wait *wait, struct terminal *terminal)
 {
+    sigset_t pending;
     bool own = terminal->master >= 0;
     make_cooked(terminal);
     stop(own);
-    if (own) {
+    if (own)
         look_for_foreground(terminal);
-        pass_on(wait, SIGCONT, true);
-    }
+    if (!sigpending(&pending) && !sigismember(&pending, SIGCONT))
+        pass_on(wait, SIGCONT, true); /* the kernel did not let us stop */
 }
 
 static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
@@ -117,8 +120,6 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
         /* With a terminal of its own a Ctrl-Z comes this way too, if it is typed before the caller's terminal is raw again. */
         if (shared || !by_terminal || info.ssi_signo == SIGTSTP)
             pass_on(wait, (int)info.ssi_signo, by_terminal);
-        if (shared)
-            suspend(wait, terminal);
         return;
     case SIGCONT:
         if (!shared)
