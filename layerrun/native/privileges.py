@@ -1,14 +1,12 @@
 """What our own helper processes give up, by prctl(2). `layerrun.native.worker` alone needs this.
 
-It is imported there, when it is needed: no start of an app waits for it.
+python-prctl is imported when it is needed: no start of an app waits for it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-
-import prctl
 
 __all__ = ["confine"]
 
@@ -19,6 +17,8 @@ def confine(parent: int | None) -> None:
     To be called after the ids have changed for the last time, which would undo it. Ends the process at
     once if the parent is gone already.
     """
+    import prctl
+
     prctl.set_no_new_privs(True)
     if parent is not None:
         prctl.set_pdeathsig(signal.SIGKILL)
