@@ -23,7 +23,6 @@ class Terminal:
 
     def __init__(self, argv, env, cwd="/", size=(24, 200)):
         self.master, slave = pty.openpty()
-        self.name = os.ttyname(slave)
         self.text = ""
         self.resize(*size, tell=False)
         self.process = subprocess.Popen(
@@ -75,30 +74,14 @@ class Terminal:
         self.text += got.decode(errors="replace")
         return bool(got)
 
-    def expect(self, pattern, patience=PATIENCE):
+    def expect(self, pattern):
         """Wait for a match of ``pattern`` and take everything up to its end out of the text."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.text)):
             if not self._read(end):
                 raise AssertionError(f"it ended before {pattern!r}; so far:\n{self.text}")
         self.text = self.text[found.end() :]
         return found
-
-    def stopped(self, prompt):
-        """Wait for a shell to say that its job has stopped, until it takes what is typed again.
-
-        Now and then bash does not hear what comes right after this prompt, with any job, layerrun or not: a line
-        is typed again until one was run, and what nobody has read is thrown away.
-        """
-        self.expect(f"Stopped(?s:.*){prompt}")
-        for number in range(100, 110):
-            self.line(f"echo heard-$(({number}))")
-            with contextlib.suppress(AssertionError):
-                return self.expect(rf"heard-{number}\r\n(?s:.*){prompt}", patience=2)
-            slave = os.open(self.name, os.O_RDWR | os.O_NOCTTY)
-            termios.tcflush(slave, termios.TCIFLUSH)
-            os.close(slave)
-        raise AssertionError(f"the shell hears nothing:\n{self.text}")
 
     def status(self):
         """Wait for the end; return the exit status."""

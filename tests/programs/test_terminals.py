@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 
 import pytest
 from programs.terminal import Terminal
@@ -10,7 +11,9 @@ from programs.terminal import Terminal
 PLACES = ["root-host", "root-debian", "plain-host", "plain-debian", "single-host", "single-debian"]
 # Typed text is echoed: what is waited for must not be found in it.
 SLEEP = "sh -c 'echo sle\"\"eping; exec sleep 1000'"
-CAT = "sh -c 'echo star\"\"ted; exec cat'"
+# One process that answers: nothing else reads the terminal while a shell already shows its prompt, and an answer,
+# unlike an echo, says that it runs.
+ANSWER = 'sh -c \'echo star""ted; while read x; do echo "<$x>"; done; echo en""ded; exit 9\''
 PROMPT = "in> "
 
 
@@ -46,24 +49,24 @@ def start(place, terminal, app, command):
 
 
 def talk(terminal, word):
-    """Type to a running cat and read it back: from then on it is there, and in the foreground."""
+    """Type to ANSWER and wait for what it says: from then on it is there, and in the foreground."""
     terminal.line(word)
-    terminal.expect(f"{word}\r\n{word}\r\n")
+    terminal.expect(f"<{word}>\r\n")
 
 
 def test_login_shell_with_job_control(place, app):
     with shell(place, app) as terminal:
         terminal.line("tty; stty size")
         terminal.expect(r"/dev/pts/\d+\r\n.*24 200\r\n(?s:.*)" + PROMPT)
-        terminal.line(CAT)
+        terminal.line(ANSWER)
         terminal.expect("started\r\n")
         talk(terminal, "one")
         terminal.send("\x1a")
-        terminal.stopped(PROMPT)
+        terminal.expect("Stopped(?s:.*)" + PROMPT)
         terminal.line("jobs")
         terminal.expect(r"\[1\]\+\s+Stopped\s+sh -c .*\r\n(?s:.*)" + PROMPT)
         terminal.line("fg")
-        terminal.expect("exec cat'\r\n")
+        terminal.expect("exit 9'\r\n")
         talk(terminal, "two")
         terminal.send("\x03")
         terminal.expect(PROMPT)
@@ -85,11 +88,11 @@ def test_login_shell_with_job_control(place, app):
 
 def test_a_command_is_a_job_of_the_outer_shell(place, app):
     with outer(place) as terminal:
-        start(place, terminal, app, 'sh -c \'echo star""ted; cat; echo en""ded; exit 9\'')
+        start(place, terminal, app, ANSWER)
         terminal.expect("started")
         talk(terminal, "first")
         terminal.send("\x1a")
-        terminal.stopped("out> ")
+        terminal.expect("Stopped(?s:.*)out> ")
         terminal.line("stty -a | tr ' ;' '\\n\\n' | grep -cx -e icanon -e echo -e opost")
         terminal.expect("3\r\n(?s:.*)out> ")
         terminal.line("fg")
@@ -97,13 +100,13 @@ def test_a_command_is_a_job_of_the_outer_shell(place, app):
         talk(terminal, "second")
         # In the background it must leave the terminal to the shell, and read again once it is back.
         terminal.send("\x1a")
-        terminal.stopped("out> ")
+        terminal.expect("Stopped(?s:.*)out> ")
         terminal.line("bg")
         terminal.expect("&\r\n(?s:.*)out> ")
         terminal.line("echo still $((40 + 2))")
         terminal.expect("still 42\r\n(?s:.*)out> ")
         terminal.line("fg")
-        terminal.expect("cat; ")
+        terminal.expect("exit 9'")
         talk(terminal, "third")
         terminal.send("\x04")
         terminal.expect("ended\r\n(?s:.*)out> ")
@@ -129,13 +132,13 @@ def test_ctrl_c_ends_a_command(place, app):
 def test_a_stop_of_the_pipeline_it_is_part_of(place, app):
     """Only stdin and stderr are the terminal: the command shares it with the caller."""
     with outer(place) as terminal:
-        start(place, terminal, app, 'sh -c \'echo star""ted; cat; echo en""ded\' | cat')
+        start(place, terminal, app, ANSWER + " | cat")
         terminal.expect("started")
         talk(terminal, "first")
         terminal.send("\x1a")
-        terminal.stopped("out> ")
+        terminal.expect("Stopped(?s:.*)out> ")
         terminal.line("fg")
-        terminal.expect("cat; ")
+        terminal.expect("exit 9'")
         talk(terminal, "again")
         terminal.send("\x04")
         terminal.expect("ended\r\n")
@@ -146,15 +149,13 @@ def test_a_stop_of_the_pipeline_it_is_part_of(place, app):
 @pytest.mark.parametrize("place", ["root-host", "plain-host"], indirect=True)
 def test_ctrl_z_where_nobody_could_continue_it(place, app):
     """A program started by a terminal itself (xterm -e) does not stop: nobody is there to wake it."""
-    with Terminal(
-        place.argv("app", app, "--", "sh", "-c", 'echo star""ted; cat; exit 5'), place.env()
-    ) as terminal:
+    with Terminal(place.argv("app", app, "--", *shlex.split(ANSWER)), place.env()) as terminal:
         terminal.expect("started")
         talk(terminal, "first")
         terminal.send("\x1a")
         talk(terminal, "awake")
         terminal.send("\x04")
-        assert terminal.status() == 5
+        assert terminal.status() == 9
 
 
 def test_script_records_a_terminal_inside(place, app):
