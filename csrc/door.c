@@ -149,7 +149,7 @@ static bool store_is(int store, const char *wanted)
 }
 
 /* Read the head: everything that decides whether the plan holds now. Leaves stored->at at the plan. */
-static bool is_current(struct stored *stored, int store, const char **lock, bool *keep_cwd, const char *cwd)
+static bool is_current(struct stored *stored, int store, const char **app, bool *keep_cwd, const char *cwd)
 {
     char own[16];
     const char *key;
@@ -158,7 +158,7 @@ static bool is_current(struct stored *stored, int store, const char **lock, bool
     if (!equals(word(stored), "layerrun-stored") || !equals(word(stored), "1") ||
         !equals(word(stored), own) || !store_is(store, word(stored)))
         return false;
-    if (!(*lock = word(stored)))
+    if (!(*app = word(stored)))
         return false;
     while ((key = word(stored)) && strcmp(key, "plan")) {
         if (!strcmp(key, "mounts")) {
@@ -179,13 +179,22 @@ static bool is_current(struct stored *stored, int store, const char **lock, bool
     return key != NULL;
 }
 
+static int open_app(int store, const char *path)
+{
+    return lr_openat2(store, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+}
+
+#define BUSY -2
+
 /* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */
-static int take_lock(int store, const char *path)
+static int take_lock(int app)
 {
     char line[128];
-    LR_FD fd = lr_openat2(store, path, O_RDWR | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB))
+    LR_FD fd = openat(app, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
         return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB))
+        return errno == EWOULDBLOCK ? BUSY : -1;
     ssize_t size = pread(fd, line, sizeof line - 1, 0);
     line[size > 0 ? size : 0] = 0;
     long pid = strtol(line, NULL, 10);
@@ -209,16 +218,18 @@ int lr_door_run(const char *name, const char *const *argv)
     struct lr_result result;
     struct lr_error error;
     char here[4096];
-    const char *lock_path, *cwd = getcwd(here, sizeof here);
+    const char *app_path, *cwd = getcwd(here, sizeof here);
     bool keep_cwd;
     int status = -1;
     LR_FD store = open_store();
     LR_FD lock = -1;
+    LR_FD app = -1;
     if (store < 0 || read_stored(store, name, &stored) ||
-        !is_current(&stored, store, &lock_path, &keep_cwd, cwd))
+        !is_current(&stored, store, &app_path, &keep_cwd, cwd))
         goto out;
-    lock = take_lock(store, lock_path);
-    if (lock < 0 || !still_there(store, name, &stored))
+    app = open_app(store, app_path);
+    lock = app < 0 ? -1 : take_lock(app);
+    if (app < 0 || lock == -1 || !still_there(store, name, &stored))
         goto out;
     struct lr_launch launch = {
         .plan = stored.at,
@@ -227,9 +238,11 @@ int lr_door_run(const char *name, const char *const *argv)
         .environ = (const char *const *)environ,
         .cwd = keep_cwd ? cwd : NULL,
         .lock_fd = lock,
+        .app_fd = app,
+        .stay = 1,
         .own_tty = isatty(0) && isatty(1) && isatty(2),
     };
-    if (!lr_run(&launch, &result, &error)) {
+    if (!(lock == BUSY ? lr_join(&launch, &result, &error) : lr_run(&launch, &result, &error))) {
         status = result.status;
     } else if (result.started) { /* it ran, and must not run again */
         fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));

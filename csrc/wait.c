@@ -55,7 +55,11 @@ static void copy_size(const struct terminal *terminal)
 
 static void pass_on(const struct lr_wait *wait, int number)
 {
-    syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
+    struct lr_message message = {.type = LR_MSG_SIGNAL, .value = number};
+    if (wait->pidfd < 0)
+        lr_send(wait->control, &message, NULL);
+    else
+        syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
 }
 
 /* Only the foreground may set the caller's terminal or read it. A shell moves us there without a word if we run in the background
@@ -102,7 +106,8 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
     struct signalfd_siginfo info;
     if (read(wait->signals, &info, sizeof info) != sizeof info)
         return;
-    bool shared = terminal->master < 0, by_terminal = info.ssi_code == SI_KERNEL;
+    /* Who joined is in another session than the command, which nothing reaches but what we pass on. */
+    bool shared = terminal->master < 0, by_terminal = info.ssi_code == SI_KERNEL && wait->pidfd >= 0;
     switch (info.ssi_signo) {
     case SIGCHLD:
     case SIGPIPE:
@@ -202,14 +207,31 @@ static bool handle_message(const struct lr_wait *wait, struct terminal *terminal
         take_terminal(terminal, fds[0]);
     } else if (message.type == LR_MSG_STOPPED) {
         suspend(wait, terminal);
+    } else if (message.type == LR_MSG_WELCOME) {
+        result->started = 1;
+    } else if (message.type == LR_MSG_ENDED) {
+        result->status = message.value;
+        result->ended = 1;
+        result->stays = message.more;
     }
     return true;
+}
+
+/* The end as pid 1's own end tells it. */
+static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
+{
+    siginfo_t info = {0};
+    while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
+        if (errno != EINTR)
+            return lr_fail(err, "wait for the sandbox", "");
+    if (!result->ended)
+        result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    return 0;
 }
 
 static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
                   struct lr_error *err)
 {
-    siginfo_t info = {0};
     errno = 0;
     while (handle_message(wait, terminal, result, err) && errno != EAGAIN)
         errno = 0;
@@ -218,10 +240,13 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
             ;
     make_cooked(terminal);
     lr_close(&terminal->master);
-    while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
-        if (errno != EINTR)
-            return lr_fail(err, "wait for the sandbox", "");
-    result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    if (wait->pidfd >= 0 && !result->stays && reap(wait, result, err))
+        return -1;
+    if (wait->pidfd < 0 && !result->ended) {
+        if (!result->started && !err->code)
+            return lr_fail_code(err, ECONNRESET, "join the running app", "");
+        result->status = 137; /* the app was killed */
+    }
     return result->started ? 0 : -1;
 }
 
@@ -229,7 +254,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
 {
     struct terminal terminal = {.master = -1};
     bool talking = true, output = true;
-    result->started = 1;
+    result->started = wait->pidfd >= 0; /* who joins has yet to be let in */
+    err->code = 0;
     for (;;) {
         bool input =
             terminal.master >= 0 && !terminal.input_ended && !terminal.background && !terminal.pending_size;
@@ -261,7 +287,7 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             output = carry_output(&terminal) || errno == EAGAIN;
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
-        if (polled[0].revents)
+        if (polled[0].revents || (result->ended && result->stays) || (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
 }

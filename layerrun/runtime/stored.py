@@ -55,7 +55,7 @@ def store_plan(store: Store, app: App, plan: Plan) -> None:
     with open("/proc/self/mountinfo", "rb") as file:
         mounts = fnv(file.read())
     info = os.fstat(store.fd)
-    words = ["layerrun-stored", "1", str(os.geteuid()), f"{info.st_dev}:{info.st_ino}", f"apps/{app.id}/lock"]
+    words = ["layerrun-stored", "1", str(os.geteuid()), f"{info.st_dev}:{info.st_ino}", f"apps/{app.id}"]
     words += ["mounts", mounts]
     for path in _files(app, plan):
         words += ["file", path, signature(path)]
