@@ -6,6 +6,7 @@ a user namespace that maps them may. So arguments and results are plain JSON dat
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -20,12 +21,23 @@ __all__ = ["change_from", "diff_job", "on_files", "restore_job", "usage_job"]
 
 
 def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
-    """Run a job of this module where the app's files can be read, with ``fds`` as its first arguments."""
-    if app.ids is IdMode.SUBIDS:
-        from layerrun.native.worker import run_in_userns
+    """Run a job of this module where the app's files can be read, with ``fds`` as its first arguments.
 
-        return run_in_userns(f"{__name__}:{job}", *fds, *args, pass_fds=fds)
-    return globals()[job](*fds, *args)
+    A folder of mode 000 stops even its owner; root of a user namespace that maps the owner may enter.
+    """
+    if app.ids is not IdMode.SUBIDS:
+        try:
+            return globals()[job](*fds, *args)
+        except OSError as error:
+            if error.errno != errno.EACCES or os.geteuid() == 0:
+                raise
+    from layerrun.native.worker import run_in_userns
+
+    name = f"{__name__}:{job}"
+    if app.ids is IdMode.SUBIDS:
+        return run_in_userns(name, *fds, *args, pass_fds=fds)
+    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
+    return run_in_userns(name, *fds, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
 
 
 def usage_job(*fds: int) -> list[int]:

@@ -74,6 +74,22 @@ def _translated(path: str) -> Iterator[None]:
         raise _translate(error, path) from error
 
 
+def _out_of_descriptors() -> bool:
+    """Say whether no more descriptors are to be had; SQLite, which needs several, keeps errno to itself."""
+    import errno
+
+    fds: list[int] = []
+    try:
+        for _ in range(4):
+            fds.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return False
+
+
 def _translate(error: sqlite3.Error, path: str) -> Exception:
     import errno
 
@@ -92,6 +108,13 @@ def _translate(error: sqlite3.Error, path: str) -> Exception:
         return DamagedError(
             f"the catalog {path!r} is damaged: {error}",
             hint="restore it from a backup; `layerrun doctor` tells more",
+        )
+    if code == sqlite3.SQLITE_CANTOPEN and _out_of_descriptors():
+        return SystemError(
+            f"cannot open the catalog {path!r}: {os.strerror(errno.EMFILE)}",
+            errno=errno.EMFILE,
+            path=path,
+            hint="too few descriptors are allowed: raise `ulimit -n`",
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return StoreError(
