@@ -5,10 +5,11 @@
 #include "door.h"
 
 #include "launch.h"
+#include "stored.h"
 #include "sys.h"
 
+#include <limits.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,39 +17,19 @@
 #include <sys/stat.h>
 
 #define MOST (1 << 20) /* bytes of a stored plan */
+#define GROUPS 256 /* who is in more is served by Python */
 
 extern char **environ;
 
-struct stored {
-    char *bytes; /* the whole file */
-    size_t size;
-    ino_t inode;
-    const char *at, *end; /* what is still to be read; at last the plan */
+struct found {
+    char *bytes;
+    struct lr_stored stored;
+    bool keep_cwd;
 };
-
-/* FNV-1a, 64 bits. It guards against a torn write and a changed machine, not against an enemy: the store is ours alone. */
-static uint64_t fnv(uint64_t hash, const char *bytes, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3ULL;
-    return hash;
-}
-
-#define FNV_START 0xcbf29ce484222325ULL
-
-static const char *word(struct stored *stored)
-{
-    const char *text = stored->at;
-    const char *nul = text < stored->end ? memchr(text, 0, (size_t)(stored->end - text)) : NULL;
-    if (!nul)
-        return NULL;
-    stored->at = nul + 1;
-    return text;
-}
 
 static bool equals(const char *text, const char *wanted)
 {
-    return text && !strcmp(text, wanted);
+    return !strcmp(text, wanted);
 }
 
 /* The store's folder, if it is one that we may use: see docs/store.md. */
@@ -76,57 +57,103 @@ static int open_store(void)
     return lr_steal(&fd);
 }
 
-static int read_stored(int store, const char *name, struct stored *stored)
+/* O_NONBLOCK: a fifo must not hold us up. */
+static int open_stored(int store, const char *name)
 {
     char path[96];
-    struct stat info;
     snprintf(path, sizeof path, "plans/%s", name);
-    LR_FD fd = lr_openat2(store, path, O_RDONLY | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
-    if (fd < 0 || fstat(fd, &info) || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
-        info.st_mode & 077 || info.st_size < 32 || info.st_size > MOST)
-        return -1;
-    stored->bytes = malloc((size_t)info.st_size);
-    stored->size = (size_t)info.st_size;
-    stored->inode = info.st_ino;
-    if (!stored->bytes || read(fd, stored->bytes, stored->size) != (ssize_t)stored->size)
-        return -1;
-    /* The last word is the sum of everything before it. */
-    char sum[18];
-    size_t covered = stored->size - (sizeof sum - 1);
-    snprintf(sum, sizeof sum, "%016llx", (unsigned long long)fnv(FNV_START, stored->bytes, covered));
-    if (stored->bytes[stored->size - 1] || memcmp(stored->bytes + covered, sum, sizeof sum - 1))
-        return -1;
-    stored->at = stored->bytes;
-    stored->end = stored->bytes + covered;
-    return 0;
+    return lr_openat2(store, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
+                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
-static bool mounts_are(const char *wanted)
+static int read_stored(int file, struct found *found)
 {
-    char buffer[16384], hash[17];
-    uint64_t value = FNV_START;
+    struct stat info;
+    if (file < 0 || fstat(file, &info) || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
+        info.st_mode & 077 || info.st_size < LR_SUM_SIZE || info.st_size > MOST)
+        return -1;
+    size_t size = (size_t)info.st_size;
+    found->bytes = malloc(size);
+    if (!found->bytes || read(file, found->bytes, size) != (ssize_t)size ||
+        !lr_stored_is_whole(found->bytes, size))
+        return -1;
+    return lr_stored_parse(&found->stored, found->bytes, size - LR_SUM_SIZE);
+}
+
+/* Ids and groups decide what can be read, mapped and shown. */
+static bool caller_is(const char *wanted)
+{
+    char seen[64 + GROUPS * 11];
+    gid_t groups[GROUPS];
+    int count = getgroups(GROUPS, groups);
+    if (count < 0)
+        return false;
+    int length = snprintf(seen, sizeof seen, "%u:%u:%u:%u:", geteuid(), getegid(), getuid(), getgid());
+    for (int i = 0; i < count; i++)
+        length += snprintf(seen + length, sizeof seen - (size_t)length, i ? ",%u" : "%u", groups[i]);
+    return equals(seen, wanted);
+}
+
+/* A copied or moved store holds plans that lead elsewhere: the head names the folder it was made in. */
+static bool store_is(int store, const struct lr_stored *stored)
+{
+    char seen[64], link[32], path[PATH_MAX];
+    struct stat info;
+    if (fstat(store, &info))
+        return false;
+    snprintf(seen, sizeof seen, "%llu:%llu", (unsigned long long)info.st_dev,
+             (unsigned long long)info.st_ino);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", store);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length > 0 ? length : 0] = 0;
+    return equals(seen, stored->store) && equals(path, stored->store_path);
+}
+
+static bool sum_is(const char *path, const char *wanted)
+{
+    char buffer[16384], text[LR_SUM_SIZE];
+    uint64_t sum = LR_SUM_START;
     ssize_t got;
-    LR_FD fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || !wanted)
+    LR_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
         return false;
     while ((got = read(fd, buffer, sizeof buffer)) > 0)
-        value = fnv(value, buffer, (size_t)got);
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)value);
-    return got == 0 && equals(hash, wanted);
+        sum = lr_sum(sum, buffer, (size_t)got);
+    lr_sum_text(text, sum);
+    return got == 0 && equals(text, wanted);
 }
 
-/* A file as it was: device, inode, time of modification, mode and size; "-" for one that was not there. */
+/* Times of change, not of modification: they see a new mode or owner too, and nobody can set them. */
 static bool file_is(const char *path, const char *wanted)
 {
     char seen[128] = "-";
     struct stat info;
-    if (!path || !wanted)
-        return false;
     if (!lstat(path, &info))
         snprintf(seen, sizeof seen, "%llu:%llu:%lld.%09ld:%o:%lld", (unsigned long long)info.st_dev,
-                 (unsigned long long)info.st_ino, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
+                 (unsigned long long)info.st_ino, (long long)info.st_ctim.tv_sec, info.st_ctim.tv_nsec,
                  info.st_mode, (long long)info.st_size);
     return equals(seen, wanted);
+}
+
+static bool mode_is(const char *path, const char *wanted)
+{
+    char seen[64] = "-";
+    struct stat info;
+    if (!lstat(path, &info))
+        snprintf(seen, sizeof seen, "%o:%u:%u", info.st_mode, info.st_uid, info.st_gid);
+    return equals(seen, wanted);
+}
+
+static bool leads_to(const char *path, const char *wanted)
+{
+    char seen[PATH_MAX];
+    return equals(realpath(path, seen) ? seen : "-", wanted);
+}
+
+static bool variable_is(const char *name, const char *wanted)
+{
+    const char *value = getenv(name);
+    return value ? *wanted == '=' && equals(value, wanted + 1) : equals("-", wanted);
 }
 
 static bool beneath(const char *path, const char *top)
@@ -136,52 +163,48 @@ static bool beneath(const char *path, const char *top)
            (path[length] == '/' || !path[length] || (length && top[length - 1] == '/'));
 }
 
-/* A copied store holds plans that lead into the original: the head names the folder it was made in. */
-static bool store_is(int store, const char *wanted)
+/* Whether everything that the plan was made from is as it was then. */
+static bool is_current(struct found *found, int store, const char *cwd)
 {
-    char seen[64];
-    struct stat info;
-    if (!wanted || fstat(store, &info))
+    const struct lr_stored *stored = &found->stored;
+    const char *at = stored->conditions;
+    struct lr_condition is;
+    if (!caller_is(stored->who) || !store_is(store, stored))
         return false;
-    snprintf(seen, sizeof seen, "%llu:%llu", (unsigned long long)info.st_dev,
-             (unsigned long long)info.st_ino);
-    return equals(seen, wanted);
-}
-
-/* Read the head: everything that decides whether the plan holds now. Leaves stored->at at the plan. */
-static bool is_current(struct stored *stored, int store, const char **app, bool *keep_cwd, const char *cwd)
-{
-    char own[16];
-    const char *key;
-    *keep_cwd = false;
-    snprintf(own, sizeof own, "%u", geteuid());
-    if (!equals(word(stored), "layerrun-stored") || !equals(word(stored), "1") ||
-        !equals(word(stored), own) || !store_is(store, word(stored)))
-        return false;
-    if (!(*app = word(stored)))
-        return false;
-    while ((key = word(stored)) && strcmp(key, "plan")) {
-        if (!strcmp(key, "mounts")) {
-            if (!mounts_are(word(stored)))
-                return false;
-        } else if (!strcmp(key, "file")) {
-            const char *path = word(stored);
-            if (!file_is(path, word(stored)))
-                return false;
-        } else if (!strcmp(key, "cwd")) {
-            const char *top = word(stored);
-            if (top && cwd && beneath(cwd, top))
-                *keep_cwd = true;
-        } else {
-            return false;
+    while (lr_stored_next(stored, &at, &is)) {
+        bool holds = true;
+        switch (is.kind) {
+        case LR_CONDITION_SUM:
+            holds = sum_is(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_FILE:
+            holds = file_is(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_MODE:
+            holds = mode_is(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_REAL:
+            holds = leads_to(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_ENV:
+            holds = variable_is(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_CWD:
+            found->keep_cwd |= beneath(cwd, is.subject);
+            break;
+        case LR_CONDITION_KINDS:
+            holds = false;
         }
+        if (!holds)
+            return false;
     }
-    return key != NULL;
+    return true;
 }
 
 static int open_app(int store, const char *path)
 {
-    return lr_openat2(store, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    return lr_openat2(store, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
+                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
 #define BUSY -2
@@ -203,40 +226,41 @@ static int take_lock(int app)
     return lr_steal(&fd);
 }
 
-/* The plan must still be there under the lock: whoever outdates it removes it while holding the lock. */
-static bool still_there(int store, const char *name, const struct stored *stored)
+/* The plan must still be there under the lock: whoever outdates it removes it while holding the lock. The file is open until then, so
+ * that its inode's number cannot have become another's. */
+static bool still_there(int store, const char *name, int file)
 {
     char path[96];
-    struct stat info;
+    struct stat ours, there;
     snprintf(path, sizeof path, "plans/%s", name);
-    return !fstatat(store, path, &info, AT_SYMLINK_NOFOLLOW) && info.st_ino == stored->inode;
+    return !fstat(file, &ours) && !fstatat(store, path, &there, AT_SYMLINK_NOFOLLOW) &&
+           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
 int lr_door_run(const char *name, const char *const *argv)
 {
-    struct stored stored = {0};
+    struct found found = {0};
     struct lr_result result;
     struct lr_error error;
-    char here[4096];
-    const char *app_path, *cwd = getcwd(here, sizeof here);
-    bool keep_cwd;
+    char cwd[PATH_MAX];
     int status = -1;
     LR_FD store = open_store();
-    LR_FD lock = -1;
+    LR_FD file = store < 0 ? -1 : open_stored(store, name);
     LR_FD app = -1;
-    if (store < 0 || read_stored(store, name, &stored) ||
-        !is_current(&stored, store, &app_path, &keep_cwd, cwd))
+    LR_FD lock = -1;
+    /* Of a folder that is gone or too deep Python knows more. */
+    if (!getcwd(cwd, sizeof cwd) || read_stored(file, &found) || !is_current(&found, store, cwd))
         goto out;
-    app = open_app(store, app_path);
+    app = open_app(store, found.stored.app);
     lock = app < 0 ? -1 : take_lock(app);
-    if (app < 0 || lock == -1 || !still_there(store, name, &stored))
+    if (app < 0 || lock == -1 || !still_there(store, name, file))
         goto out;
     struct lr_launch launch = {
-        .plan = stored.at,
-        .plan_size = (size_t)(stored.end - stored.at),
+        .plan = found.stored.plan,
+        .plan_size = found.stored.plan_size,
         .argv = argv,
         .environ = (const char *const *)environ,
-        .cwd = keep_cwd ? cwd : NULL,
+        .cwd = found.keep_cwd ? cwd : NULL,
         .lock_fd = lock,
         .app_fd = app,
         .stay = 1,
@@ -249,6 +273,6 @@ int lr_door_run(const char *name, const char *const *argv)
         status = 125;
     }
 out:
-    free(stored.bytes);
+    free(found.bytes);
     return status;
 }

@@ -63,8 +63,9 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         count++;
     snprintf(number, sizeof number, "%d", count);
     snprintf(mask, sizeof mask, "%o", mode);
-    const char *head[HEAD] = {VERSION, launch->own_tty ? "1" : "0", launch->cwd_must ? "1" : "0", mask, launch->cwd ? launch->cwd : "",
-                              plan->cwd, number};
+    const char *head[HEAD] = {VERSION, launch->own_tty ? "1" : "0",    launch->cwd_must ? "1" : "0",
+                              mask,    launch->cwd ? launch->cwd : "", plan->cwd,
+                              number};
     LR_FD fd = memfd_create("layerrun-request", MFD_CLOEXEC);
     int failed = fd < 0;
     for (int i = 0; !failed && i < HEAD; i++)
@@ -86,7 +87,8 @@ static int knock(int app_fd, struct lr_error *err)
     return lr_steal(&fd);
 }
 
-static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, int control, struct lr_error *err)
+static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, int control,
+                        struct lr_error *err)
 {
     struct lr_message message = {.type = LR_MSG_JOIN, .count = 4};
     LR_FD request = write_request(launch, plan, err);
@@ -101,8 +103,8 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
     struct lr_plan plan;
     struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
-    int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) || lr_plan_environ(&plan, launch->environ, err) ||
-                 lr_run_check(launch, &plan, err);
+    int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
+                 lr_plan_environ(&plan, launch->environ, err) || lr_run_check(launch, &plan, err);
     if (!failed) {
         LR_FD control = knock(launch->app_fd, err);
         failed = control < 0 || lr_run_block(&signals, err);
@@ -138,7 +140,8 @@ static char **split(char *bytes, size_t size, size_t *count)
     *count = 0;
     for (size_t i = 0; i < size; i++)
         *count += !bytes[i];
-    char **words = mmap(NULL, (*count + 2) * sizeof *words, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char **words =
+        mmap(NULL, (*count + 2) * sizeof *words, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (words == MAP_FAILED)
         return NULL;
     char *at = bytes;
@@ -224,6 +227,7 @@ void lr_join_serve(int guest)
     lr_send(guest, &welcome, NULL);
     if (take_in(guest, fds, &request, &error))
         lr_command_fail(guest, &error);
-    struct lr_server server = {.command = request.command, .control = guest, .lock_fd = -1, .listen_fd = -1, .own_group = true};
+    struct lr_server server = {
+        .command = request.command, .control = guest, .lock_fd = -1, .listen_fd = -1, .own_group = true};
     lr_serve(&server);
 }

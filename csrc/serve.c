@@ -90,7 +90,8 @@ static void signal_command(struct state *state, int number)
             tcsetpgrp(0, state->pid);
         state->stopped = false;
     }
-    bool group = number == SIGCONT ? state->server->command.terminal >= 0 : number == SIGKILL && state->server->own_group;
+    bool group = number == SIGCONT ? state->server->command.terminal >= 0
+                                   : number == SIGKILL && state->server->own_group;
     kill(group ? -state->pid : state->pid, number);
 }
 

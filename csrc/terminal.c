@@ -10,7 +10,8 @@ int lr_terminal_take(int ptmx, int control, int *slave, struct lr_error *err)
 {
     struct lr_message message = {.type = LR_MSG_TERMINAL, .count = 1};
     int unlock = 0;
-    if (ioctl(ptmx, TIOCSPTLCK, &unlock) || (*slave = ioctl(ptmx, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
+    if (ioctl(ptmx, TIOCSPTLCK, &unlock) ||
+        (*slave = ioctl(ptmx, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
         return lr_fail(err, "open the command's terminal", "/dev/pts");
     if ((getsid(0) != getpid() && setsid() < 0) || ioctl(*slave, TIOCSCTTY, 0))
         return lr_fail(err, "take the command's terminal", "/dev/pts");

@@ -287,7 +287,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             output = carry_output(&terminal) || errno == EAGAIN;
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
-        if (polled[0].revents || (result->ended && result->stays) || (wait->pidfd < 0 && (result->ended || !talking)))
+        if (polled[0].revents || (result->ended && result->stays) ||
+            (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
 }

@@ -18,6 +18,7 @@ from layerrun.model import HOST_BASE, App, Change, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
+from layerrun.store.plans import forget_plan
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -127,6 +128,8 @@ def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
 
 
 def _restore(store: Store, app: App, trash_fd: int, globs: Sequence[str]) -> list[str]:
+    # The roots of overlays may be among what goes; only Python makes them again.
+    forget_plan(store, store.app_again(app).name)
     with _opened(store, app) as (upper, lowers):
         restored: list[str] = jobs.on_files(
             app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)

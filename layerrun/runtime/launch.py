@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, NotRunningError, UsageError
@@ -31,6 +32,18 @@ _POLL = 0.01
 def _own_tty() -> bool:
     """Say whether stdin, stdout and stderr are terminals, so that the command gets one of its own."""
     return all(os.isatty(fd) for fd in range(3))
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the caller's environment, without the LC_CTYPE that Python sets in the C locale (PEP 538)."""
+    values = dict(os.environb)
+    if values.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
+        with suppress(OSError), open("/proc/self/environ", "rb") as file:
+            given = [word for word in file.read().split(b"\0") if word.startswith(b"LC_CTYPE=")]
+            values.pop(b"LC_CTYPE")
+            if given:
+                values[b"LC_CTYPE"] = given[0].partition(b"=")[2]
+    return values
 
 
 def _cwd(app: App, cwd: str | None) -> str | None:
@@ -134,7 +147,7 @@ def _start_of(
     return Start(
         plan=plan.to_bytes(),
         argv=None if argv is None else [os.fsencode(word) for word in argv],
-        environ=os.environb,
+        environ=_environment(),
         cwd=None if place is None else os.fsencode(place),
         cwd_must=cwd is not None,
         lock_fd=lock_fd,

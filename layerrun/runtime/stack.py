@@ -181,6 +181,8 @@ class HostStack:
             self.plan.note(path, Policy.READ_ONLY, "a file beside mounts")
 
     def _folder(self, path: str, mounted: Mount | None) -> None:
+        if mounted is None:
+            self.plan.judged.append(path)
         if mounted is None and not os.access(path, os.R_OK | os.X_OK):
             self.skeleton.folder(path, 0)
             self.plan.note(path, Policy.HIDDEN, "closed to you outside as well")

@@ -1,26 +1,28 @@
 """A plan as the front door wants it: with what it was made from, so that it can be seen to be current.
 
 What is in the catalog needs no check (see `layerrun.store.plans`). What is not is compared at each
-start: the host's mounts, the files that decided something, layerrun itself. Mirrors csrc/door.c.
+start: the caller, the host's mounts, the files that decided something, layerrun itself. The format is
+prose in docs/plan.md; csrc/stored.c reads it, csrc/door.c compares.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from layerrun.model import HOST_BASE, App
-from layerrun.runtime import compile as compiler
+from layerrun.model import HOST_BASE, App, Home
 from layerrun.store.plans import write_plan
 
 if TYPE_CHECKING:
     from layerrun.runtime.plan import Plan
     from layerrun.store.store import Store
 
-__all__ = ["fnv", "signature", "store_plan"]
+__all__ = ["caller", "fnv", "mode", "signature", "store_plan"]
 
 _MASK = (1 << 64) - 1
+_MOUNTS = "/proc/self/mountinfo"
 
 
 def fnv(data: bytes) -> str:
@@ -32,36 +34,90 @@ def fnv(data: bytes) -> str:
 
 
 def signature(path: str) -> str:
-    """Return what identifies a file as unchanged: device, inode, modification, mode, size; ``-``: not there."""
+    """Return what identifies a file as unchanged: device, inode, change, mode, size; ``-``: not there."""
     try:
         info = os.lstat(path)
     except OSError:
         return "-"
-    seconds, rest = divmod(info.st_mtime_ns, 1_000_000_000)
+    seconds, rest = divmod(info.st_ctime_ns, 1_000_000_000)
     return f"{info.st_dev}:{info.st_ino}:{seconds}.{rest:09d}:{info.st_mode:o}:{info.st_size}"
 
 
+def mode(path: str) -> str:
+    """Return what decides who may do what with a file: mode, owner, group; ``-``: not there."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return "-"
+    return f"{info.st_mode:o}:{info.st_uid}:{info.st_gid}"
+
+
+def caller() -> str:
+    """Return the ids and the groups of this process: they decide what can be read, mapped and shown."""
+    groups = ",".join(map(str, os.getgroups()))
+    return f"{os.geteuid()}:{os.getegid()}:{os.getuid()}:{os.getgid()}:{groups}"
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path) if os.path.exists(path) else "-"
+
+
 def _files(app: App, plan: Plan) -> list[str]:
-    """Return the files outside the catalog that a plan depends on."""
-    files = ["/etc/resolv.conf", "/etc/passwd", "/etc/subuid", "/etc/subgid"]
-    files += [os.path.join(os.path.dirname(sys.executable), "layerrun"), compiler.__file__]
+    """Return the files outside the catalog whose content a plan depends on."""
+    from layerrun import runtime
+
+    # Where passwd and its kin came from elsewhere (LDAP), a change there is not seen: see docs/plan.md.
+    files = ["/etc/passwd", "/etc/subuid", "/etc/subgid"]
+    files.append(os.path.join(os.path.dirname(sys.executable), "layerrun"))
+    files += sorted(entry.path for top in runtime.__path__ for entry in os.scandir(top) if entry.is_file())
     if app.config.base == HOST_BASE:
         files += ["/", *plan.listed]
     return files
 
 
-def store_plan(store: Store, app: App, plan: Plan) -> None:
-    """Store the plan of an app that is locked, for later starts. ``plan`` has the app's own command."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = fnv(file.read())
-    info = os.fstat(store.fd)
-    words = ["layerrun-stored", "1", str(os.geteuid()), f"{info.st_dev}:{info.st_ino}", f"apps/{app.id}"]
-    words += ["mounts", mounts]
+def _conditions(app: App, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield what must be as it is now for the plan to hold: key, subject, what it is now."""
+    with open(_MOUNTS, "rb") as file:
+        yield "sum", _MOUNTS, fnv(file.read())
     for path in _files(app, plan):
-        words += ["file", path, signature(path)]
-    tops = ["/"] if app.config.base == HOST_BASE else [share.target for share in app.config.shares]
-    for top in tops:
-        words += ["cwd", top]
+        yield "file", path, signature(path)
+    for path in plan.judged:
+        yield "mode", path, mode(path)
+    for path in ("/etc/resolv.conf", "/etc/hosts"):
+        yield "real", path, _real(path)
+    if app.config.home is Home.SHARE or not _is_known(os.geteuid()):
+        home = os.environ.get("HOME")
+        yield "env", "HOME", "-" if home is None else f"={home}"
+    for top in ["/"] if app.config.base == HOST_BASE else [share.target for share in app.config.shares]:
+        yield "cwd", top, "keep"
+
+
+def _is_known(uid: int) -> bool:
+    import pwd
+
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def store_plan(store: Store, app: App, plan: Plan) -> None:
+    """Store the plan of an app that is locked, for later starts. ``plan`` has the app's own command.
+
+    What cannot be stored (a full disk) is not: the next start asks Python again.
+    """
+    info = os.fstat(store.fd)
+    words = [
+        "layerrun-stored",
+        "1",
+        caller(),
+        f"{info.st_dev}:{info.st_ino}",
+        store.path,
+        f"apps/{app.id}",
+    ]
+    for condition in _conditions(app, plan):
+        words += condition
     words.append("plan")
     data = b"".join(os.fsencode(word) + b"\0" for word in words) + plan.to_bytes()
     write_plan(store, app, data + fnv(data).encode("ascii") + b"\0")

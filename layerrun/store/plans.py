@@ -7,9 +7,11 @@ app's lock, and durably: so a plan that is there agrees with the catalog, after 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from layerrun.errors import BusyError
 from layerrun.store.fs import fsync_dir, make_dir
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["forget_plan", "write_plan"]
 
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -27,8 +29,8 @@ def forget_plan(store: Store, name: str) -> None:
     """Remove the stored plan of ``name``, if there is one."""
     try:
         os.unlink(f"plans/{name}", dir_fd=store.fd)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, IsADirectoryError):
+        return  # a folder is none that anyone would run
     fsync_dir(store.fd, "plans")
 
 
@@ -36,21 +38,32 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
     """Put a plan in the place of an older one. It need not survive a crash, so nothing is synced.
 
     The caller holds the app's lock. A rename does not need that lock, but a transaction, as this does:
-    so no plan is left under a name that has become another's.
+    so no plan is left under a name that has become another's. A plan that cannot be written is not.
     """
-    with (
-        suppress(FileNotFoundError),
-        open(os.open(f"plans/{app.name}", _READ, dir_fd=store.fd), "rb") as file,
-    ):
-        if file.read() == data:
-            return
-    with suppress(FileExistsError):
-        make_dir(store.fd, "plans", 0o700)
+    if _is_there(store, app.name, data):
+        return
     # The name of an app never begins with a dot, and the writer holds the app's lock.
     new = f"plans/.{app.id}"
-    with open(os.open(new, _WRITE, 0o600, dir_fd=store.fd), "wb") as file:
-        file.write(data)
-    with store.catalog.transaction():
-        found = store.catalog.app_by_id(app.id)
-        if found is not None and found.name == app.name:
-            os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
+    try:
+        with suppress(FileExistsError):
+            make_dir(store.fd, "plans", 0o700)
+        with open(os.open(new, _WRITE, 0o600, dir_fd=store.fd), "wb") as file:
+            file.write(data)
+        with store.catalog.transaction():
+            found = store.catalog.app_by_id(app.id)
+            if found is not None and found.name == app.name:
+                os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
+    except (OSError, BusyError):
+        with suppress(OSError):
+            os.unlink(new, dir_fd=store.fd)
+
+
+def _is_there(store: Store, name: str, data: bytes) -> bool:
+    """Say whether just this plan lies there already, in a file that the front door takes."""
+    try:
+        with open(os.open(f"plans/{name}", _READ, dir_fd=store.fd), "rb") as file:
+            info = os.fstat(file.fileno())
+            ours = stat.S_ISREG(info.st_mode) and not info.st_mode & 0o077 and info.st_uid == os.geteuid()
+            return ours and file.read() == data
+    except OSError:
+        return False

@@ -300,7 +300,7 @@ class Store:
             self.base(config.base)
             if config.home is Home.FRESH:
                 self._ensure_home(app)
-            forget_plan(self, name)
+            forget_plan(self, self.app_again(app).name)
             with self.catalog.transaction():
                 self.catalog.configure_app(app.id, config, self._base_id(config))
             return self.app_again(app)
@@ -351,6 +351,7 @@ class Store:
         """Remove an app that is not running. With ``keep_data`` its data stays, and its path is returned."""
         app = self.app(name)
         with self._lock_to_remove(app), self.ticket(app.ids) as ticket:
+            app = self.app_again(app)
             kept = f"{app.name}-{app.id}"
             forget_plan(self, app.name)
             if keep_data:
