@@ -88,7 +88,7 @@ class DamagedError(StoreError):
 class NotRunningError(LayerrunError):
     """The app does not run, and what was asked for needs it to."""
 
-    exit_status = 6
+    exit_status = 125
 
 
 class SystemError(LayerrunError, OSError):  # noqa: A001  (the builtin is unrelated; callers catch OSError)
