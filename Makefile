@@ -10,7 +10,8 @@ PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
 NEED_BUILD := gcc libc6-dev libcap-dev make python3-dev python3-venv
 NEED_RUN := uidmap
-NEED_TEST := acl attr e2fsprogs git iproute2 libcap2-bin mmdebstrap postgresql procps redis-server util-linux
+NEED_TEST := acl attr dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 libcap2-bin mmdebstrap postgresql \
+	procps redis-server util-linux
 NEED_BENCH := podman runc
 
 .PHONY: help

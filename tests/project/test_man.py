@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support import probes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -24,7 +25,7 @@ def test_man_pages_are_current(made):
 
 
 def test_man_pages_have_no_roff_error(made):
-    if not shutil.which("groff"):
+    if not shutil.which("groff") and not probes.MUST_WORK:
         pytest.skip("groff is not installed")
     for name in sorted(os.listdir(made)):
         argv = ["groff", "-man", "-Tutf8", "-ww", "-z", f"{made}/{name}"]

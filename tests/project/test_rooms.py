@@ -59,6 +59,10 @@ def imports(path, module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
     }
+    for branch in ast.walk(tree):
+        # What stands below "if TYPE_CHECKING" is never run.
+        if isinstance(branch, ast.If) and getattr(branch.test, "id", "") == "TYPE_CHECKING":
+            inside |= {id(node) for node in ast.walk(branch)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
