@@ -221,7 +221,8 @@ static int take_lock(int app)
     ssize_t size = pread(fd, line, sizeof line - 1, 0);
     line[size > 0 ? size : 0] = 0;
     long pid = strtol(line, NULL, 10);
-    if (size < 0 || (pid > 0 && (!kill((pid_t)pid, 0) || errno != ESRCH)))
+    /* It may be ourselves: Python, which has passed the start back, was this very process. */
+    if (size < 0 || (pid > 0 && pid != getpid() && (!kill((pid_t)pid, 0) || errno != ESRCH)))
         return -1;
     return lr_steal(&fd);
 }

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -81,12 +81,14 @@ def run(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     shell: bool = False,
+    door: Callable[[], None] | None = None,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
-    what runs. Raises `BusyError` while another process changes the app, `LaunchError` when the command
+    what runs. ``door`` is called once the plan is stored, and may replace this process by the front door.
+    Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
@@ -98,7 +100,7 @@ def run(
         try:
             with store.app_lock(app, f"run {what} {app.name}") as lock:
                 app = store.app_again(app)
-                return _start(store, app, lock, argv, cwd=cwd, env=env)
+                return _start(store, app, lock, argv, cwd=cwd, env=env, door=door)
         except BusyError:
             # It runs, or is being changed, or is just ending or beginning.
             status = None if app.kind is AppKind.THROWAWAY else _join(store, app, argv, cwd=cwd, env=env)
@@ -165,10 +167,13 @@ def _start(
     *,
     cwd: str | None,
     env: Mapping[str, str] | None,
+    door: Callable[[], None] | None,
 ) -> int:
     plan = compile_plan(store, app, env=env, make=True)
     if app.kind is AppKind.APP and not env:
         store_plan(store, app, plan)
+        if door is not None:
+            door()
     app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
     try:
         return run_plan(_start_of(app, plan, argv, cwd, app_fd=app_fd, lock_fd=lock.fileno()))
