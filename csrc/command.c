@@ -82,7 +82,6 @@ static void reset_signals(const struct lr_command *command)
 void lr_command_run(const struct lr_command *command, int control)
 {
     struct lr_error error;
-    setpgid(0, 0);
     if (command->terminal >= 0) {
         tcsetpgrp(command->terminal, getpid());
         for (int fd = 0; fd < 3; fd++)

@@ -164,12 +164,12 @@ static bool beneath(const char *path, const char *top)
 }
 
 /* Whether everything that the plan was made from is as it was then. */
-static bool is_current(struct found *found, int store, const char *cwd)
+static bool is_current(struct found *found, int store, const char *name, const char *cwd)
 {
     const struct lr_stored *stored = &found->stored;
     const char *at = stored->conditions;
     struct lr_condition is;
-    if (!caller_is(stored->who) || !store_is(store, stored))
+    if (!caller_is(stored->who) || !store_is(store, stored) || !equals(stored->name, name))
         return false;
     while (lr_stored_next(stored, &at, &is)) {
         bool holds = true;
@@ -250,7 +250,7 @@ int lr_door_run(const char *name, const char *const *argv)
     LR_FD app = -1;
     LR_FD lock = -1;
     /* Of a folder that is gone or too deep Python knows more. */
-    if (!getcwd(cwd, sizeof cwd) || read_stored(file, &found) || !is_current(&found, store, cwd))
+    if (!getcwd(cwd, sizeof cwd) || read_stored(file, &found) || !is_current(&found, store, name, cwd))
         goto out;
     app = open_app(store, found.stored.app);
     lock = app < 0 ? -1 : take_lock(app);

@@ -179,25 +179,32 @@ int lr_remove(int dirfd, const char *name, struct lr_error *err)
     return done;
 }
 
-/* In the second child: nothing of the caller's stays open, and nobody waits. */
-static _Noreturn void sweep(int dirfd, const char *name)
+/* In the child, before anybody goes on: nothing of the caller's stays open, least of all a lock. Returns a descriptor
+ * for dirfd, or ends. */
+static int detach(int dirfd)
 {
-    struct lr_error err;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     int kept = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
     if (kept < 0)
-        _exit(1);
+        _exit(errno);
     for (int fd = 0; fd < 3 && null >= 0; fd++)
         if (fd != null)
             dup2(null, fd);
     if (kept > 3)
         syscall(SYS_close_range, 3, kept - 1, 0);
     syscall(SYS_close_range, kept + 1, ~0U, 0);
+    return kept;
+}
+
+/* In the second child, for which nobody waits. */
+static _Noreturn void sweep(int dirfd, const char *name)
+{
+    struct lr_error err;
     prctl(PR_SET_NAME, "layerrun-sweep");
     setpriority(PRIO_PROCESS, 0, 10);
     if (chdir("/") < 0)
         _exit(1);
-    _exit(lr_remove(kept, name, &err) < 0 ? 1 : 0);
+    _exit(lr_remove(dirfd, name, &err) < 0 ? 1 : 0);
 }
 
 int lr_remove_background(int dirfd, const char *name, struct lr_error *err)
@@ -208,6 +215,7 @@ int lr_remove_background(int dirfd, const char *name, struct lr_error *err)
     if (child == 0) {
         signal(SIGHUP, SIG_IGN);
         setsid();
+        dirfd = detach(dirfd);
         pid_t sweeper = fork();
         if (sweeper == 0)
             sweep(dirfd, name);

@@ -27,10 +27,12 @@ _LETTERS = {
     stat.S_IFIFO: b"p",
     stat.S_IFCHR: b"c",
     stat.S_IFBLK: b"b",
+    stat.S_IFSOCK: b"s",  # never in a tree that was imported
 }
 _UNSAFE = re.compile(rb"[^!-<>-\[\]-~]")
-# overlayfs's marks mean nothing in a base; SELinux labels belong to the machine's policy, not to the tree.
-_IGNORED = re.compile(rb"(?:trusted|user)\.overlay\.|security\.selinux$")
+# SELinux labels belong to the machine's policy, not to the tree. overlayfs's marks are never in a tree that was
+# imported, and the kernel would believe them: one that is there all the same is an alteration like any other.
+_IGNORED = re.compile(rb"security\.selinux$")
 
 
 @attrs.frozen
@@ -73,8 +75,6 @@ def manifest_lines(root_fd: int, progress: Progress | None = None) -> Iterator[t
     for count, entry in enumerate(trees.list_tree(root_fd), 2):
         kind = stat.S_IFMT(entry.mode)
         size = 0
-        if kind == stat.S_IFSOCK:
-            continue
         if kind == stat.S_IFREG:
             key = entry.dev, entry.ino
             value = linked.get(key)

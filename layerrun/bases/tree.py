@@ -14,6 +14,7 @@ from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native import trees
 from layerrun.native.subids import subids
 from layerrun.native.syscalls import syncfs
+from layerrun.store import reserve
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
 from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
@@ -63,7 +64,13 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
                 entries=summary.entries,
                 size=summary.size,
             )
-            return _record(store, ticket, base)
+            try:
+                return _record(store, ticket, base)
+            except ExistsError:
+                known = store.catalog.base(name)  # another import of the name was quicker
+                if known is None:
+                    raise
+                return _same(known, summary)
     finally:
         os.close(source)
 
@@ -205,10 +212,14 @@ def remove_base(store: Store, name: str) -> None:
     base = store.base(name)
     if base.name == HOST_BASE:
         raise UsageError("the base 'host' is the machine's own / and cannot be removed")
+    reserve.using(store, lambda: _remove(store, base))
+
+
+def _remove(store: Store, base: Base) -> None:
     with store.ticket(base.ids) as ticket:
         with store.catalog.transaction():
             store.catalog.delete_base(base)
-        with explain("remove the files of base", name):
+        with explain("remove the files of base", base.name):
             try:
                 os.rename(f"bases/{base.id}", "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
             except FileNotFoundError:

@@ -18,6 +18,7 @@ from layerrun.cli.common import (
 )
 from layerrun.cli.output import say
 from layerrun.cli.sizes import sized
+from layerrun.cli.undo import id_mode, no_userns_option, warn_of
 
 __all__ = ["create", "remove", "rename"]
 
@@ -59,6 +60,7 @@ __all__ = ["create", "remove", "rename"]
 )
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable at each start.")
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
+@no_userns_option
 @click.option(
     "--ids",
     type=click.Choice(["range", "subids", "single", "self", "none"]),
@@ -75,6 +77,7 @@ def create(
     network: str,
     env: tuple[str, ...],
     command: str | None,
+    no_userns: bool,
     ids: str | None,
     argv: tuple[str, ...] | None,
 ) -> int:
@@ -98,8 +101,10 @@ def create(
     with open_store() as store:
         from layerrun.runtime import apps
 
-        apps.create(store, name, config, ids=IdMode(ids) if ids else None)
+        mode = id_mode(no_userns, IdMode(ids) if ids else None)
+        made = apps.create(store, name, config, ids=mode)
         say(f"created app {name} over {base}")
+        warn_of(made)
         for path in store.kept(name):
             say(f"the data of an earlier {name} is still kept in {path}")
     return 0

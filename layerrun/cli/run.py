@@ -10,11 +10,12 @@ import click
 
 from layerrun.cli.common import F, RunVerb, app_argument, open_store
 from layerrun.cli.output import say
+from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from layerrun.model import App
+    from layerrun.model import App, IdMode
     from layerrun.store.store import Store
 
 __all__ = ["app", "run_options", "shell", "variables"]
@@ -57,8 +58,11 @@ def variables(env: Sequence[str]) -> dict[str, str]:
     ],
 )
 @app_argument()
+@no_userns_option
 @run_options
-def app(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] | None) -> int:
+def app(
+    name: str, no_userns: bool, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] | None
+) -> int:
     """Run CMD in the app NAME; without CMD, the app's own command.
 
     With CMD an app that does not exist yet is made over the host's own /. What CMD writes stays in the app's
@@ -72,7 +76,7 @@ def app(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] 
     with open_store() as store:
         from layerrun.runtime import launch
 
-        found, created = _find(store, name, create=argv is not None)
+        found, created = _find(store, name, create=argv is not None, ids=id_mode(no_userns))
         if argv is None and not found.config.command:
             from layerrun.errors import UsageError
 
@@ -80,6 +84,7 @@ def app(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] 
                 f"app {name} has no command of its own",
                 hint=f"layerrun app {name} -- CMD…\nlayerrun shell {name}",
             )
+        warn_of(found)
         created = created or os.environ.get(_PASSED) == "created"
         door = None if cwd or given else _front_door(store, found, argv, created=created)
         if not created:
@@ -104,20 +109,22 @@ def _front_door(
     return lambda: os.execve(door, words, env)  # noqa: S606  (a shell is what it must not be)
 
 
-def _find(store: Store, name: str, *, create: bool) -> tuple[App, bool]:
+def _find(store: Store, name: str, *, create: bool, ids: IdMode | None) -> tuple[App, bool]:
     """Return the app and whether it was made just now."""
     from layerrun.errors import ExistsError, NotFoundError
     from layerrun.model import AppConfig, AppKind
     from layerrun.runtime import apps
 
     try:
-        return store.app(name, AppKind.APP), False
+        found = store.app(name, AppKind.APP)
+        check_mode(found, ids)
+        return found, False
     except NotFoundError:
         if not create:
             raise
     config = AppConfig()
     try:
-        made = apps.create(store, name, config)
+        made = apps.create(store, name, config, ids=ids)
     except ExistsError:
         # Another start of the same new app was quicker.
         return store.app(name, AppKind.APP), False
@@ -169,4 +176,5 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
         from layerrun.runtime import launch
 
         found = store.app(name, AppKind.APP)
+        warn_of(found)
         return launch.run(store, found, None, cwd=cwd, env=given, shell=True)  # noqa: S604  (no subprocess)

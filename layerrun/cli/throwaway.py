@@ -28,6 +28,7 @@ from layerrun.cli.common import (
 from layerrun.cli.output import document, emit, plural, say
 from layerrun.cli.run import run_options, variables
 from layerrun.cli.sizes import sized
+from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,12 +57,14 @@ __all__ = ["diff", "discard", "try_"]
 @click.option(
     "--report", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as JSON to FILE."
 )
+@no_userns_option
 @run_options
 def try_(
     *,
     name: str | None,
     base: str,
     hides: tuple[str, ...],
+    no_userns: bool,
     keep: bool,
     as_json: bool,
     report: str | None,
@@ -88,7 +91,10 @@ def try_(
         from layerrun.runtime import launch, throwaway
 
         known = {app.name for app in store.apps()}
-        app = throwaway.start(store, name, base, hidden)
+        mode = id_mode(no_userns)
+        app = throwaway.start(store, name, base, hidden, ids=mode)
+        check_mode(app, mode)
+        warn_of(app)
         new = app.name not in known
         try:
             status = launch.run(store, app, argv, cwd=cwd, env=given)

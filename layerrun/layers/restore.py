@@ -9,6 +9,7 @@ should not, so being killed halfway costs nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -254,7 +255,12 @@ def _join(folder: str, name: str) -> str:
 def _copy_metadata(source: int, target: int, *, userxattr: bool) -> None:
     status = os.fstat(source)
     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-        os.fchown(target, status.st_uid, status.st_gid)
+        try:
+            os.fchown(target, status.st_uid, status.st_gid)
+        except OSError as error:
+            # A plain user cannot give folders away; inside they were never anybody else's.
+            if not userxattr or error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source):
         if not overlay.is_private_xattr(name, userxattr=userxattr):

@@ -34,8 +34,17 @@ def create(
 ) -> App:
     """Make an app or a throwaway; ``ids=None`` chooses the safest that the caller and the base allow.
 
-    Raises `ExistsError`, `NotFoundError` (no such base), `UsageError` (a share's source is missing).
+    Raises `ExistsError`, `NotFoundError` (no such base), `UsageError` (a share's source is missing, ``ids``
+    is not to be had by this user).
     """
     base = store.base(config.base)
+    # As root a map of one's own ids would be one of the machine's root.
+    allowed = (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF) if store.rootless else (IdMode.RANGE, IdMode.NONE)
+    if ids is not None and ids not in allowed:
+        what = "no user namespace" if ids is IdMode.NONE else f"ids {ids.value!r}"
+        raise UsageError(
+            f"{what}: that is for {'root' if store.rootless else 'plain users'} only",
+            hint=f"leave it out, or choose one of {', '.join(mode.value for mode in allowed)}",
+        )
     config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
     return store.create_app(name, config, kind=kind, ids=ids or identity.choose(base))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import UsageError
+from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode, Network
 from layerrun.runtime import identity
 from layerrun.runtime.plan import Plan, Policy
@@ -31,6 +32,8 @@ _KEPT = (
 _PRIVATE = ("/dev", "/proc", "/run", "/sys")
 _VOLATILE = ("/run", "/tmp", "/dev")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+# Only the machine's own root could open these, whatever its capabilities.
+_MASKED_FROM_ROOT = ("kmsg", "kpagecgroup", "kpagecount", "kpageflags", "mtrr", "acpi")
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
@@ -186,7 +189,7 @@ class _Compiler:
 
     def hides(self) -> None:
         """Cover what is hidden: parts of /proc, the store itself, what the app asks for."""
-        for name in _MASKED:
+        for name in (*_MASKED, *(_MASKED_FROM_ROOT if self.app.ids is IdMode.NONE else ())):
             self.plan.add("mask", f"/proc/{name}", "try")
         for name in _READ_ONLY:
             self.plan.add("readonly", f"/proc/{name}", "try")
@@ -226,6 +229,19 @@ def _isolation(plan: Plan, app: App) -> None:
         plan.add("namespace", "net")
 
 
+def _check_data(data_fd: int, app: App) -> None:
+    for name in ("upper", "work"):
+        try:
+            found = stat.S_ISDIR(os.stat(name, dir_fd=data_fd, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            found = False
+        if not found:
+            raise DamagedError(
+                f"the data of {app.name!r} is damaged: {name!r} is not there",
+                hint=f"`layerrun reset {app.name}` begins anew; `layerrun doctor` tells more",
+            )
+
+
 def compile_plan(
     store: Store,
     app: App,
@@ -247,6 +263,7 @@ def compile_plan(
     _isolation(plan, app)
     data_fd = store.open_app_dir(app, "data")
     try:
+        _check_data(data_fd, app)
         uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
         compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app))
         compiler.stack()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-import stat
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from layerrun.errors import NotFoundError
-from layerrun.layers import overlay
 from layerrun.layers.globs import Globs
 from layerrun.model import HOST_BASE, App, Change, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
+from layerrun.store import reserve
 from layerrun.store.plans import forget_plan
 
 if TYPE_CHECKING:
@@ -123,13 +122,26 @@ def _matches(patterns: Globs, path: str) -> bool:
 def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
     """Let what lies beneath show through again where a pattern matches; return the paths that came back."""
     Globs(globs)  # a bad pattern is an error before anything is locked
-    with store.app_lock(app, "reset"), store.ticket(app.ids) as ticket:
-        return _restore(store, app, ticket.fd, globs)
+
+    def work() -> list[str]:
+        with _changing(store, app, "reset") as trash_fd:
+            return _restore(store, app, trash_fd, globs)
+
+    return reserve.using(store, work)
+
+
+@contextlib.contextmanager
+def _changing(store: Store, app: App, what: str) -> Iterator[int]:
+    """Lock an app to take things out of its data; yield a folder of the store for them, which is then deleted.
+
+    Its plan is forgotten: the roots of overlays may be among what goes, and only Python makes them again.
+    """
+    with store.app_lock(app, what), store.ticket(app.ids) as ticket:
+        forget_plan(store, store.app_again(app).name)
+        yield ticket.fd
 
 
 def _restore(store: Store, app: App, trash_fd: int, globs: Sequence[str]) -> list[str]:
-    # The roots of overlays may be among what goes; only Python makes them again.
-    forget_plan(store, store.app_again(app).name)
     with _opened(store, app) as (upper, lowers):
         restored: list[str] = jobs.on_files(
             app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)
@@ -153,12 +165,16 @@ def _literal(path: str) -> str:
 
 def clear_cache(store: Store, app: App) -> list[str]:
     """Drop the app's cache paths from its upper and its fresh home; return those that held anything."""
-    with store.app_lock(app, "clear the cache"), store.ticket(app.ids) as ticket:
-        dropped = _restore(store, app, ticket.fd, [_literal(path) for path in _caches(app)])
+    return reserve.using(store, lambda: _clear_cache(store, app))
+
+
+def _clear_cache(store: Store, app: App) -> list[str]:
+    with _changing(store, app, "clear the cache") as trash_fd:
+        dropped = _restore(store, app, trash_fd, [_literal(path) for path in _caches(app)])
         if app.config.home is Home.FRESH:
             home = store.open_app_dir(app, "data/home")
             try:
-                if jobs.on_files(app, "home_cache_job", [home, ticket.fd]):
+                if jobs.on_files(app, "home_cache_job", [home, trash_fd]):
                     dropped.append(posixpath.join(identity.person(app).home, ".cache"))
             finally:
                 os.close(home)
@@ -209,53 +225,20 @@ def _by_configuration(app: App, path: str) -> Where | None:
     return None
 
 
-def _in_upper(upper: int, path: str, *, userxattr: bool) -> tuple[str, str]:
-    """Return what the upper says of a path: ``has``, ``deletes``, ``hides`` or ``nothing``, and where."""
-    done = ""
-    for part in path.strip("/").split("/"):
-        folder = open_beneath(upper, os.fsencode(done.strip("/")), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            opaque = overlay.is_opaque(folder, userxattr=userxattr) and done != ""
-            done += "/" + part
-            try:
-                info = os.stat(part, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return ("hides" if opaque else "nothing"), done
-        finally:
-            os.close(folder)
-        if overlay.is_whiteout(info):
-            return "deletes", done
-        if done != path and not stat.S_ISDIR(info.st_mode):
-            return "hides", done
-    return "has", done
-
-
 def which(store: Store, app: App, path: str) -> Where:
     """Return where ``path``, as seen inside, comes from. Raises `NotFoundError` where there is nothing."""
     found = _by_configuration(app, path)
     if found is not None:
         return found
     with _opened(store, app) as (upper, lowers):
-        state, at = ("nothing", "") if path == "/" else _in_upper(upper, path, userxattr=_userxattr(app))
+        state, at, beneath = jobs.on_files(
+            app, "which_job", [upper, *lowers], path, _userxattr(app), _over_host(app)
+        )
         if state == "has":
             return Where(path, "upper", False, "the app's own layer")
-        beneath = _first_lower(lowers, path, cross_mounts=_over_host(app))
         if state == "deletes" and beneath is not None:
             return Where(path, "upper", True, "" if at == path else f"{at} is deleted")
         if beneath is None or state in ("hides", "deletes"):
             raise NotFoundError(f"there is nothing at {path!r} in {app.name!r}")
     last = beneath == len(lowers) - 1
     return Where(path, "base" if last else "layer", False, app.config.base if last else f"layer {beneath}")
-
-
-def _first_lower(lowers: Sequence[int], path: str, *, cross_mounts: bool) -> int | None:
-    for number, fd in enumerate(lowers):
-        try:
-            found = open_beneath(
-                fd, os.fsencode(path.strip("/")), os.O_PATH, cross_mounts=cross_mounts and fd == lowers[-1]
-            )
-        except OSError:
-            continue
-        os.close(found)
-        return number
-    return None

@@ -41,7 +41,7 @@ def _namespace_hint(code: int) -> str | None:
         return f"{found}: an administrator can change it with sysctl"
     if code == errno.ENOSPC:
         return "a limit on namespaces is reached: see sysctl user.max_user_namespaces and its neighbours"
-    if code == errno.EPERM:
+    if code in (errno.EPERM, errno.ENOSYS):
         return "user namespaces are forbidden here: by a seccomp filter (a container?) or a security module"
     if code == errno.EAGAIN:
         return "the limit on processes is reached: see `ulimit -u` and kernel.pid_max"

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
+from layerrun.layers import overlay
 from layerrun.layers.diff import diff_upper
 from layerrun.layers.restore import restore_paths
 from layerrun.model import App, Change, FileType, IdMode
 from layerrun.native import trees
+from layerrun.native.trees import open_beneath
 
-__all__ = ["change_from", "diff_job", "on_files", "restore_job", "usage_job"]
+__all__ = ["change_from", "diff_job", "on_files", "restore_job", "usage_job", "which_job"]
 
 
 def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
@@ -79,3 +83,48 @@ def home_cache_job(home: int, trash: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def which_job(*arguments: Any) -> tuple[str, str, int | None]:
+    """Arguments: the upper, the lowers, then the path, userxattr, cross_mounts.
+
+    Return what the upper says of the path and where (see `_in_upper`), and the number of the first lower with it.
+    """
+    *fds, path, userxattr, cross_mounts = arguments
+    state, at = ("nothing", "") if path == "/" else _in_upper(fds[0], path, userxattr=userxattr)
+    return state, at, None if state == "has" else _first_lower(fds[1:], path, cross_mounts=cross_mounts)
+
+
+def _in_upper(upper: int, path: str, *, userxattr: bool) -> tuple[str, str]:
+    """Return what the upper says of a path: ``has``, ``deletes``, ``hides`` or ``nothing``, and where."""
+    done, opaque = "", False
+    for part in path.strip("/").split("/"):
+        folder = open_beneath(upper, os.fsencode(done.strip("/")), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # What is in an opaque folder need not be opaque itself: nothing shows through there any more.
+            opaque = opaque or (overlay.is_opaque(folder, userxattr=userxattr) and done != "")
+            done += "/" + part
+            try:
+                info = os.stat(part, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return ("hides" if opaque else "nothing"), done
+        finally:
+            os.close(folder)
+        if overlay.is_whiteout(info):
+            return "deletes", done
+        if done != path and not stat.S_ISDIR(info.st_mode):
+            return "hides", done
+    return "has", done
+
+
+def _first_lower(lowers: Sequence[int], path: str, *, cross_mounts: bool) -> int | None:
+    for number, fd in enumerate(lowers):
+        try:
+            found = open_beneath(
+                fd, os.fsencode(path.strip("/")), os.O_PATH, cross_mounts=cross_mounts and fd == lowers[-1]
+            )
+        except OSError:
+            continue
+        os.close(found)
+        return number
+    return None

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, NotRunningError, UsageError
-from layerrun.model import HOST_BASE, App, AppKind
+from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.native.launch import Failure, Start, join_plan, run_plan
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
@@ -170,7 +170,7 @@ def _start(
     door: Callable[[], None] | None,
 ) -> int:
     plan = compile_plan(store, app, env=env, make=True)
-    if app.kind is AppKind.APP and not env:
+    if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
         store_plan(store, app, plan)
         if door is not None:
             door()

@@ -8,6 +8,7 @@ at the top, one overlay for each largest folder that is free of mounts.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import attrs
 
@@ -71,7 +72,8 @@ class HostStack:
     def _overlay(self, path: str, lowers: list[str], *, flags: str = "") -> bool:
         place = self.uppers.prepare(path)
         if place is None:
-            self.plan.note(path, Policy.READ_ONLY, "the app has put something else in its place")
+            # What is seen there is then the app's own: there is nothing to cover.
+            self.plan.note(path, Policy.HIDDEN, "the app has put something else in its place")
             return False
         own = ",".join(filter(None, (_flags(self.app), flags)))
         self.late.append(("overlay", path, *place, own))
@@ -88,7 +90,7 @@ class HostStack:
         if policy is Policy.OVERLAID:
             lowers = [*self._layers_at(mount.path), mount.path]
             if not self._overlay(mount.path, lowers, flags="try"):
-                policy = Policy.HIDDEN
+                return Policy.HIDDEN
         elif policy is Policy.READ_ONLY:
             # With what is mounted beneath it: without root the kernel gives no copy that would uncover a folder.
             self.late.append(("bind", mount.path, mount.path, "ro,rec,nosuid,nodev,try"))
@@ -160,7 +162,9 @@ class HostStack:
             self.plan.note(path, Policy.HIDDEN, "it cannot be listed, and something is mounted beneath it")
             return
         for entry in entries:
-            self._entry(entry)
+            # What went since the folder was listed is as if it had never been there.
+            with suppress(FileNotFoundError):
+                self._entry(entry)
 
     def _entry(self, entry: os.DirEntry[str]) -> None:
         path = entry.path
@@ -192,13 +196,13 @@ class HostStack:
         if deeper and lowered:
             # It stays visible, and belongs to us: what the real one does not let us do there, this must not either.
             self.skeleton.folder(path, effective_mode(path, os.stat(path, follow_symlinks=False)))
+            if mounted is not None:
+                self.plan.note(path, Policy.OVERLAID, "taken apart around its mounts", mounted.fstype)
             self._take_apart(path)
             return
         self.skeleton.folder(path)
         if mounted is not None:
             self._mount(mounted)
         # Deep down, beside busy mount points, a folder may go while we look; one at the top must be there.
-        elif not self._overlay(
-            path, [*self._layers_at(path), path], flags="try" if path.count("/") > 1 else ""
-        ):
-            self.late.append(("mask", path, "try"))
+        else:
+            self._overlay(path, [*self._layers_at(path), path], flags="try" if path.count("/") > 1 else "")

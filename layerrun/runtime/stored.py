@@ -115,6 +115,7 @@ def store_plan(store: Store, app: App, plan: Plan) -> None:
         f"{info.st_dev}:{info.st_ino}",
         store.path,
         f"apps/{app.id}",
+        app.name,
     ]
     for condition in _conditions(app, plan):
         words += condition

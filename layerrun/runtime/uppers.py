@@ -5,7 +5,9 @@ What an app left in its upper is hostile: every step goes beneath a descriptor a
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 from contextlib import suppress
 
@@ -24,7 +26,11 @@ def read_roots(data_fd: int) -> list[bytes]:
         return []
     with os.fdopen(fd, "rb") as file:
         lines = file.read().split(b"\n")
-    return [line.replace(b"\\n", b"\n").replace(b"\\\\", b"\\") for line in lines if line]
+    return [re.sub(rb"\\(.)", _unescaped, line) for line in lines if line]
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return b"\n" if found[1] == b"n" else found[1]
 
 
 def _escape(path: bytes) -> bytes:
@@ -47,6 +53,19 @@ def effective_mode(path: str, info: os.stat_result) -> int:
     return (mode & 0o1077) | (ours | 5) << 6
 
 
+def _open_own(dir_fd: int, name: str) -> int:
+    """Open a folder of the upper; where the app took our own permissions to it away, give them back."""
+    try:
+        return os.open(name, _DIR, dir_fd=dir_fd)
+    except PermissionError:
+        closed = os.open(name, _DIR | os.O_PATH, dir_fd=dir_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{closed}", stat.S_IMODE(os.fstat(closed).st_mode) | 0o700)
+        finally:
+            os.close(closed)
+        return os.open(name, _DIR, dir_fd=dir_fd)
+
+
 def _make_folder(fd: int, name: str) -> bool:
     """Make a folder in one of our own, even in one whose mode forbids it (see `effective_mode`)."""
     try:
@@ -61,6 +80,15 @@ def _make_folder(fd: int, name: str) -> bool:
         finally:
             os.fchmod(fd, mode)
     return True
+
+
+def _give(fd: int, uid: int, gid: int) -> None:
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        # EINVAL: we are in a user namespace that has no id for that owner.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
 
 
 @attrs.define
@@ -102,11 +130,12 @@ class Uppers:
             self._make_upper(path)
 
     def _make_upper(self, path: str) -> bool:
-        fd = os.open("upper", _DIR, dir_fd=self.data_fd)
+        if path == "/" and not self.unprivileged:
+            return True  # over a base of its own an app may do with its root as it likes
+        fd = _open_own(self.data_fd, "upper")
         try:
             if path == "/":
-                if self.unprivileged:
-                    os.fchmod(fd, effective_mode("/", os.stat("/")))
+                os.fchmod(fd, effective_mode("/", os.stat("/")))
                 return True
             done = ""
             for part in path.strip("/").split("/"):
@@ -124,12 +153,11 @@ class Uppers:
 
     def _enter(self, fd: int, part: str, path: str) -> int:
         made = _make_folder(fd, part)
-        entered = os.open(part, _DIR, dir_fd=fd)
+        entered = _open_own(fd, part)
         if made:
             info = os.stat(path)
             # Without root it stays the caller's; the mode then says what the caller may do there.
-            with suppress(PermissionError):
-                os.fchown(entered, info.st_uid, info.st_gid)
+            _give(entered, info.st_uid, info.st_gid)
             mode = effective_mode(path, info) if self.unprivileged else stat.S_IMODE(info.st_mode)
             os.fchmod(entered, mode)
             self._note(path)

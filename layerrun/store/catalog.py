@@ -97,7 +97,8 @@ def _translate(error: sqlite3.Error, path: str) -> Exception:
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return BusyError(f"the catalog {path!r} is in use by another process", hint="try again")
-    if code == sqlite3.SQLITE_FULL:
+    starved = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _no_room(path)
+    if code == sqlite3.SQLITE_FULL or starved:
         return SystemError(
             f"cannot write the catalog {path!r}: {os.strerror(errno.ENOSPC)}",
             errno=errno.ENOSPC,
@@ -127,6 +128,15 @@ def _translate(error: sqlite3.Error, path: str) -> Exception:
             hint="is the disk full or failing? see the kernel log",
         )
     return StoreError(f"the catalog {path!r} refused: {error}")
+
+
+def _no_room(path: str) -> bool:
+    """Say whether the disk has no space or no inodes left: SQLite says no more than that it failed."""
+    try:
+        space = os.statvfs(path)
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize < 65536 or (space.f_files > 0 and space.f_favail < 4)
 
 
 class Catalog:

@@ -41,17 +41,31 @@ def explain(step: str, path: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def open_dir(dir_fd: int | None, path: str) -> int:
-    """Open the directory ``path`` beneath ``dir_fd``, each of its names without following a link."""
+def open_dir(dir_fd: int | None, path: str, *, closed: bool = False) -> int:
+    """Open the directory ``path`` beneath ``dir_fd``, each of its names without following a link.
+
+    With ``closed`` one that may not be read gives an ``O_PATH`` descriptor.
+    """
     if dir_fd is None or path in ("", "."):
         return os.open(path or ".", DIR_FLAGS, dir_fd=dir_fd)
     fd = -1
+    *above, last = path.split("/")
     try:
-        for name in path.split("/"):
+        for name in above:
             deeper = os.open(name, DIR_FLAGS, dir_fd=dir_fd if fd < 0 else fd)
             if fd >= 0:
                 os.close(fd)
             fd = deeper
+        top = dir_fd if fd < 0 else fd
+        try:
+            deeper = os.open(last, DIR_FLAGS, dir_fd=top)
+        except PermissionError:
+            if not closed:
+                raise
+            deeper = os.open(last, DIR_FLAGS | os.O_PATH, dir_fd=top)
+        if fd >= 0:
+            os.close(fd)
+        fd = deeper
     except OSError:
         if fd >= 0:
             os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from layerrun.errors import StoreError
 from layerrun.store.catalog import Catalog
@@ -18,7 +19,13 @@ __all__ = ["FOLDERS", "FORMAT", "open_root"]
 
 FORMAT = "layerrun-store 1\n"
 FOLDERS = ("apps", "bases", "kept", "layers", "objects", "skeletons", "staging", "trash")
-_KNOWN = {*FOLDERS, "store.lock", *("catalog.db" + end for end in ("", "-journal", "-wal", "-shm"))}
+_KNOWN = {
+    *FOLDERS,
+    "plans",
+    "reserve",
+    "store.lock",
+    *("catalog.db" + end for end in ("", "-journal", "-wal", "-shm")),
+}
 
 # overlayfs takes no upper on these, or SQLite's locks and shared memory do not hold on them.
 _UNFIT = {"overlay", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "vfat", "exfat", "msdos", "ntfs3", "aufs"}
@@ -45,6 +52,10 @@ def open_root(path: str, *, create: bool) -> tuple[str, int]:
     try:
         real = os.path.realpath(path)
         _check(path, fd)
+        if not os.path.samestat(os.stat(real), os.fstat(fd)):
+            raise StoreError(
+                f"the store {path!r} became another folder while it was opened", hint="try again"
+            )
         text = read_text(fd, "format")
         if text is None:
             with explain("make the store", path):
@@ -124,6 +135,10 @@ def _initialise(path: str, fd: int, *, new: bool) -> str | None:
             return text
         if not new and _is_foreign(fd):
             return None
+        # A default ACL of the folder around it would go on to everything inside: to uppers and to bases.
+        for acl in ("system.posix_acl_default", "system.posix_acl_access"):
+            with suppress(OSError):
+                os.removexattr(fd, acl)
         for name in FOLDERS:
             if not present(fd, name):
                 make_dir(fd, name, 0o700)

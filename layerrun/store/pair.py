@@ -5,9 +5,9 @@ They are made, exchanged and thrown away together: a work folder never meets ano
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import suppress
 
 from layerrun.model import Home
 from layerrun.store.fs import DIR_FLAGS, fsync_dir, make_dir
@@ -27,8 +27,12 @@ def make_data(dir_fd: int, name: str, *, home: Home, root: os.stat_result | None
         make_dir(data, "upper", 0o755)
         if root is not None:
             # A plain user cannot give folders away; the owner is then the caller's, who is root inside.
-            with suppress(PermissionError):
+            try:
                 os.chown("upper", root.st_uid, root.st_gid, dir_fd=data, follow_symlinks=False)
+            except OSError as error:
+                # EINVAL: we are in a user namespace that has no id for that owner.
+                if error.errno not in (errno.EPERM, errno.EINVAL):
+                    raise
             os.chmod("upper", stat.S_IMODE(root.st_mode), dir_fd=data)
         make_dir(data, "work", 0o700)
         if home is Home.FRESH:

@@ -54,6 +54,8 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
             if found is not None and found.name == app.name:
                 os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
     except (OSError, BusyError):
+        pass
+    finally:
         with suppress(OSError):
             os.unlink(new, dir_fd=store.fd)
 

@@ -15,7 +15,7 @@ import attrs
 from layerrun.errors import DamagedError, ExistsError, NotFoundError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
 from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2
-from layerrun.store import paths, trash
+from layerrun.store import paths, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir, present
 from layerrun.store.locks import AppLock
@@ -47,18 +47,20 @@ class Store:
 
     Attributes:
         path: its real path. fd: its folder. rootless: whether it belongs to a plain user.
-        catalog: the database; staging_fd, trash_fd: those folders.
+        catalog: the database; staging_fd, trash_fd: those folders. lent: see `layerrun.store.reserve`.
     """
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
         self.rootless = os.geteuid() != 0
+        self.lent = False
         opened: list[int] = []
         try:
             for name in ("staging", "trash"):
                 opened.append(_open_folder(path, fd, name))
-            self.catalog = Catalog(os.path.join(path, "catalog.db"))
+            # Even to read it SQLite needs room, for the shared memory of its log: two of the reserve's files.
+            self.catalog = reserve.using(self, lambda: Catalog(os.path.join(path, "catalog.db")), most=2)
         except BaseException:
             for other in opened:
                 os.close(other)
@@ -80,7 +82,10 @@ class Store:
             os.close(fd)
             raise
         try:
-            trash.sweep(store)
+            with reserve.without_fail():
+                trash.sweep(store)
+            if not store.lent:
+                reserve.keep(fd)
         except BaseException:
             store.close()
             raise
@@ -89,6 +94,8 @@ class Store:
     def close(self) -> None:
         """Close the catalog and the descriptors."""
         self.catalog.close()
+        if self.lent:
+            reserve.keep(self.fd, ample=False)
         for fd in (self.staging_fd, self.trash_fd, self.fd):
             os.close(fd)
 
@@ -147,7 +154,8 @@ class Store:
         """Open the app's folder, or ``sub`` (such as ``data/upper``) in it; the caller closes it."""
         path = f"apps/{app.id}/{sub}".rstrip("/")
         try:
-            return open_dir(self.fd, path)
+            # Closed: an app may take the permissions of its own root away.
+            return open_dir(self.fd, path, closed=True)
         except FileNotFoundError:
             raise DamagedError(
                 f"the files of {app.name!r} are missing: {os.path.join(self.path, path)!r}",
@@ -324,6 +332,9 @@ class Store:
 
     def reset_app(self, name: str) -> None:
         """Clear the data of an app that is not running, at a cost that does not depend on its size."""
+        reserve.using(self, lambda: self._reset_app(name))
+
+    def _reset_app(self, name: str) -> None:
         app = self.app(name)
         with self.app_lock(app, "reset"), self.ticket(app.ids) as ticket:
             app = self.app_again(app)
@@ -349,6 +360,9 @@ class Store:
 
     def remove_app(self, name: str, *, keep_data: bool = False) -> str | None:
         """Remove an app that is not running. With ``keep_data`` its data stays, and its path is returned."""
+        return reserve.using(self, lambda: self._remove_app(name, keep_data=keep_data))
+
+    def _remove_app(self, name: str, *, keep_data: bool) -> str | None:
         app = self.app(name)
         with self._lock_to_remove(app), self.ticket(app.ids) as ticket:
             app = self.app_again(app)

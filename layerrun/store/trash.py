@@ -22,6 +22,8 @@ __all__ = ["empty", "in_foreground", "sweep", "to_trash"]
 
 _SUBIDS = ".subids"
 _STALE_SECONDS = 60.0
+# Deleters started at once; the rest of a large trash is for later sweeps.
+_DELETERS = 8
 
 
 def in_foreground() -> bool:
@@ -52,6 +54,9 @@ def to_trash(store: Store, dir_fd: int, name: str, ids: IdMode | None = None) ->
 def empty(store: Store, *, background: bool) -> list[str]:
     """Delete everything in the trash; return the names that could not be (when not in the background)."""
     names = os.listdir(store.trash_fd)
+    if background and len(names) > _DELETERS:
+        first = time.time_ns() % len(names)  # not always the same: some may never go
+        names = (names[first:] + names[:first])[:_DELETERS]
     if names:
         os.utime(store.trash_fd)
     left = []

@@ -133,6 +133,64 @@ def test_every_alteration_is_found_and_changes_the_digest(store, source, what):
     assert tree.import_tree(store, "second", source).digest != base.digest
 
 
+# What import never takes over; in the tree of a base the kernel would believe it.
+MARKS = (
+    "trusted.overlay.opaque",
+    "trusted.overlay.redirect",
+    "user.overlay.opaque",
+    "trusted.overlay.overlay.x",
+)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_marks_of_overlayfs_are_neither_imported_nor_overlooked(store, source, mark):
+    os.setxattr(f"{source}/usr/bin", mark, b"y")
+    os.setxattr(source, mark, b"y")
+    base = tree.import_tree(store, "b", source)
+    root = tree_of(store, base)
+    assert mark not in os.listxattr(root) + os.listxattr(f"{root}/usr/bin")
+    assert tree.verify(store, base) == []
+    os.setxattr(f"{root}/usr/bin", mark, b"y")
+    assert [(p.kind, p.path) for p in tree.verify(store, base)] == [("changed", "/usr/bin")]
+
+
+def test_an_added_socket_is_found(store, source):
+    base = tree.import_tree(store, "b", source)
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.open(tree_of(store, base), os.O_PATH)
+        listener.bind(f"/proc/self/fd/{here}/sock")
+        os.close(here)
+    assert [(p.kind, p.path) for p in tree.verify(store, base)] == [("added", "/sock")]
+
+
+def test_order_of_making_does_not_matter(store, folder):
+    digests = set()
+    for number, names in enumerate([("usr", "b", "a"), ("a", "b", "usr")]):
+        top = f"{folder}/{number}"
+        os.mkdir(top)
+        for name in names:
+            os.mkdir(f"{top}/{name}")
+            for key in sorted(("user.x", "user.y"), reverse=bool(number)):
+                os.setxattr(f"{top}/{name}", key, key.encode())
+        digests.add(tree.import_tree(store, f"b{number}", top).digest)
+    assert len(digests) == 1
+
+
+def test_two_imports_of_one_tree_at_once(store_path, source):
+    """The slower one finds the base that the quicker one made, as if it had come later."""
+    Store.open(store_path).close()
+    code = (
+        "import sys; from layerrun.store.store import Store; from layerrun.bases import tree\n"
+        "with Store.open(sys.argv[1]) as s: print(tree.import_tree(s, 'b', sys.argv[2]).id)"
+    )
+    argv = [sys.executable, "-c", code, store_path, source]
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0] * 4
+    assert len(ids) == 1
+    check_whole(store_path)
+
+
 def test_problems_are_named(store, source):
     base = tree.import_tree(store, "b", source)
     root = tree_of(store, base)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -63,6 +64,16 @@ def test_new_store(folder, umask):
     database.close()
     with Store.open(path, create=False) as store:
         assert [app.name for app in store.apps()] == ["one"]
+
+
+@pytest.mark.root
+def test_a_default_acl_around_it_does_not_come_in(folder):
+    """An upper and a base would inherit it: other modes than were asked for, and another digest."""
+    subprocess.run(["setfacl", "-d", "-m", "u:12345:rwx,o::rwx", folder], check=True)
+    with Store.open(f"{folder}/store") as store:
+        app = store.create_app("one", AppConfig(), ids=IdMode.NONE)
+        upper = f"{store.app_dir(app)}/data/upper"
+        assert os.listxattr(store.path) == os.listxattr(upper) == []
 
 
 def test_not_there(store_path):
@@ -206,7 +217,7 @@ def test_making_that_was_cut_short(store_path, upto):
         for name in os.listdir(store_path):
             if name != "apps":
                 path = f"{store_path}/{name}"
-                (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+                (shutil.rmtree if os.path.isdir(path) else os.unlink)(path)
     with Store.open(store_path) as store:
         store.create_app("one", AppConfig(), ids=IdMode.NONE)
 

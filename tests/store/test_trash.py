@@ -47,6 +47,19 @@ def test_in_the_background(store, monkeypatch):
     assert os.listdir(f"{store.path}/trash") == []
 
 
+def test_a_large_trash_does_not_start_a_crowd(store, monkeypatch):
+    monkeypatch.delenv("LAYERRUN_SWEEP")
+    for number in range(500):
+        os.mkdir(f"{store.path}/trash/{number:016x}")
+    started = []
+    monkeypatch.setattr(trash, "_delete", lambda store, name, *, background: started.append(name))
+    os.utime(store.trash_fd, (0, 0))
+    trash.sweep(store)
+    assert 0 < len(started) <= 20
+    assert trash.empty(store, background=False) == []
+    assert len(started) >= 500
+
+
 def test_young_trash_is_somebody_elses(store, monkeypatch):
     """A deleter that was started within the last minute is not joined by every further command."""
     monkeypatch.delenv("LAYERRUN_SWEEP")

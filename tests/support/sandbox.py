@@ -65,7 +65,7 @@ class Mounts:
         ]
         server = subprocess.Popen([*self.prefix(), *words], stdin=subprocess.DEVNULL)
         self.servers.append(server.pid)
-        line = re.compile(rf" {re.escape(target)} \S+ \S+.* - fuse")
+        line = re.compile(rf" {re.escape(target)} .* - fuse")
         end = time.monotonic() + 20
         while not line.search(pathlib.Path(f"/proc/{self.process.pid}/mountinfo").read_text()):
             assert server.poll() is None, "the FUSE server ended"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import os
 import pwd
 import subprocess
@@ -109,6 +110,14 @@ def _has_subids(name: str) -> bool:
         return False
 
 
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def _free_subid() -> int:
     """Return the start of 65,536 ids that no line of /etc/subuid or /etc/subgid reaches, below layerrun's."""
     end = 100000
@@ -131,7 +140,9 @@ def ensure(name: str) -> User:
         try:
             pwd.getpwnam(name)
         except KeyError:
-            _tool("useradd", "-m", "-s", "/bin/sh", "-c", COMMENT, name)
+            # A run that was killed may have left the group.
+            group = ["-g", name] if _has_group(name) else ["-U"]
+            _tool("useradd", "-m", *group, "-s", "/bin/sh", "-c", COMMENT, name)
         user = User(name)
         if pwd.getpwnam(name).pw_gecos == COMMENT:
             if name == SINGLE and _has_subids(name):

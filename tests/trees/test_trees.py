@@ -1,6 +1,7 @@
 """Listing, copying, counting, opening and removing trees of any kind."""
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -299,6 +300,23 @@ def test_remove_in_background(top):
     while os.path.lexists("tree") and time.monotonic() < end:
         time.sleep(0.01)
     assert os.listdir() == []
+
+
+def test_remove_in_background_keeps_no_lock(top):
+    """A lock of the caller's is free once the caller has closed it, however long the removing takes."""
+    for number in range(100):
+        os.mkdir(f"{number}")
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        trees.remove_in_background(top, b"%d" % number)
+        os.close(lock)
+        again = os.open("lock", os.O_RDWR)
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(again)
+    end = time.monotonic() + 30
+    while os.listdir() != ["lock"] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert os.listdir() == ["lock"]
 
 
 @pytest.mark.parametrize("kind", ["dir", "file"])
