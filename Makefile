@@ -10,8 +10,8 @@ PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
 NEED_BUILD := gcc libc6-dev libcap-dev make python3-dev python3-venv
 NEED_RUN := uidmap
-NEED_TEST := acl attr dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 libcap2-bin mmdebstrap postgresql \
-	procps redis-server util-linux
+NEED_TEST := acl attr clang dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 libcap2-bin libclang-rt-dev \
+	mmdebstrap postgresql procps redis-server strace util-linux
 NEED_BENCH := podman runc
 
 .PHONY: help
@@ -67,13 +67,13 @@ lint: venv ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c
+	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c tests/fuzz/*.c
 
 .PHONY: format
 format: venv ## let ruff and clang-format do it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c
+	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c tests/fuzz/*.c
 
 .PHONY: man
 man: build ## the man pages in docs/man, from the commands' own help

@@ -12,7 +12,7 @@ import attrs
 
 from layerrun.errors import NotFoundError
 from layerrun.layers.globs import Globs
-from layerrun.model import HOST_BASE, App, Change, Home, IdMode
+from layerrun.model import HOST_BASE, App, Change, FileType, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
@@ -83,7 +83,20 @@ def diff(store: Store, app: App) -> list[Change]:
     roots = _roots(store, app) if _over_host(app) else []
     with _opened(store, app) as (upper, lowers):
         found = jobs.on_files(app, "diff_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
-    return [jobs.change_from(values) for values in found]
+    return _without_places([jobs.change_from(values) for values in found], roots)
+
+
+def _without_places(changes: list[Change], roots: list[str]) -> list[Change]:
+    """Leave out empty folders that layerrun made itself, where the host's own is gone by now (a mount point, say)."""
+    ours = {"/" + root.strip("/") for root in roots}
+    kept: list[Change] = []
+    for change in reversed(changes):
+        if change.change == "A" and change.path in ours and change.type is FileType.DIR:
+            top = change.path + "/"
+            if not any(other.path.startswith(top) for other in kept):
+                continue
+        kept.append(change)
+    return kept[::-1]
 
 
 def usage(store: Store, app: App) -> Usage:

@@ -21,6 +21,7 @@ __all__ = ["AppLock", "boot_id", "lock_file", "start_time"]
 _POLL = 0.02
 _EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h, in field 9 of proc_pid_stat(5)
 _PATIENCE = 10.0
+_LOOKS = 10
 
 
 def boot_id() -> str:
@@ -132,9 +133,15 @@ class AppLock:
         self.release()
 
 
+def _read(fd: int) -> list[str]:
+    """Return the words of the line; behind a line that is just being written the rest of an older one may stand."""
+    line = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").partition("\n")[0]
+    return line.split(None, 3)
+
+
 def holder(fd: int) -> tuple[int, str] | None:
     """Return (pid, what) from a lock file, if that process is alive and is the one that wrote it."""
-    fields = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split(None, 3)
+    fields = _read(fd)
     if len(fields) < 4 or not fields[0].isdigit():
         return None
     pid = int(fields[0])
@@ -158,7 +165,7 @@ def _await_last(fd: int) -> bool:
     A dying process closes its descriptors, and with them drops the lock, before its mounts go. The line of
     a sandbox names its pid 1, whose end (pidfd_open(2)) comes after that of everything inside.
     """
-    fields = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split(None, 3)
+    fields = _read(fd)
     if len(fields) < 4 or not fields[0].isdigit() or fields[2] != boot_id():
         return True
     pid = int(fields[0])
@@ -177,6 +184,11 @@ def _await_last(fd: int) -> bool:
 
 def _busy(fd: int, name: str) -> BusyError:
     found = holder(fd)
+    for _ in range(_LOOKS):
+        if found is not None:
+            break
+        time.sleep(_POLL)  # whoever got the lock just now has not written yet
+        found = holder(fd)
     if found is None:
         return BusyError(f"{name!r} is in use by another process", hint="wait for it to end, then try again")
     pid, what = found

@@ -250,6 +250,14 @@ def test_a_mount_that_went_between_two_starts(mounts, layerrun, place, who):
     assert sh(mounts, layerrun, who, f"cat {place}/file") == "again\n"
 
 
+def test_a_mount_point_that_went_is_no_change(mounts, layerrun, place, who):
+    """Its folder in the upper is layerrun's own, and stays out of the list unless the app put something there."""
+    mounts.sh('mkdir -p "$1/a/b"; mount -t tmpfs -o mode=1777 x "$1/a/b"', place)
+    sh(mounts, layerrun, who, "true")
+    mounts.sh('umount "$1/a/b"; rmdir "$1/a/b" "$1/a"', place)
+    assert mounts.layerrun(layerrun, "diff", "a", user=who, check=0).stdout == ""
+
+
 def test_an_upper_with_links_where_overlays_have_their_roots(mounts, layerrun, place, folder, who):
     """What an app left in its upper is not followed: nothing outside is touched or shown."""
     mounts.sh('mount -t tmpfs -o mode=1777 x "$1"; echo host >"$1/file"', place)

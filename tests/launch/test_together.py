@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
-from support.sandbox import overlay_log
+from support.sandbox import overlay_log, wait_for
 
 
 def popen(layerrun, who, *words):
@@ -39,6 +40,7 @@ def test_one_of_many_starts_runs(layerrun, either, own_folder):
     while len(waiting) > 1:
         waiting = [process for process in waiting if process.poll() is None]
     (winner,) = waiting
+    wait_for(lambda: os.path.exists(fifo))
     with open(fifo, "w") as gate:
         gate.write("through\n")
     found = ends(processes)

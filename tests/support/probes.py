@@ -126,6 +126,14 @@ def _compile(*flags: str) -> None:
         _sh(f"cc {' '.join(flags)} -o {folder}/probe {source} && {folder}/probe")
 
 
+def _fuzzer() -> None:
+    with tempfile.TemporaryDirectory(prefix="layerrun-probe-") as folder:
+        source = os.path.join(folder, "probe.c")
+        with open(source, "w") as file:
+            file.write("int LLVMFuzzerTestOneInput(const char *bytes, unsigned long size) { return 0; }\n")
+        _sh(f"cd {folder} && clang -fsanitize=fuzzer,address,undefined -o probe {source} && ./probe -runs=1")
+
+
 def _network() -> None:
     request = urllib.request.Request(debian.MIRROR + "/dists/bookworm/InRelease", method="HEAD")
     with urllib.request.urlopen(request, timeout=20):
@@ -156,6 +164,7 @@ PROBES = {
     "idmap": _idmap,
     "compiler": _compile,
     "sanitizers": lambda: _compile("-fsanitize=address,undefined"),
+    "fuzzer": _fuzzer,
     "network": _network,
     "debian": _debian,
     "reachable": _reachable,

@@ -1,0 +1,94 @@
+"""What reads bytes that somebody else may have written, under a fuzzer that watches which branches are taken.
+
+Bytes that once broke something stand in ``found/``, by the name of their target, and are tried first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+SOURCES = {"plan": ["plan", "error"], "stored": ["stored", "plan", "error"]}
+FLAGS = (
+    "-g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all".split()
+)
+
+pytestmark = [pytest.mark.fuzzer, pytest.mark.root, pytest.mark.idmap]
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def target(request, tmp_path_factory):
+    """A name and the program that fuzzes it."""
+    program = tmp_path_factory.mktemp("fuzz") / request.param
+    sources = [f"{ROOT}/csrc/{name}.c" for name in SOURCES[request.param]]
+    argv = ["clang", *FLAGS, f"-I{ROOT}/csrc", "-o", program, f"{HERE}/{request.param}.c", *sources]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return request.param, str(program)
+
+
+def words():
+    """The words that a plan and its head consist of, from the sources themselves."""
+    found = set()
+    for name in ("plan", "stored"):
+        with open(f"{ROOT}/csrc/{name}.c") as file:
+            found |= set(re.findall(r'"([\w-]+)"', file.read()))
+    return sorted(found)
+
+
+@pytest.fixture
+def seeds(layerrun, folder, plain_user, single_user, store_path):
+    """Real plans: of root and of plain users, over the host, with and without everything that can be asked for."""
+    options = (
+        "--share /usr/share:/srv/x:ro --hide /etc/ssh --home fresh --network none -e A=b --command".split()
+    )
+    for user in (None, plain_user, single_user):
+        layerrun("create", "full", *options, "true", user=user, check=0)
+        layerrun("app", "plain", "--", "true", user=user, check=0)
+        layerrun("app", "full", user=user, check=0)
+    made = {"plan": [], "stored": []}
+    for store in (store_path, layerrun.store(plain_user), layerrun.store(single_user)):
+        for name in ("full", "plain"):
+            with open(f"{store}/plans/{name}", "rb") as file:
+                # Without the sum, which the target adds.
+                stored = file.read()[:-17]
+            made["stored"].append(stored)
+            made["plan"].append(stored[stored.index(b"layerrun-plan\0") :])
+    for name, plans in made.items():
+        os.mkdir(f"{folder}/{name}")
+        for number, plan in enumerate(plans):
+            with open(f"{folder}/{name}/{number}", "wb") as file:
+                file.write(plan)
+    with open(f"{folder}/words", "w") as file:
+        file.writelines(f'"{word}\\x00"\n' for word in words())
+    return folder
+
+
+def fuzz(target, seeds, seconds):
+    name, program = target
+    corpus = [f"{seeds}/{name}", *([f"{HERE}/found/{name}"] if os.path.isdir(f"{HERE}/found/{name}") else [])]
+    argv = [program, f"-max_total_time={seconds}", "-max_len=32768", "-timeout=10", "-rss_limit_mb=1024"]
+    argv += [f"-dict={seeds}/words", f"-artifact_prefix={seeds}/", "-print_final_stats=1", *corpus]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, errors="replace", cwd=seeds, timeout=seconds + 120
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    tried = int(re.search(r"number_of_executed_units: (\d+)", done.stderr)[1])
+    # Else it never got past the first word.
+    assert tried > 1000
+    print(done.stderr[-600:])
+
+
+def test_for_a_moment(target, seeds):
+    fuzz(target, seeds, 10)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_for_long(target, seeds):
+    fuzz(target, seeds, 300)
