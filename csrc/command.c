@@ -71,9 +71,12 @@ static int execute(char *const argv[], char *const env[], struct lr_error *err)
     return lr_fail_code(err, denied ? EACCES : ENOENT, "execute", name);
 }
 
-/* What the command inherits: the caller's mask, no ignored signal that Python (which ignores these two) put there. */
+/* What the command inherits: the caller's mask, no ignored signal that Python (which ignores these two) put there. A guest descends from
+ * the first caller, whose ignored signals are not the guest's. */
 static void reset_signals(const struct lr_command *command)
 {
+    for (int number = 1; command->ignored && number < NSIG; number++)
+        signal(number, sigismember(command->ignored, number) == 1 ? SIG_IGN : SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
     sigprocmask(SIG_SETMASK, command->mask, NULL);
@@ -82,6 +85,7 @@ static void reset_signals(const struct lr_command *command)
 void lr_command_run(const struct lr_command *command, int control)
 {
     struct lr_error error;
+    setpgid(0, 0);
     if (command->terminal >= 0) {
         tcsetpgrp(command->terminal, getpid());
         for (int fd = 0; fd < 3; fd++)

@@ -17,6 +17,7 @@ struct lr_command {
     bool has_umask;
     mode_t umask;
     const sigset_t *mask; /* the caller's signal mask, which the command gets back */
+    const sigset_t *ignored; /* the signals that the caller ignores, as under nohup(1); NULL: as they are */
     int terminal; /* the slave of a terminal of its own; -1 */
 };
 

@@ -16,7 +16,8 @@ enum lr_message_type {
     LR_MSG_ENDED = 'X', /* to the launcher: the command's exit status; more: something of it lives on */
     LR_MSG_JOIN = 'J', /* to pid 1: a request and three standard descriptors */
     LR_MSG_WELCOME = 'W', /* to who joined: from now on it counts as started */
-    LR_MSG_SIGNAL = 'K', /* inwards: a signal for the command; from who has not joined: for everybody */
+    LR_MSG_SIGNAL =
+        'K', /* inwards: a signal for the command (more: for its group); from who has not joined: for everybody */
 };
 
 /* The kernel passes at most 253 descriptors with a message (SCM_MAX_FD). */

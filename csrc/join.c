@@ -21,9 +21,21 @@
 #define NAME "socket"
 
 /* A request is a memory file of words that each end with a NUL, so that an argv may be as long as exec allows: version, own_tty,
- * cwd_must, umask, cwd ("" for none), place, the number of words of the command, these words, then the environment. */
+ * cwd_must, umask, blocked and ignored signals, cwd ("" for none), place, the number of words of the command, these words, then the
+ * environment. */
 #define VERSION "1"
-#define HEAD 7
+enum {
+    WORD_VERSION,
+    WORD_TTY,
+    WORD_MUST,
+    WORD_UMASK,
+    WORD_BLOCKED,
+    WORD_IGNORED,
+    WORD_CWD,
+    WORD_PLACE,
+    WORD_COUNT,
+    HEAD
+};
 
 static void address_of(struct sockaddr_un *address, int app_fd)
 {
@@ -52,10 +64,40 @@ static int put(int fd, const char *word)
     return write(fd, word, size) == (ssize_t)size ? 0 : -1;
 }
 
-static int write_request(const struct lr_launch *launch, const struct lr_plan *plan, struct lr_error *err)
+/* Sets of signals as the kernel prints them in /proc/PID/status. */
+static void print_set(char text[17], const sigset_t *set)
+{
+    unsigned long long bits = 0;
+    for (int number = 1; number <= 64; number++)
+        if (sigismember(set, number) == 1)
+            bits |= 1ULL << (number - 1);
+    snprintf(text, 17, "%llx", bits);
+}
+
+static void parse_set(sigset_t *set, const char *text)
+{
+    unsigned long long bits = strtoull(text, NULL, 16);
+    sigemptyset(set);
+    for (int number = 1; number <= 64; number++)
+        if (bits >> (number - 1) & 1)
+            sigaddset(set, number);
+}
+
+static void find_ignored(sigset_t *set)
+{
+    struct sigaction action;
+    sigemptyset(set);
+    for (int number = 1; number < NSIG; number++)
+        if (!sigaction(number, NULL, &action) && action.sa_handler == SIG_IGN)
+            sigaddset(set, number);
+}
+
+static int write_request(const struct lr_launch *launch, const struct lr_plan *plan, const sigset_t *blocked,
+                         struct lr_error *err)
 {
     char *const *argv = launch->argv ? (char *const *)launch->argv : plan->argv;
-    char number[16], mask[16];
+    char number[16], mask[16], blocked_text[17], ignored_text[17];
+    sigset_t ignored;
     int count = 0;
     mode_t mode = umask(0);
     umask(mode);
@@ -63,9 +105,20 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         count++;
     snprintf(number, sizeof number, "%d", count);
     snprintf(mask, sizeof mask, "%o", mode);
-    const char *head[HEAD] = {VERSION, launch->own_tty ? "1" : "0",    launch->cwd_must ? "1" : "0",
-                              mask,    launch->cwd ? launch->cwd : "", plan->cwd,
-                              number};
+    find_ignored(&ignored);
+    print_set(blocked_text, blocked);
+    print_set(ignored_text, &ignored);
+    const char *head[HEAD] = {
+        [WORD_VERSION] = VERSION,
+        [WORD_TTY] = launch->own_tty ? "1" : "0",
+        [WORD_MUST] = launch->cwd_must ? "1" : "0",
+        [WORD_UMASK] = mask,
+        [WORD_BLOCKED] = blocked_text,
+        [WORD_IGNORED] = ignored_text,
+        [WORD_CWD] = launch->cwd ? launch->cwd : "",
+        [WORD_PLACE] = plan->cwd,
+        [WORD_COUNT] = number,
+    };
     LR_FD fd = memfd_create("layerrun-request", MFD_CLOEXEC);
     int failed = fd < 0;
     for (int i = 0; !failed && i < HEAD; i++)
@@ -87,11 +140,11 @@ static int knock(int app_fd, struct lr_error *err)
     return lr_steal(&fd);
 }
 
-static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, int control,
-                        struct lr_error *err)
+static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, const sigset_t *blocked,
+                        int control, struct lr_error *err)
 {
     struct lr_message message = {.type = LR_MSG_JOIN, .count = 4};
-    LR_FD request = write_request(launch, plan, err);
+    LR_FD request = write_request(launch, plan, blocked, err);
     const int fds[] = {request, 0, 1, 2};
     if (request < 0)
         return -1;
@@ -110,7 +163,8 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
         failed = control < 0 || lr_run_block(&signals, err);
         struct lr_wait wait = {.pidfd = -1, .control = control, .signals = signals.fd};
         if (!failed)
-            failed = send_request(launch, &plan, control, err) || lr_wait_for(&wait, result, err);
+            failed =
+                send_request(launch, &plan, &signals.mask, control, err) || lr_wait_for(&wait, result, err);
         if (control >= 0)
             lr_run_unblock(&signals);
     }
@@ -162,12 +216,13 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
         return lr_fail(err, "read the request to join", "");
     bytes[size - 1] = 0;
     char **words = split(bytes, size, &count);
-    long argc = words && count > HEAD ? strtol(words[6], NULL, 10) : 0;
-    if (argc < 1 || (size_t)argc > count - HEAD || strcmp(words[0], VERSION))
+    long argc = words && count > HEAD ? strtol(words[WORD_COUNT], NULL, 10) : 0;
+    if (argc < 1 || (size_t)argc > count - HEAD || strcmp(words[WORD_VERSION], VERSION))
         return lr_fail_code(err, EPROTO, "read the request to join", "");
-    static sigset_t none;
-    sigemptyset(&none);
-    request->own_tty = *words[1] == '1';
+    static sigset_t blocked, ignored;
+    parse_set(&blocked, words[WORD_BLOCKED]);
+    parse_set(&ignored, words[WORD_IGNORED]);
+    request->own_tty = *words[WORD_TTY] == '1';
     /* The environment moves up by one, so that the command's words can end with a NULL. */
     memmove(words + HEAD + argc + 1, words + HEAD + argc, (count - HEAD - (size_t)argc) * sizeof *words);
     words[HEAD + argc] = NULL;
@@ -175,12 +230,13 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
     request->command = (struct lr_command){
         .argv = words + HEAD,
         .env = words + HEAD + argc + 1,
-        .cwd = *words[4] ? words[4] : NULL,
-        .place = words[5],
-        .cwd_must = *words[2] == '1',
+        .cwd = *words[WORD_CWD] ? words[WORD_CWD] : NULL,
+        .place = words[WORD_PLACE],
+        .cwd_must = *words[WORD_MUST] == '1',
         .has_umask = true,
-        .umask = (mode_t)strtol(words[3], NULL, 8) & 0777,
-        .mask = &none,
+        .umask = (mode_t)strtol(words[WORD_UMASK], NULL, 8) & 0777,
+        .mask = &blocked,
+        .ignored = &ignored,
         .terminal = -1,
     };
     return 0;
@@ -204,10 +260,12 @@ static int take_in(int guest, const int *fds, struct request *request, struct lr
     return lr_terminal_take(ptmx, guest, &request->command.terminal, err);
 }
 
-/* Everybody but pid 1 and us. */
+/* Everybody but pid 1 and us. What is stopped could not end otherwise. */
 static void signal_all(int number)
 {
     kill(-1, number);
+    if (number == SIGTERM)
+        kill(-1, SIGCONT);
     _exit(0);
 }
 
@@ -217,7 +275,12 @@ void lr_join_serve(int guest)
     struct lr_error error;
     struct request request;
     int fds[LR_MESSAGE_FDS];
-    if (lr_receive(guest, &message, fds, 0) <= 0)
+    int got = lr_receive(guest, &message, fds, 0);
+    if (got < 0) {
+        lr_fail(&error, "take over the standard descriptors", ""); /* EMFILE: pid 1 may have few */
+        lr_command_fail(guest, &error);
+    }
+    if (got == 0)
         _exit(125);
     if (message.type == LR_MSG_SIGNAL)
         signal_all(message.value);
@@ -227,7 +290,6 @@ void lr_join_serve(int guest)
     lr_send(guest, &welcome, NULL);
     if (take_in(guest, fds, &request, &error))
         lr_command_fail(guest, &error);
-    struct lr_server server = {
-        .command = request.command, .control = guest, .lock_fd = -1, .listen_fd = -1, .own_group = true};
+    struct lr_server server = {.command = request.command, .control = guest, .lock_fd = -1, .listen_fd = -1};
     lr_serve(&server);
 }

@@ -87,6 +87,13 @@ static int tie_to_launcher(int control, struct lr_error *err)
     return 0;
 }
 
+/* A session of its own, whether or not it gets a terminal: kill(0, ...) reaches a whole process group, beyond any pid namespace, and by
+ * kill(2)'s rules whoever runs as the caller may do that. The terminal's signals come by message instead. */
+static int leave_session(struct lr_error *err)
+{
+    return setsid() < 0 ? lr_fail(err, "open a session", "") : 0;
+}
+
 static int become_root_inside(struct lr_plan *plan, struct lr_mounts *mounts, int control,
                               struct lr_error *err)
 {
@@ -102,7 +109,7 @@ static int become_root_inside(struct lr_plan *plan, struct lr_mounts *mounts, in
 static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
                  int *terminal, struct lr_error *err)
 {
-    if (become_root_inside(plan, mounts, control, err))
+    if (leave_session(err) || become_root_inside(plan, mounts, control, err))
         return -1;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
         return lr_fail(err, "make the mounts private", "/");
@@ -143,7 +150,6 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
         .control = control,
         .lock_fd = launch->lock_fd,
         .listen_fd = listen_fd,
-        .own_group = launch->own_tty,
         .stay = launch->stay,
     };
     if (build(launch, plan, mounts, control, &server.command.terminal, &error)) {

@@ -81,7 +81,8 @@ static void reap(struct state *state)
     state->lonely = pid < 0 && errno == ECHILD;
 }
 
-static void signal_command(struct state *state, int number)
+/* The command alone, as kill(2) would; what a terminal sends, and what must not be survived, goes to its group. */
+static void signal_command(struct state *state, int number, bool group)
 {
     if (!state->pid)
         return;
@@ -90,9 +91,7 @@ static void signal_command(struct state *state, int number)
             tcsetpgrp(0, state->pid);
         state->stopped = false;
     }
-    bool group = number == SIGCONT ? state->server->command.terminal >= 0
-                                   : number == SIGKILL && state->server->own_group;
-    kill(group ? -state->pid : state->pid, number);
+    kill(group || number == SIGCONT || number == SIGKILL ? -state->pid : state->pid, number);
 }
 
 static void handle_signals(struct state *state)
@@ -104,7 +103,7 @@ static void handle_signals(struct state *state)
         else if (info.ssi_code == SI_KERNEL || info.ssi_pid != 0 || getpid() != 1)
             continue; /* the terminal has told the command itself; and nobody inside commands us */
         else
-            signal_command(state, (int)info.ssi_signo);
+            signal_command(state, (int)info.ssi_signo, false);
     }
 }
 
@@ -114,7 +113,7 @@ static void lose_launcher(struct state *state)
     lr_close(&state->server->control);
     if (getpid() == 1 && !state->joined)
         _exit(137);
-    signal_command(state, SIGKILL);
+    signal_command(state, SIGKILL, true);
 }
 
 static void handle_control(struct state *state)
@@ -127,7 +126,7 @@ static void handle_control(struct state *state)
     for (uint32_t i = 0; got > 0 && i < message.count; i++)
         close(fds[i]);
     if (got > 0 && message.type == LR_MSG_SIGNAL)
-        signal_command(state, message.value);
+        signal_command(state, message.value, message.more);
 }
 
 static void let_in(struct state *state)
@@ -138,6 +137,11 @@ static void let_in(struct state *state)
     pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0)
         lr_join_serve(guest);
+    if (pid < 0) {
+        struct lr_message message = {.type = LR_MSG_ERROR};
+        lr_fail(&message.error, "start the command's process", "");
+        lr_send(guest, &message, NULL);
+    }
     close(guest);
     if (pid < 0)
         return;
@@ -175,12 +179,9 @@ void lr_serve(struct lr_server *server)
         lr_command_fail(server->control, &error);
     }
     if (state.pid == 0) {
-        if (server->own_group)
-            setpgid(0, 0);
         lr_command_run(&server->command, server->control);
     }
-    if (server->own_group)
-        setpgid(state.pid, state.pid); /* the child does it too: whoever comes first */
+    setpgid(state.pid, state.pid); /* the child does it too: whoever comes first */
     if (keep_descriptors(&state, &error))
         lr_command_fail(server->control, &error);
     while (state.pid || !state.lonely) {

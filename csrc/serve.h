@@ -9,7 +9,6 @@ struct lr_server {
     int control; /* to the launcher */
     int lock_fd; /* pid 1: holds the app's lock; -1 */
     int listen_fd; /* pid 1: where joiners knock; -1 */
-    bool own_group; /* the command leads a process group of its own (else it stays in the launcher's) */
     bool stay; /* pid 1: live on until the last process has gone, not only the command */
 };
 

@@ -1,8 +1,8 @@
-/* wait.c: one loop over four descriptors until pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
+/* wait.c: one loop over four descriptors until the command or pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
  *
- * Without a terminal of its own the command shares the caller's, whose kernel side signals the whole foreground group by itself:
- * those signals (si_code SI_KERNEL) must not be passed on a second time. With one, the caller's terminal is made raw, and bytes,
- * sizes and stops are carried across.
+ * The command is in another session than we are, so that nothing reaches it but what we pass on: what the caller's terminal sends its
+ * foreground group (si_code SI_KERNEL) to the command's group, else to the command. With a terminal of its own, the caller's is made
+ * raw, and bytes, sizes and stops are carried across.
  */
 #include "wait.h"
 
@@ -53,13 +53,10 @@ static void copy_size(const struct terminal *terminal)
         ioctl(terminal->master, TIOCSWINSZ, &size);
 }
 
-static void pass_on(const struct lr_wait *wait, int number)
+static void pass_on(const struct lr_wait *wait, int number, bool group)
 {
-    struct lr_message message = {.type = LR_MSG_SIGNAL, .value = number};
-    if (wait->pidfd < 0)
-        lr_send(wait->control, &message, NULL);
-    else
-        syscall(SYS_pidfd_send_signal, wait->pidfd, number, NULL, 0);
+    struct lr_message message = {.type = LR_MSG_SIGNAL, .value = number, .more = group};
+    lr_send(wait->control, &message, NULL);
 }
 
 /* Only the foreground may set the caller's terminal or read it. A shell moves us there without a word if we run in the background
@@ -97,7 +94,7 @@ static void suspend(const struct lr_wait *wait, struct terminal *terminal)
     stop(own);
     if (own) {
         look_for_foreground(terminal);
-        pass_on(wait, SIGCONT);
+        pass_on(wait, SIGCONT, true);
     }
 }
 
@@ -106,8 +103,7 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
     struct signalfd_siginfo info;
     if (read(wait->signals, &info, sizeof info) != sizeof info)
         return;
-    /* Who joined is in another session than the command, which nothing reaches but what we pass on. */
-    bool shared = terminal->master < 0, by_terminal = info.ssi_code == SI_KERNEL && wait->pidfd >= 0;
+    bool shared = terminal->master < 0, by_terminal = info.ssi_code == SI_KERNEL;
     switch (info.ssi_signo) {
     case SIGCHLD:
     case SIGPIPE:
@@ -118,19 +114,18 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
     case SIGTSTP:
     case SIGTTIN:
     case SIGTTOU:
-        if (!by_terminal)
-            pass_on(wait, (int)info.ssi_signo);
+        if (shared || !by_terminal)
+            pass_on(wait, (int)info.ssi_signo, by_terminal);
         if (shared)
             suspend(wait, terminal);
         return;
     case SIGCONT:
         if (!shared)
             look_for_foreground(terminal);
-        pass_on(wait, SIGCONT);
+        pass_on(wait, SIGCONT, true);
         return;
     default:
-        if (!by_terminal || !shared)
-            pass_on(wait, (int)info.ssi_signo);
+        pass_on(wait, (int)info.ssi_signo, by_terminal);
     }
 }
 
@@ -184,11 +179,8 @@ static void flush_input(struct terminal *terminal)
 
 static void take_terminal(struct terminal *terminal, int master)
 {
-    struct termios mode;
     terminal->master = master;
     fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
-    if (!tcgetattr(0, &mode))
-        tcsetattr(master, TCSANOW, &mode); /* the same erase character and the like */
     look_for_foreground(terminal);
 }
 

@@ -51,7 +51,18 @@ def _holder(store: Store, app: App) -> int | None:
         found = holder(lock)
     finally:
         os.close(lock)
-    return found[0] if found is not None and found[1] == "run" else None
+    if found is None or found[1] != "run" or _has_ended(found[0]):
+        return None
+    return found[0]
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether a process is dead and only waits for its parent to look."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return True
 
 
 def _children() -> dict[int, list[int]]:
