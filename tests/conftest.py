@@ -16,7 +16,8 @@ def pytest_configure(config):
     """Make the tests' surroundings the same everywhere."""
     if os.geteuid() == 0:
         leaks.become_reaper()
-    for name in [n for n in os.environ if n.startswith(("LAYERRUN_", "XDG_")) and n != "LAYERRUN_MUST_WORK"]:
+    kept = ("LAYERRUN_MUST_WORK", "LAYERRUN_FRONT_DOOR")
+    for name in [n for n in os.environ if n.startswith(("LAYERRUN_", "XDG_")) and n not in kept]:
         del os.environ[name]
     # Trash is removed before a command returns: what is left afterwards is then the test's to judge.
     os.environ["LAYERRUN_SWEEP"] = "foreground"

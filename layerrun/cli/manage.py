@@ -154,8 +154,8 @@ def remove(names: tuple[str, ...], keep_data: bool, yes: bool) -> int:
         found = {name: store.app(name) for name in names}
         if asking:
             ask("Remove with all data?", sized(store, found.values()))
-        for name in found:
-            kept = store.remove_app(name, keep_data=keep_data)
+        for name, app in found.items():
+            kept = store.remove_app(name, keep_data=keep_data, only=app.id)
             if keep_data:
                 say(f"kept the data of {name} in {kept}" if kept else f"kept the data of {name}")
     return 0

@@ -148,7 +148,7 @@ def _first_run(
     try:
         return launch.run(store, app, argv, cwd=cwd, env=env, door=door)
     except LaunchError:
-        store.remove_app(app.name, keep_data=False)
+        store.remove_app(app.name, only=app.id)
         say(f"removed app {app.name} again: its command never ran")
         raise
 

@@ -104,7 +104,7 @@ def try_(
         except Exception:
             # The command never ran: there is nothing to read and nothing to keep.
             if new:
-                store.remove_app(app.name, keep_data=False)
+                store.remove_app(app.name, only=app.id)
             raise
         settings().runs = False
         try:

@@ -113,7 +113,7 @@ def usage(store: Store, app: App) -> Usage:
 def reset(store: Store, apps: Sequence[App]) -> None:
     """Clear the data of each app, each in one step. Stops at the first that is running, `BusyError`."""
     for app in apps:
-        store.reset_app(app.name)
+        store.reset_app(app.name, only=app.id)
 
 
 def matching(store: Store, app: App, globs: Sequence[str]) -> list[Change]:
@@ -215,7 +215,7 @@ def cache_usage(store: Store, app: App) -> list[tuple[str, Usage]]:
 
 def discard(store: Store, app: App) -> None:
     """Remove a throwaway, or an app, with its data."""
-    store.remove_app(app.name)
+    store.remove_app(app.name, only=app.id)
 
 
 def _by_configuration(app: App, path: str) -> Where | None:

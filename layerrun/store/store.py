@@ -330,12 +330,23 @@ class Store:
         finally:
             os.close(data)
 
-    def reset_app(self, name: str) -> None:
-        """Clear the data of an app that is not running, at a cost that does not depend on its size."""
-        reserve.using(self, lambda: self._reset_app(name))
+    def reset_app(self, name: str, *, only: str | None = None) -> None:
+        """Clear the data of an app that is not running, at a cost that does not depend on its size.
 
-    def _reset_app(self, name: str) -> None:
+        With ``only``, an app's id, `NotFoundError` if the name has become another's meanwhile.
+        """
+        reserve.using(self, lambda: self._reset_app(name, only))
+
+    def _meant(self, name: str, only: str | None) -> App:
         app = self.app(name)
+        if only not in (None, app.id):
+            raise NotFoundError(
+                f"{name!r} is another app now", hint="look at `layerrun list`, then say it again"
+            )
+        return app
+
+    def _reset_app(self, name: str, only: str | None) -> None:
+        app = self._meant(name, only)
         with self.app_lock(app, "reset"), self.ticket(app.ids) as ticket:
             app = self.app_again(app)
             base = self.base(app.config.base)
@@ -358,12 +369,15 @@ class Store:
             with self.catalog.transaction():
                 self.catalog.advance_app(app.id, app.generation)
 
-    def remove_app(self, name: str, *, keep_data: bool = False) -> str | None:
-        """Remove an app that is not running. With ``keep_data`` its data stays, and its path is returned."""
-        return reserve.using(self, lambda: self._remove_app(name, keep_data=keep_data))
+    def remove_app(self, name: str, *, keep_data: bool = False, only: str | None = None) -> str | None:
+        """Remove an app that is not running. With ``keep_data`` its data stays, and its path is returned.
 
-    def _remove_app(self, name: str, *, keep_data: bool) -> str | None:
-        app = self.app(name)
+        ``only``: as for `reset_app`.
+        """
+        return reserve.using(self, lambda: self._remove_app(name, only, keep_data=keep_data))
+
+    def _remove_app(self, name: str, only: str | None, *, keep_data: bool) -> str | None:
+        app = self._meant(name, only)
         with self._lock_to_remove(app), self.ticket(app.ids) as ticket:
             app = self.app_again(app)
             kept = f"{app.name}-{app.id}"

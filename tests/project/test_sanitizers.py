@@ -3,6 +3,9 @@
 An environment of its own gets an extension built with them; the tests that drive the C core then run once more in a
 pytest of their own, with libasan preloaded. Reports go to files, so that one from a child whose stderr nobody
 reads is found too.
+
+These runs are the other way of starting as well: with the front door shut, every start is Python's. The tests of the
+front door itself run with it, built with the sanitizers too.
 """
 
 import os
@@ -100,7 +103,7 @@ def test_the_sanitizers_are_at_work(sanitized):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("room", ["trees", "launch", "cli"])
+@pytest.mark.parametrize("room", ["trees", "launch", "cli", "door"])
 def test_under_sanitizers(sanitized, room):
     if not os.path.isdir(f"{ROOT}/tests/{room}"):
         pytest.fail(f"there is no tests/{room}")
@@ -117,7 +120,7 @@ def test_under_sanitizers(sanitized, room):
             ),
         ],
         cwd=ROOT,
-        env={**os.environ, **environment(sanitized)},
+        env={**os.environ, **environment(sanitized), "LAYERRUN_FRONT_DOOR": "1" if room == "door" else "0"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

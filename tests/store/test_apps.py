@@ -276,3 +276,15 @@ def test_taken_elsewhere(folder):
     assert {(524288, 65536), (600000, 10), (700000, 1), (800000, 1), (900000, 1), (1048576, COUNT)} <= set(
         found
     )
+
+
+def test_a_name_that_has_become_anothers_is_not_touched(store):
+    """Between a question and its answer a name may change hands; the answer was about the first."""
+    meant = store.create_app("a", AppConfig(), ids=IdMode.RANGE)
+    store.rename_app("a", "b")
+    other = store.create_app("a", AppConfig(), ids=IdMode.RANGE)
+    for change in (store.reset_app, store.remove_app):
+        with pytest.raises(NotFoundError, match="another"):
+            change("a", only=meant.id)
+    assert store.app("a") == other
+    assert store.app("b").generation == 1
