@@ -88,12 +88,22 @@ def _command(pid: int) -> str:
     return os.fsdecode(b" ".join(words))
 
 
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().strip())
+    except OSError:
+        return ""
+
+
 def _processes(pid: int, children: dict[int, list[int]]) -> tuple[Process, ...]:
     """Return what runs beside pid 1, whose orphans all come to it: so they are its descendants."""
-    found, waiting = [], list(children.get(pid, ()))
+    found, waiting, own = [], list(children.get(pid, ())), (_name(pid), _command(pid))
     while waiting:
         next_pid = waiting.pop(0)
-        found.append(Process(next_pid, _command(next_pid)))
+        command = _command(next_pid)
+        if (_name(next_pid), command) != own:  # what stands beside a command that joined is a copy of pid 1
+            found.append(Process(next_pid, command))
         waiting += children.get(next_pid, ())
     return tuple(found)
 

@@ -121,15 +121,24 @@ def enter(
 ) -> int:
     """Run a command in an app that runs already, and wait; return its exit status.
 
-    Raises `NotRunningError` when it does not run.
+    Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
     _check(argv)
-    status = _join(store, app, argv, cwd=cwd, env=env)
-    if status is None:
-        raise NotRunningError(
-            f"{app.name!r} is not running", hint=f"layerrun app {app.name} -- CMD… starts it"
-        )
-    return status
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        status = _join(store, app, argv, cwd=cwd, env=env)
+        if status is not None:
+            return status
+        try:
+            store.app_lock(app, "look").release()
+        except BusyError:  # it is beginning, ending or being changed; or its socket is gone
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL)
+        else:
+            raise NotRunningError(
+                f"{app.name!r} is not running", hint=f"layerrun app {app.name} -- CMD… starts it"
+            )
 
 
 def _check(argv: Sequence[str] | None) -> None:
