@@ -103,8 +103,8 @@ def test_a_group_ends_at_the_border(apps, layerrun, who, how):
             text=True,
             cwd="/",
         )
-        # kill(-1) spares who calls it.
-        assert f"outside: {0 if how == 'kill -9 -1' else 137}\n" in done.stdout, done
+        # kill(-1) spares who calls it, and finds nobody else.
+        assert f"outside: {1 if how == 'kill -9 -1' else 137}\n" in done.stdout, done
         if how == "kill -9 -1":
             break
         apps.first(user=who)
@@ -121,20 +121,32 @@ def test_full_pids(apps, layerrun, plain_user):
     """No process more may be made: who wants to join is told why, and the app goes on."""
     layerrun("create", "a", user=plain_user, check=0)
     fill = """
-import os, resource, sys, time, signal
-resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-print("ready", flush=True); time.sleep(1000)
+import os, signal, sys
+children = []
+try:
+    while len(children) < 100:
+        pid = os.fork()
+        if not pid: signal.pause()
+        children.append(pid)
+except BlockingIOError:
+    print("ready", flush=True)
+sys.stdin.readline()
+for pid in children: os.kill(pid, signal.SIGKILL)
+for pid in children: os.waitpid(pid, 0)
+print("room", flush=True)
+sys.stdin.readline()
 """
-    # The limit is pid 1's, taken over from who started it; it counts the processes of the same user in there.
-    first = apps.ready("python3", "-c", fill, user=plain_user)
-    init = apps.init(plain_user)
-    subprocess.run(["prlimit", "--pid", str(init), "--nproc=1:1"], check=True)
+    # The limit is that of whoever started it first, and counts all processes of the user.
+    first = apps.ready("python3", "-c", fill, user=plain_user, before=["prlimit", "--nproc=30"], stdin=-1)
     done = apps.run("echo in", user=plain_user, check=None)
     assert done.rc == 125
     assert "ulimit -u" in done.err, done.err
-    assert first.poll() is None
-    subprocess.run(["prlimit", "--pid", str(init), "--nproc=4096:4096"], check=True)
+    first.stdin.write("\n")
+    first.stdin.flush()
+    assert first.stdout.readline() == "room\n"
     assert apps.run("echo in", user=plain_user).out == "in\n"
+    first.stdin.close()
+    assert first.wait(60) == 0
 
 
 def test_a_guest_may_fill_its_pipe(apps):
