@@ -125,7 +125,9 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
         pass_on(wait, SIGCONT, true);
         return;
     default:
-        pass_on(wait, (int)info.ssi_signo, by_terminal);
+        /* A shell whose terminal is gone tells its jobs, each a group. */
+        pass_on(wait, (int)info.ssi_signo,
+                by_terminal || (info.ssi_signo == SIGHUP && info.ssi_pid == (uint32_t)getsid(0)));
     }
 }
 
