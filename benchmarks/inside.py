@@ -12,7 +12,6 @@ import os
 import sys
 import time
 
-from layerrun.native import launch as native
 from layerrun.runtime import launch
 from layerrun.store.store import Store
 
@@ -21,7 +20,7 @@ def main() -> None:
     """Serve until TELL is closed."""
     name, tell, say = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     core = 0
-    run_plan = native.run_plan
+    run_plan = launch.run_plan
 
     def timed(*args, **options):
         nonlocal core
@@ -31,7 +30,7 @@ def main() -> None:
         finally:
             core = time.perf_counter_ns() - begin
 
-    native.run_plan = timed
+    launch.run_plan = timed
     with Store.open() as store:
         app = store.app(name)
         while os.read(tell, 1):

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define MOST (1 << 20) /* bytes of a stored plan */
 #define GROUPS 256 /* who is in more is served by Python */
@@ -201,19 +202,34 @@ static bool is_current(struct found *found, int store, const char *name, const c
     return true;
 }
 
+static int open_app(int store, const char *path)
+{
+    return lr_openat2(store, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
+                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+}
+
+#define BUSY -2
+#define ENDING -3
+
+/* For a start that meets another's beginning or end: as often as that, a moment apart. */
+#define TRIES 150
+#define MOMENT 2000000 /* ns */
+
 /* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */
-static int take_lock(int store, const char *path)
+static int take_lock(int app)
 {
     char line[128];
-    LR_FD fd =
-        lr_openat2(store, path, O_RDWR | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB))
+    LR_FD fd = openat(app, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
         return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB))
+        return errno == EWOULDBLOCK ? BUSY : -1;
     ssize_t size = pread(fd, line, sizeof line - 1, 0);
     line[size > 0 ? size : 0] = 0;
     long pid = strtol(line, NULL, 10);
-    if (size < 0 || (pid > 0 && (!kill((pid_t)pid, 0) || errno != ESRCH)))
-        return -1;
+    /* It may be ourselves: Python, which has passed the start back, was this very process. */
+    if (size < 0 || (pid > 0 && pid != getpid() && (!kill((pid_t)pid, 0) || errno != ESRCH)))
+        return ENDING;
     return lr_steal(&fd);
 }
 
@@ -228,21 +244,46 @@ static bool still_there(int store, const char *name, int file)
            ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
+/* Start the app, or join it if it runs. Returns -1 with nothing done and, in again, whether it may go better in a moment. */
+static int start_or_join(struct lr_launch *launch, int store, const char *name, int file,
+                         struct lr_result *result, bool *again)
+{
+    struct lr_error error;
+    LR_FD lock = take_lock(launch->app_fd);
+    *again = false;
+    if (lock == -1 || !still_there(store, name, file))
+        return -1;
+    if (lock == ENDING) {
+        *again = true;
+        return -1;
+    }
+    launch->lock_fd = lock;
+    if (!(lock == BUSY ? lr_join(launch, result, &error) : lr_run(launch, result, &error)))
+        return result->status;
+    if (result->started) { /* it ran, and must not run again */
+        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
+        return 125;
+    }
+    *again = lock == BUSY && (error.code == ECONNREFUSED || error.code == ECONNRESET || error.code == EPIPE ||
+                              (error.code == ENOENT && !strcmp(error.step, "join the running app")));
+    return -1;
+}
+
 int lr_door_run(const char *name, const char *const *argv)
 {
     struct found found = {0};
     struct lr_result result;
-    struct lr_error error;
     char cwd[PATH_MAX];
     int status = -1;
     LR_FD store = open_store();
     LR_FD file = store < 0 ? -1 : open_stored(store, name);
-    LR_FD lock = -1;
+    LR_FD app = -1;
+    bool again = true;
     /* Of a folder that is gone or too deep Python knows more. */
     if (!getcwd(cwd, sizeof cwd) || read_stored(file, &found) || !is_current(&found, store, name, cwd))
         goto out;
-    lock = take_lock(store, found.stored.lock);
-    if (lock < 0 || !still_there(store, name, file))
+    app = open_app(store, found.stored.app);
+    if (app < 0)
         goto out;
     struct lr_launch launch = {
         .plan = found.stored.plan,
@@ -250,14 +291,14 @@ int lr_door_run(const char *name, const char *const *argv)
         .argv = argv,
         .environ = (const char *const *)environ,
         .cwd = found.keep_cwd ? cwd : NULL,
-        .lock_fd = lock,
+        .app_fd = app,
+        .stay = 1,
         .own_tty = isatty(0) && isatty(1) && isatty(2),
     };
-    if (!lr_run(&launch, &result, &error)) {
-        status = result.status;
-    } else if (result.started) { /* it ran, and must not run again */
-        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
-        status = 125;
+    for (int left = TRIES; left && again; left--) {
+        status = start_or_join(&launch, store, name, file, &result, &again);
+        if (again)
+            nanosleep(&(struct timespec){.tv_nsec = MOMENT}, NULL);
     }
 out:
     free(found.bytes);

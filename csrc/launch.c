@@ -16,9 +16,12 @@
 #include "confine.h"
 #include "control.h"
 #include "ids.h"
-#include "init.h"
+#include "join.h"
 #include "mounts.h"
+#include "run.h"
+#include "serve.h"
 #include "sys.h"
+#include "terminal.h"
 #include "wait.h"
 
 #include <linux/securebits.h>
@@ -28,7 +31,6 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -71,23 +73,6 @@ static int receive_mounts(struct lr_plan *plan, struct lr_mounts *mounts, int co
                 plan->ops[place].fd = fds[i];
         }
     } while (message.more);
-    return 0;
-}
-
-/* The command's own terminal: pid 1 leads its session, so that a stop by Ctrl-Z works (a group without a parent in its session
- * cannot be stopped from the terminal). */
-static int open_terminal(struct lr_mounts *mounts, int control, int *slave, struct lr_error *err)
-{
-    struct lr_message message = {.type = LR_MSG_TERMINAL, .count = 1};
-    int unlock = 0;
-    if (ioctl(mounts->ptmx, TIOCSPTLCK, &unlock) ||
-        (*slave = ioctl(mounts->ptmx, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
-        return lr_fail(err, "open the command's terminal", "/dev/pts");
-    if (ioctl(*slave, TIOCSCTTY, 0))
-        return lr_fail(err, "take the command's terminal", "/dev/pts");
-    if (lr_send(control, &message, &mounts->ptmx))
-        return lr_fail(err, "hand over the command's terminal", "");
-    lr_close(&mounts->ptmx);
     return 0;
 }
 
@@ -136,7 +121,7 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
         return -1;
     if (lr_mounts_attach(plan, mounts, launch->own_tty, err) || enter_root(mounts, err))
         return -1;
-    if (launch->own_tty && open_terminal(mounts, control, terminal, err))
+    if (launch->own_tty && lr_terminal_take(mounts->ptmx, control, terminal, err))
         return -1;
     if (plan->uid && (lr_ids_become(plan, plan->uid, plan->gid, err) || tie_to_launcher(control, err)))
         return -1;
@@ -144,18 +129,35 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
 }
 
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  const sigset_t *mask) __attribute__((noreturn));
+                  int listen_fd, const sigset_t *mask) __attribute__((noreturn));
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  const sigset_t *mask)
+                  int listen_fd, const sigset_t *mask)
 {
     struct lr_error error;
-    struct lr_init init = {.launch = launch, .plan = plan, .control = control, .terminal = -1, .mask = mask};
-    if (build(launch, plan, mounts, control, &init.terminal, &error)) {
+    struct lr_server server = {
+        .command =
+            {
+                .argv = launch->argv ? (char *const *)launch->argv : plan->argv,
+                .env = plan->env,
+                .cwd = launch->cwd,
+                .place = plan->cwd,
+                .cwd_must = launch->cwd_must,
+                .has_umask = plan->has_umask,
+                .umask = plan->umask,
+                .mask = mask,
+                .terminal = -1,
+            },
+        .control = control,
+        .lock_fd = launch->lock_fd,
+        .listen_fd = listen_fd,
+        .stay = launch->stay,
+    };
+    if (build(launch, plan, mounts, control, &server.command.terminal, &error)) {
         struct lr_message message = {.type = LR_MSG_ERROR, .error = error};
         lr_send(control, &message, NULL);
         _exit(125);
     }
-    lr_init_serve(&init);
+    lr_serve(&server);
 }
 
 /* ---- the launcher ---- */
@@ -254,6 +256,9 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "open a pair of sockets", "");
     LR_FD ours = pair[0];
     LR_FD theirs = pair[1];
+    LR_FD listening = launch->app_fd < 0 ? -1 : lr_join_listen(launch->app_fd, err);
+    if (launch->app_fd >= 0 && listening < 0)
+        return -1;
     struct clone_args args = {
         .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | plan->namespaces |
                  (plan->userns ? CLONE_NEWUSER : 0),
@@ -265,10 +270,11 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "create the namespaces", "");
     if (pid == 0) {
         lr_close(&ours);
-        child(launch, plan, &mounts, theirs, mask);
+        child(launch, plan, &mounts, theirs, listening, mask);
     }
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
+    lr_close(&listening); /* pid 1 alone listens: when it ends, nobody must wait at the door */
     struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals};
     struct lr_error failure;
     if (record_holder(launch->lock_fd, pid, &failure) || serve_child(plan, pid, &mounts, ours, &failure)) {
@@ -282,36 +288,16 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     return lr_wait_for(&wait, result, err);
 }
 
-static int has_command(const struct lr_launch *launch, const struct lr_plan *plan)
-{
-    const char *const *argv = launch->argv ? launch->argv : (const char *const *)plan->argv;
-    return argv[0] && *argv[0];
-}
-
 int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
 {
     struct lr_plan plan;
-    struct sigaction chld = {.sa_handler = SIG_DFL}, saved;
-    sigset_t all, mask;
+    struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
     int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
-                 lr_plan_environ(&plan, launch->environ, err);
-    if (!failed && !has_command(launch, &plan))
-        failed = lr_fail_code(err, ENOENT, "execute", "");
+                 lr_plan_environ(&plan, launch->environ, err) || lr_run_check(launch, &plan, err);
     if (!failed) {
-        sigfillset(&all);
-        /* What the processor sends to this very thread must not wait. */
-        const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
-        for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-            sigdelset(&all, faults[i]);
-        /* With SIGCHLD ignored the kernel would reap for us, and the status be lost. */
-        sigaction(SIGCHLD, &chld, &saved);
-        sigprocmask(SIG_BLOCK, &all, &mask);
-        LR_FD signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-        failed = signals < 0 ? lr_fail(err, "open a signalfd", "")
-                             : start(launch, &plan, &mask, signals, result, err);
-        sigprocmask(SIG_SETMASK, &mask, NULL);
-        sigaction(SIGCHLD, &saved, NULL);
+        failed = lr_run_block(&signals, err) || start(launch, &plan, &signals.mask, signals.fd, result, err);
+        lr_run_unblock(&signals);
     }
     lr_plan_free(&plan);
     return failed ? -1 : 0;

@@ -59,7 +59,7 @@ int lr_stored_parse(struct lr_stored *stored, const char *bytes, size_t size)
     const char *at = bytes, *end = bytes + size, *key;
     if (!next_is(&at, end, "layerrun-stored") || !next_is(&at, end, "1") || !(stored->who = word(&at, end)) ||
         !(stored->store = word(&at, end)) || !(stored->store_path = word(&at, end)) ||
-        !(stored->lock = word(&at, end)) || !(stored->name = word(&at, end)))
+        !(stored->app = word(&at, end)) || !(stored->name = word(&at, end)))
         return -1;
     for (stored->conditions = at;;) {
         stored->conditions_end = at;

@@ -12,7 +12,7 @@
 struct lr_stored {
     const char *who; /* whom it was made for */
     const char *store, *store_path; /* the store's folder, by device and inode and by path */
-    const char *lock; /* the app's lock, relative to the store */
+    const char *app; /* the app's folder, relative to the store */
     const char *name; /* the app's: a copy under another name is not that app's */
     const char *conditions, *conditions_end;
     const char *plan;

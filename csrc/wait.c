@@ -1,4 +1,4 @@
-/* wait.c: one loop over four descriptors until pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
+/* wait.c: one loop over four descriptors until the command or pid 1 is gone. See signalfd(2), pidfd_open(2), tty_ioctl(4).
  *
  * The command is in another session than we are, so that nothing reaches it but what we pass on: what the caller's terminal sends its
  * foreground group (si_code SI_KERNEL) to the command's group, else to the command. With a terminal of its own, the caller's is made
@@ -55,8 +55,8 @@ static void copy_size(const struct terminal *terminal)
 
 static void pass_on(const struct lr_wait *wait, int number, bool group)
 {
-    siginfo_t info = {.si_signo = number, .si_code = SI_QUEUE, .si_value.sival_int = group};
-    syscall(SYS_pidfd_send_signal, wait->pidfd, number, &info, 0);
+    struct lr_message message = {.type = LR_MSG_SIGNAL, .value = number, .more = group};
+    lr_send(wait->control, &message, NULL);
 }
 
 /* Only the foreground may set the caller's terminal or read it. A shell moves us there without a word if we run in the background
@@ -127,7 +127,9 @@ static void handle_signal(const struct lr_wait *wait, struct terminal *terminal)
         pass_on(wait, SIGCONT, true);
         return;
     default:
-        pass_on(wait, (int)info.ssi_signo, by_terminal);
+        /* A shell whose terminal is gone tells its jobs, each a group. */
+        pass_on(wait, (int)info.ssi_signo,
+                by_terminal || (info.ssi_signo == SIGHUP && info.ssi_pid == (uint32_t)getsid(0)));
     }
 }
 
@@ -181,11 +183,8 @@ static void flush_input(struct terminal *terminal)
 
 static void take_terminal(struct terminal *terminal, int master)
 {
-    struct termios mode;
     terminal->master = master;
     fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
-    if (!tcgetattr(0, &mode))
-        tcsetattr(master, TCSANOW, &mode); /* the same erase character and the like */
     look_for_foreground(terminal);
 }
 
@@ -204,14 +203,31 @@ static bool handle_message(const struct lr_wait *wait, struct terminal *terminal
         take_terminal(terminal, fds[0]);
     } else if (message.type == LR_MSG_STOPPED) {
         suspend(wait, terminal);
+    } else if (message.type == LR_MSG_WELCOME) {
+        result->started = 1;
+    } else if (message.type == LR_MSG_ENDED) {
+        result->status = message.value;
+        result->ended = 1;
+        result->stays = message.more;
     }
     return true;
+}
+
+/* The end as pid 1's own end tells it. */
+static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
+{
+    siginfo_t info = {0};
+    while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
+        if (errno != EINTR)
+            return lr_fail(err, "wait for the sandbox", "");
+    if (!result->ended)
+        result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    return 0;
 }
 
 static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
                   struct lr_error *err)
 {
-    siginfo_t info = {0};
     errno = 0;
     while (handle_message(wait, terminal, result, err) && errno != EAGAIN)
         errno = 0;
@@ -220,10 +236,13 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
             ;
     make_cooked(terminal);
     lr_close(&terminal->master);
-    while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
-        if (errno != EINTR)
-            return lr_fail(err, "wait for the sandbox", "");
-    result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    if (wait->pidfd >= 0 && !result->stays && reap(wait, result, err))
+        return -1;
+    if (wait->pidfd < 0 && !result->ended) {
+        if (!result->started && !err->code)
+            return lr_fail_code(err, ECONNRESET, "join the running app", "");
+        result->status = 137; /* the app was killed */
+    }
     return result->started ? 0 : -1;
 }
 
@@ -231,7 +250,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
 {
     struct terminal terminal = {.master = -1};
     bool talking = true, output = true;
-    result->started = 1;
+    result->started = wait->pidfd >= 0; /* who joins has yet to be let in */
+    err->code = 0;
     for (;;) {
         bool input =
             terminal.master >= 0 && !terminal.input_ended && !terminal.background && !terminal.pending_size;
@@ -263,7 +283,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             output = carry_output(&terminal) || errno == EAGAIN;
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
-        if (polled[0].revents)
+        if (polled[0].revents || (result->ended && result->stays) ||
+            (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
 }

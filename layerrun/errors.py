@@ -19,6 +19,7 @@ __all__ = [
     "LaunchError",
     "LayerrunError",
     "NotFoundError",
+    "NotRunningError",
     "StoreError",
     "SystemError",
     "UsageError",
@@ -82,6 +83,12 @@ class StoreError(LayerrunError):
 
 class DamagedError(StoreError):
     """Something the catalog names is missing or altered on disk."""
+
+
+class NotRunningError(LayerrunError):
+    """The app does not run, and what was asked for needs it to."""
+
+    exit_status = 125
 
 
 class SystemError(LayerrunError, OSError):  # noqa: A001  (the builtin is unrelated; callers catch OSError)

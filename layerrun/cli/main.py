@@ -22,6 +22,10 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Run": {
         "app": ("run", "app", "Run an app, or a command in it."),
         "shell": ("run", "shell", "Open a login shell in an app."),
+        "enter": ("instances", "enter", "Run a command in an app that runs."),
+        "ps": ("instances", "ps", "List the apps that run, with their processes."),
+        "stop": ("instances", "stop", "End apps: SIGTERM, then SIGKILL."),
+        "kill": ("instances", "kill", "End apps at once."),
         "create": ("manage", "create", "Make an app without running it."),
         "list": ("look", "list_apps", "List the apps and throwaways."),
         "show": ("look", "show", "Show what an app is made of."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +13,7 @@ from layerrun.cli.output import say
 from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from layerrun.model import App, IdMode
     from layerrun.store.store import Store
@@ -83,9 +85,28 @@ def app(
                 hint=f"layerrun app {name} -- CMD…\nlayerrun shell {name}",
             )
         warn_of(found)
+        created = created or os.environ.get(_PASSED) == "created"
+        door = None if cwd or given else _front_door(store, found, argv, created=created)
         if not created:
-            return launch.run(store, found, argv, cwd=cwd, env=given)
-        return _first_run(store, found, argv, cwd, given)
+            return launch.run(store, found, argv, cwd=cwd, env=given, door=door)
+        return _first_run(store, found, argv, door, cwd=cwd, env=given)
+
+
+# Set for a front door that Python has passed a start back to, so that neither passes it on for ever.
+_PASSED = "LAYERRUN_PASSED"
+
+
+def _front_door(
+    store: Store, app: App, argv: Sequence[str] | None, *, created: bool
+) -> Callable[[], None] | None:
+    """Return what runs the start through the front door, so that no Python stays behind the app."""
+    door = os.path.join(os.path.dirname(sys.executable), "layerrun")
+    unwanted = os.environ.get("LAYERRUN_FRONT_DOOR") == "0" or _PASSED in os.environ
+    if unwanted or not os.access(door, os.X_OK):
+        return None
+    words = [door, "app", app.name, *(["--", *argv] if argv else [])]
+    env = {**os.environ, "LAYERRUN_STORE": store.path, _PASSED: "created" if created else "yes"}
+    return lambda: os.execve(door, words, env)  # noqa: S606  (a shell is what it must not be)
 
 
 def _find(store: Store, name: str, *, create: bool, ids: IdMode | None) -> tuple[App, bool]:
@@ -112,14 +133,20 @@ def _find(store: Store, name: str, *, create: bool, ids: IdMode | None) -> tuple
 
 
 def _first_run(
-    store: Store, app: App, argv: Sequence[str] | None, cwd: str | None, env: dict[str, str]
+    store: Store,
+    app: App,
+    argv: Sequence[str] | None,
+    door: Callable[[], None] | None,
+    *,
+    cwd: str | None,
+    env: dict[str, str],
 ) -> int:
     """Run a new app; if its command never ran, take the app back: a typing error leaves nothing."""
     from layerrun.errors import LaunchError
     from layerrun.runtime import launch
 
     try:
-        return launch.run(store, app, argv, cwd=cwd, env=env)
+        return launch.run(store, app, argv, cwd=cwd, env=env, door=door)
     except LaunchError:
         store.remove_app(app.name, only=app.id)
         say(f"removed app {app.name} again: its command never ran")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from layerrun.native import error_text, ffi, lib, new_error
 
-__all__ = ["Failure", "check_plan", "run_plan"]
+__all__ = ["Failure", "Start", "check_plan", "join_plan", "run_plan", "signal_app"]
 
 
 @attrs.frozen
@@ -34,42 +35,74 @@ def _strings(values: Sequence[bytes]) -> tuple[object, list[object]]:
     return ffi.new("const char *[]", [*kept, ffi.NULL]), kept
 
 
-def run_plan(
-    plan: bytes,
-    *,
-    argv: Sequence[bytes] | None,
-    environ: Mapping[bytes, bytes],
-    cwd: bytes | None,
-    cwd_must: bool,
-    lock_fd: int,
-    own_tty: bool,
-) -> int:
-    """Run a plan and wait for it; return the command's exit status, 128+N for a signal.
+@attrs.frozen
+class Start:
+    """One start of a plan, as struct lr_launch has it.
 
-    ``argv=None`` runs the plan's own command. Of ``environ`` the plan takes what it names. Raises
-    `Failure` when the command never ran. Other threads go on meanwhile; signals to the process are
-    passed on to the command. Call it from the main thread: the sandbox dies with the calling thread.
+    ``argv=None`` runs the plan's own command. Of ``environ`` the plan takes what it names. ``cwd`` is as
+    seen inside; unless ``cwd_must``, one that is missing is replaced by the plan's. ``lock_fd`` holds the
+    app's lock, ``app_fd`` is the app's folder, where others find it to join (-1: neither). ``stay``: it
+    lives until its last process has gone. ``own_tty``: give the command a terminal of its own.
     """
-    argv_c, argv_kept = _strings(argv or ())
-    environ_c, environ_kept = _strings([name + b"=" + value for name, value in environ.items()])
-    cwd_c = ffi.NULL if cwd is None else ffi.new("char[]", cwd)
-    buffer = ffi.from_buffer(plan)
+
+    plan: bytes
+    argv: Sequence[bytes] | None
+    environ: Mapping[bytes, bytes]
+    cwd: bytes | None = None
+    cwd_must: bool = False
+    lock_fd: int = -1
+    app_fd: int = -1
+    stay: bool = False
+    own_tty: bool = False
+
+
+def _call(function: Any, start: Start) -> int:
+    argv_c, argv_kept = _strings(start.argv or ())
+    environ_c, environ_kept = _strings([name + b"=" + value for name, value in start.environ.items()])
+    cwd_c = ffi.NULL if start.cwd is None else ffi.new("char[]", start.cwd)
+    buffer = ffi.from_buffer(start.plan)
     launch = ffi.new(
         "struct lr_launch *",
         {
             "plan": buffer,
-            "plan_size": len(plan),
-            "argv": ffi.NULL if argv is None else argv_c,
+            "plan_size": len(start.plan),
+            "argv": ffi.NULL if start.argv is None else argv_c,
             "environ": environ_c,
             "cwd": cwd_c,
-            "cwd_must": cwd_must,
-            "lock_fd": lock_fd,
-            "own_tty": own_tty,
+            "cwd_must": start.cwd_must,
+            "lock_fd": start.lock_fd,
+            "app_fd": start.app_fd,
+            "stay": start.stay,
+            "own_tty": start.own_tty,
         },
     )
     result, error = ffi.new("struct lr_result *"), new_error()
-    failed = lib.lr_run(launch, result, error)
+    failed = function(launch, result, error)
     del argv_kept, environ_kept, buffer
     if failed:
         raise Failure(*error_text(error))
     return int(result.status)
+
+
+def run_plan(start: Start) -> int:
+    """Run a plan and wait for it; return the command's exit status, 128+N for a signal.
+
+    Raises `Failure` when the command never ran. Other threads go on meanwhile; signals to the process
+    are passed on to the command. Call it from the main thread: the sandbox dies with the calling thread.
+    """
+    return _call(lib.lr_run, start)
+
+
+def join_plan(start: Start) -> int:
+    """Run a command in a running app and wait for it, as `run_plan`.
+
+    Raises `Failure` with ECONNREFUSED, ENOENT or ECONNRESET when nobody let it in: nothing has happened.
+    """
+    return _call(lib.lr_join, start)
+
+
+def signal_app(app_fd: int, number: int) -> None:
+    """Send a signal to every process of a running app. Raises `Failure` when it does not run."""
+    error = new_error()
+    if lib.lr_signal(app_fd, number, error):
+        raise Failure(*error_text(error))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from layerrun.errors import UsageError
+from layerrun.errors import BusyError, NotRunningError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, IdMode
+from layerrun.native.launch import Failure, Start, join_plan, run_plan
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
 from layerrun.runtime.stored import mounts_sum, store_plan
 
 if TYPE_CHECKING:
+    from layerrun.runtime.plan import Plan
+    from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["compile_plan", "run"]
+__all__ = ["compile_plan", "enter", "run"]
+
+_NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
+_PATIENCE = 1.0  # seconds, for a start that meets another's beginning or end
+_POLL = 0.01
 
 
 def _own_tty() -> bool:
@@ -72,40 +81,130 @@ def run(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     shell: bool = False,
+    door: Callable[[], None] | None = None,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
-    it the caller's folder is taken where it exists inside. Raises `BusyError` while another process runs
-    or changes the app, `LaunchError` when the command never ran.
+    it the caller's folder is taken where it exists inside. In an app that runs already the command joins
+    what runs. ``door`` is called once the plan is stored, and may replace this process by the front door.
+    Raises `BusyError` while another process changes the app, `LaunchError` when the command
+    never ran.
     """
-    from layerrun.native.launch import Failure, run_plan
-
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
+    _check(argv)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with store.app_lock(app, f"run {what} {app.name}") as lock:
+                app = store.app_again(app)
+                return _start(store, app, lock, argv, cwd=cwd, env=env, door=door)
+        except BusyError:
+            # It runs, or is being changed, or is just ending or beginning.
+            status = None if app.kind is AppKind.THROWAWAY else _join(store, app, argv, cwd=cwd, env=env)
+            if status is not None:
+                return status
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL)
+
+
+def enter(
+    store: Store,
+    app: App,
+    argv: Sequence[str],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command in an app that runs already, and wait; return its exit status.
+
+    Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
+    """
+    _check(argv)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        status = _join(store, app, argv, cwd=cwd, env=env)
+        if status is not None:
+            return status
+        try:
+            store.app_lock(app, "look").release()
+        except BusyError:  # it is beginning, ending or being changed; or its socket is gone
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL)
+        else:
+            raise NotRunningError(
+                f"{app.name!r} is not running", hint=f"layerrun app {app.name} -- CMD… starts it"
+            )
+
+
+def _check(argv: Sequence[str] | None) -> None:
     if argv is not None and (not argv or not argv[0]):
         raise UsageError("the command is empty")
     if any("\0" in word for word in argv or ()):
         raise UsageError("the command holds a NUL byte")
-    with store.app_lock(app, f"run {what} {app.name}") as lock:
-        app = store.app_again(app)
-        mounts = mounts_sum()
-        plan = compile_plan(store, app, env=env, make=True)
-        if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
-            store_plan(store, app, plan, mounts)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        try:
-            return run_plan(
-                plan.to_bytes(),
-                argv=None if argv is None else [os.fsencode(word) for word in argv],
-                environ=_environment(),
-                cwd=os.fsencode(place) if (place := _cwd(app, cwd)) is not None else None,
-                cwd_must=cwd is not None,
-                lock_fd=lock.fileno(),
-                own_tty=_own_tty(),
-            )
-        except Failure as failure:
-            raise launch_error(failure, app, store.path) from None
+
+
+def _start_of(
+    app: App, plan: Plan, argv: Sequence[str] | None, cwd: str | None, *, app_fd: int, lock_fd: int = -1
+) -> Start:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    place = _cwd(app, cwd)
+    return Start(
+        plan=plan.to_bytes(),
+        argv=None if argv is None else [os.fsencode(word) for word in argv],
+        environ=_environment(),
+        cwd=None if place is None else os.fsencode(place),
+        cwd_must=cwd is not None,
+        lock_fd=lock_fd,
+        app_fd=app_fd,
+        stay=app.kind is AppKind.APP,
+        own_tty=_own_tty(),
+    )
+
+
+def _start(
+    store: Store,
+    app: App,
+    lock: AppLock,
+    argv: Sequence[str] | None,
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    door: Callable[[], None] | None,
+) -> int:
+    mounts = mounts_sum()
+    plan = compile_plan(store, app, env=env, make=True)
+    if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
+        store_plan(store, app, plan, mounts)
+        if door is not None:
+            door()
+    app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
+    try:
+        return run_plan(_start_of(app, plan, argv, cwd, app_fd=app_fd, lock_fd=lock.fileno()))
+    except Failure as failure:
+        raise launch_error(failure, app, store.path) from None
+    finally:
+        if app_fd >= 0:
+            os.close(app_fd)
+
+
+def _join(
+    store: Store, app: App, argv: Sequence[str] | None, *, cwd: str | None, env: Mapping[str, str] | None
+) -> int | None:
+    """Run a command in a running app; ``None`` when nobody let us in."""
+    plan = compile_plan(store, app, env=env)
+    app_fd = store.open_app_dir(app)
+    try:
+        return join_plan(_start_of(app, plan, argv, cwd, app_fd=app_fd))
+    except Failure as failure:
+        if failure.step.startswith("join") and failure.code in _NOT_IN:
+            return None
+        raise launch_error(failure, app, store.path) from None
+    finally:
+        os.close(app_fd)

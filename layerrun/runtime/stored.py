@@ -121,7 +121,7 @@ def store_plan(store: Store, app: App, plan: Plan, mounts: str) -> None:
         caller(),
         f"{info.st_dev}:{info.st_ino}",
         store.path,
-        f"apps/{app.id}/lock",
+        f"apps/{app.id}",
         app.name,
     ]
     for condition in _conditions(app, plan, mounts):

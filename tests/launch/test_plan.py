@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from layerrun.native.launch import Failure, check_plan, run_plan
+from layerrun.native.launch import Failure, Start, check_plan, run_plan
 from layerrun.runtime.plan import Plan
 
 HERE = pathlib.Path(__file__).parent
@@ -210,7 +210,7 @@ def test_too_many_operations_are_refused():
 def test_a_refused_plan_runs_nothing(folder):
     words = changed(["arg", "true"], ["arg", "touch", "arg", f"{folder}/made", "arg"])
     with pytest.raises(Failure):
-        run_plan(plan(words), argv=None, environ={}, cwd=None, cwd_must=False, lock_fd=-1, own_tty=False)
+        run_plan(Start(plan(words), argv=None, environ={}))
     assert os.listdir(folder) == []
 
 

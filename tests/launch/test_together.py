@@ -29,32 +29,6 @@ def ends(processes):
     return found
 
 
-def test_one_of_many_starts_runs(layerrun, either, own_folder):
-    """The others are told who runs, and none of them touches the upper."""
-    shared = own_folder(either)
-    layerrun("create", "a", "--share", shared, user=either, check=0)
-    fifo = f"{shared}/gate"
-    script = 'mkfifo "$1" && cat "$1"'
-    processes = [popen(layerrun, either, "app", "a", "--", "sh", "-c", script, "sh", fifo) for _ in range(20)]
-    waiting = list(processes)
-    while len(waiting) > 1:
-        waiting = [process for process in waiting if process.poll() is None]
-    (winner,) = waiting
-    wait_for(lambda: os.path.exists(fifo))
-    with open(fifo, "w") as gate:
-        gate.write("through\n")
-    found = ends(processes)
-    assert winner.returncode == 0
-    assert sorted(code for code, _, _ in found) == [0] + [5] * 19
-    for code, out, err in found:
-        if code:
-            assert "in use by process" in err, err
-            assert out == ""
-        else:
-            assert out == "through\n"
-    layerrun("app", "a", "--", "true", user=either, check=0)
-
-
 def test_a_running_app_is_left_alone(layerrun, either, own_folder):
     shared = own_folder(either)
     layerrun("create", "a", "--share", shared, user=either, check=0)
@@ -67,12 +41,12 @@ def test_a_running_app_is_left_alone(layerrun, either, own_folder):
         ("reset", "-y", "a"),
         ("remove", "-y", "a"),
         ("clear-cache", "-y", "a"),
-        ("app", "a", "--", "true"),
-        ("shell", "a"),
         ("reset", "-y", "a", "--path", "/etc/**"),
     ):
         done = layerrun(*words, user=either, check=5)
-        assert "in use by process" in done.err, done.err
+        assert "is running" in done.err, done.err
+        assert "layerrun stop a" in done.err
+    layerrun("app", "a", "--", "true", user=either, check=0)  # it joins
     for words in (("show", "a"), ("plan", "a"), ("list",), ("du",)):
         layerrun(*words, user=either, check=0)
     with open(fifo, "w"):

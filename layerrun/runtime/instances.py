@@ -1,0 +1,170 @@
+"""Running apps: who runs, and ending them. An instance is found by the record in its lock, never by a bare pid."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from layerrun.model import App
+from layerrun.native.launch import Failure, signal_app
+from layerrun.store.locks import holder, start_time
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["Instance", "Process", "end", "instance", "instances"]
+
+
+@attrs.frozen
+class Process:
+    """A process of an app, by its pid on the host."""
+
+    pid: int
+    command: str
+
+
+@attrs.frozen
+class Instance:
+    """An app that runs: pid 1's pid on the host, when it started (seconds since the epoch), what runs in it."""
+
+    app: App
+    pid: int
+    started: float
+    processes: tuple[Process, ...]
+
+
+def _holder(store: Store, app: App) -> int | None:
+    """Return the host's pid of an app's pid 1, if it runs."""
+    fd = store.open_app_dir(app)
+    try:
+        lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(fd)
+    try:
+        found = holder(lock)
+    finally:
+        os.close(lock)
+    if found is None or found[1] != "run" or _has_ended(found[0]):
+        return None
+    return found[0]
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether a process is dead and only waits for its parent to look."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return True
+
+
+def _children() -> dict[int, list[int]]:
+    """Return the children of every process, by /proc."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    return children
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    return os.fsdecode(b" ".join(words))
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().strip())
+    except OSError:
+        return ""
+
+
+def _processes(pid: int, children: dict[int, list[int]]) -> tuple[Process, ...]:
+    """Return what runs beside pid 1, whose orphans all come to it: so they are its descendants."""
+    found, waiting, own = [], list(children.get(pid, ())), (_name(pid), _command(pid))
+    while waiting:
+        next_pid = waiting.pop(0)
+        command = _command(next_pid)
+        if (_name(next_pid), command) != own:  # what stands beside a command that joined is a copy of pid 1
+            found.append(Process(next_pid, command))
+        waiting += children.get(next_pid, ())
+    return tuple(found)
+
+
+def _started(pid: int) -> float:
+    ticks = int(start_time(pid) or 0)
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def instances(store: Store) -> list[Instance]:
+    """Return every app that runs, by name."""
+    running = [(app, pid) for app in store.apps() if (pid := _holder(store, app)) is not None]
+    children = _children() if running else {}
+    return [Instance(app, pid, _started(pid), _processes(pid, children)) for app, pid in running]
+
+
+def instance(store: Store, app: App) -> Instance | None:
+    """Return an app's instance, or ``None`` when it does not run."""
+    pid = _holder(store, app)
+    return None if pid is None else Instance(app, pid, _started(pid), _processes(pid, _children()))
+
+
+def end(store: Store, app: App, *, grace: float) -> bool:
+    """End an app: SIGTERM to all of its processes, after ``grace`` seconds SIGKILL; say whether it ran.
+
+    With a grace of 0 there is no SIGTERM. Returns when it has ended, its mounts included.
+    """
+    pid = _holder(store, app)
+    if pid is None:
+        return False
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if _holder(store, app) != pid:  # ended, and the pid is another's: the descriptor may be too
+            return False
+        if grace > 0 and _signal(store, app, signal.SIGTERM) and _wait(pidfd, grace):
+            return True
+        # Over the socket nobody but pid 1's children is reached; pid 1 itself ends at once this way.
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _wait(pidfd, None)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _signal(store: Store, app: App, number: int) -> bool:
+    fd = store.open_app_dir(app)
+    try:
+        signal_app(fd, number)
+    except Failure:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _wait(pidfd: int, seconds: float | None) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
