@@ -1,306 +1,80 @@
-/* door.c: running a stored plan. It reads no catalog: whoever changes what a plan was made from removes the plan first, under the
- * app's lock, and what lies outside the catalog (the host's mounts, a few files) is compared with what the plan was made from.
- * Whatever is not as it should be is a doubt, not an error: Python, which knows everything, takes over and says what is wrong.
+/* door.c: running a stored plan. Whatever is not as it should be is a doubt, not an error: Python, which knows everything, takes over
+ * and says what is wrong.
  */
 #include "door.h"
 
+#include "current.h"
 #include "launch.h"
-#include "stored.h"
 #include "sys.h"
 
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <time.h>
-
-#define MOST (1 << 20) /* bytes of a stored plan */
-#define GROUPS 256 /* who is in more is served by Python */
-
-extern char **environ;
-
-struct found {
-    char *bytes;
-    struct lr_stored stored;
-    bool keep_cwd;
-};
-
-static bool equals(const char *text, const char *wanted)
-{
-    return !strcmp(text, wanted);
-}
-
-/* The store's folder, if it is one that we may use: see docs/store.md. */
-static int open_store(void)
-{
-    char path[4096];
-    const char *named = getenv("LAYERRUN_STORE"), *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    int length;
-    if (named && *named)
-        length = snprintf(path, sizeof path, "%s", named);
-    else if (geteuid() == 0)
-        length = snprintf(path, sizeof path, "/var/lib/layerrun");
-    else if (data && *data == '/')
-        length = snprintf(path, sizeof path, "%s/layerrun", data);
-    else if (home && *home == '/')
-        length = snprintf(path, sizeof path, "%s/.local/share/layerrun", home);
-    else
-        return -1;
-    if (length < 0 || (size_t)length >= sizeof path)
-        return -1;
-    LR_FD fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct stat info;
-    if (fd < 0 || fstat(fd, &info) || info.st_uid != geteuid() || (info.st_mode & 0777) != 0700)
-        return -1;
-    return lr_steal(&fd);
-}
-
-/* O_NONBLOCK: a fifo must not hold us up. */
-static int open_stored(int store, const char *name)
-{
-    char path[96];
-    snprintf(path, sizeof path, "plans/%s", name);
-    return lr_openat2(store, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
-                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-}
-
-static int read_stored(int file, struct found *found)
-{
-    struct stat info;
-    if (file < 0 || fstat(file, &info) || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
-        info.st_mode & 077 || info.st_size < LR_SUM_SIZE || info.st_size > MOST)
-        return -1;
-    size_t size = (size_t)info.st_size;
-    found->bytes = malloc(size);
-    if (!found->bytes || read(file, found->bytes, size) != (ssize_t)size ||
-        !lr_stored_is_whole(found->bytes, size))
-        return -1;
-    return lr_stored_parse(&found->stored, found->bytes, size - LR_SUM_SIZE);
-}
-
-/* Ids and groups decide what can be read, mapped and shown. */
-static bool caller_is(const char *wanted)
-{
-    char seen[64 + GROUPS * 11];
-    gid_t groups[GROUPS];
-    int count = getgroups(GROUPS, groups);
-    if (count < 0)
-        return false;
-    int length = snprintf(seen, sizeof seen, "%u:%u:%u:%u:", geteuid(), getegid(), getuid(), getgid());
-    for (int i = 0; i < count; i++)
-        length += snprintf(seen + length, sizeof seen - (size_t)length, i ? ",%u" : "%u", groups[i]);
-    return equals(seen, wanted);
-}
-
-/* A copied or moved store holds plans that lead elsewhere: the head names the folder it was made in. */
-static bool store_is(int store, const struct lr_stored *stored)
-{
-    char seen[64], link[32], path[PATH_MAX];
-    struct stat info;
-    if (fstat(store, &info))
-        return false;
-    snprintf(seen, sizeof seen, "%llu:%llu", (unsigned long long)info.st_dev,
-             (unsigned long long)info.st_ino);
-    snprintf(link, sizeof link, "/proc/self/fd/%d", store);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    path[length > 0 ? length : 0] = 0;
-    return equals(seen, stored->store) && equals(path, stored->store_path);
-}
-
-static bool sum_is(const char *path, const char *wanted)
-{
-    char buffer[16384], text[LR_SUM_SIZE];
-    uint64_t sum = LR_SUM_START;
-    ssize_t got;
-    LR_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return false;
-    while ((got = read(fd, buffer, sizeof buffer)) > 0)
-        sum = lr_sum(sum, buffer, (size_t)got);
-    lr_sum_text(text, sum);
-    return got == 0 && equals(text, wanted);
-}
-
-/* Times of change, not of modification: they see a new mode or owner too, and nobody can set them. */
-static bool file_is(const char *path, const char *wanted)
-{
-    char seen[128] = "-";
-    struct stat info;
-    if (!lstat(path, &info))
-        snprintf(seen, sizeof seen, "%llu:%llu:%lld.%09ld:%o:%lld", (unsigned long long)info.st_dev,
-                 (unsigned long long)info.st_ino, (long long)info.st_ctim.tv_sec, info.st_ctim.tv_nsec,
-                 info.st_mode, (long long)info.st_size);
-    return equals(seen, wanted);
-}
-
-static bool mode_is(const char *path, const char *wanted)
-{
-    char seen[64] = "-";
-    struct stat info;
-    if (!lstat(path, &info))
-        snprintf(seen, sizeof seen, "%o:%u:%u", info.st_mode, info.st_uid, info.st_gid);
-    return equals(seen, wanted);
-}
-
-static bool leads_to(const char *path, const char *wanted)
-{
-    char seen[PATH_MAX];
-    return equals(realpath(path, seen) ? seen : "-", wanted);
-}
-
-static bool variable_is(const char *name, const char *wanted)
-{
-    const char *value = getenv(name);
-    return value ? *wanted == '=' && equals(value, wanted + 1) : equals("-", wanted);
-}
-
-static bool beneath(const char *path, const char *top)
-{
-    size_t length = strlen(top);
-    return !strncmp(path, top, length) &&
-           (path[length] == '/' || !path[length] || (length && top[length - 1] == '/'));
-}
-
-/* Whether everything that the plan was made from is as it was then. */
-static bool is_current(struct found *found, int store, const char *name, const char *cwd)
-{
-    const struct lr_stored *stored = &found->stored;
-    const char *at = stored->conditions;
-    struct lr_condition is;
-    if (!caller_is(stored->who) || !store_is(store, stored) || !equals(stored->name, name))
-        return false;
-    while (lr_stored_next(stored, &at, &is)) {
-        bool holds = true;
-        switch (is.kind) {
-        case LR_CONDITION_SUM:
-            holds = sum_is(is.subject, is.wanted);
-            break;
-        case LR_CONDITION_FILE:
-            holds = file_is(is.subject, is.wanted);
-            break;
-        case LR_CONDITION_MODE:
-            holds = mode_is(is.subject, is.wanted);
-            break;
-        case LR_CONDITION_REAL:
-            holds = leads_to(is.subject, is.wanted);
-            break;
-        case LR_CONDITION_ENV:
-            holds = variable_is(is.subject, is.wanted);
-            break;
-        case LR_CONDITION_CWD:
-            found->keep_cwd |= beneath(cwd, is.subject);
-            break;
-        case LR_CONDITION_KINDS:
-            holds = false;
-        }
-        if (!holds)
-            return false;
-    }
-    return true;
-}
-
-static int open_app(int store, const char *path)
-{
-    return lr_openat2(store, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW,
-                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-}
-
-#define BUSY -2
-#define ENDING -3
 
 /* For a start that meets another's beginning or end: as often as that, a moment apart. */
 #define TRIES 150
 #define MOMENT 2000000 /* ns */
 
-/* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */
-static int take_lock(int app)
-{
-    char line[128];
-    LR_FD fd = openat(app, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    if (flock(fd, LOCK_EX | LOCK_NB))
-        return errno == EWOULDBLOCK ? BUSY : -1;
-    ssize_t size = pread(fd, line, sizeof line - 1, 0);
-    line[size > 0 ? size : 0] = 0;
-    long pid = strtol(line, NULL, 10);
-    /* It may be ourselves: Python, which has passed the start back, was this very process. */
-    if (size < 0 || (pid > 0 && pid != getpid() && (!kill((pid_t)pid, 0) || errno != ESRCH)))
-        return ENDING;
-    return lr_steal(&fd);
-}
-
-/* The plan must still be there under the lock: whoever outdates it removes it while holding the lock. The file is open until then, so
- * that its inode's number cannot have become another's. */
-static bool still_there(int store, const char *name, int file)
-{
-    char path[96];
-    struct stat ours, there;
-    snprintf(path, sizeof path, "plans/%s", name);
-    return !fstat(file, &ours) && !fstatat(store, path, &there, AT_SYMLINK_NOFOLLOW) &&
-           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
-}
+extern char **environ;
 
 /* Start the app, or join it if it runs. Returns -1 with nothing done and, in again, whether it may go better in a moment. */
-static int start_or_join(struct lr_launch *launch, int store, const char *name, int file,
-                         struct lr_result *result, bool *again)
+static int start_or_join(struct lr_launch *launch, const struct lr_current *current, int store,
+                         const char *name, struct lr_result *result, bool *again)
 {
     struct lr_error error;
-    LR_FD lock = take_lock(launch->app_fd);
+    LR_FD lock = lr_current_lock(launch->app_fd);
     *again = false;
-    if (lock == -1 || !still_there(store, name, file))
+    if (lock == -1 || !lr_current_is_there(current, store, name))
         return -1;
-    if (lock == ENDING) {
+    if (lock == LR_LOCK_ENDING) {
         *again = true;
         return -1;
     }
     launch->lock_fd = lock;
-    if (!(lock == BUSY ? lr_join(launch, result, &error) : lr_run(launch, result, &error)))
+    if (!(lock == LR_LOCK_BUSY ? lr_join(launch, result, &error) : lr_run(launch, result, &error)))
         return result->status;
     if (result->started) { /* it ran, and must not run again */
         fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
         return 125;
     }
-    *again = lock == BUSY && (error.code == ECONNREFUSED || error.code == ECONNRESET || error.code == EPIPE ||
-                              (error.code == ENOENT && !strcmp(error.step, "join the running app")));
+    *again = lock == LR_LOCK_BUSY &&
+             (error.code == ECONNREFUSED || error.code == ECONNRESET || error.code == EPIPE ||
+              (error.code == ENOENT && !strcmp(error.step, "join the running app")));
     return -1;
 }
 
 int lr_door_run(const char *name, const char *const *argv)
 {
-    struct found found = {0};
+    struct lr_current current = LR_CURRENT_NONE;
     struct lr_result result;
     char cwd[PATH_MAX];
     int status = -1;
-    LR_FD store = open_store();
-    LR_FD file = store < 0 ? -1 : open_stored(store, name);
+    LR_FD store = lr_current_store();
     LR_FD app = -1;
     bool again = true;
     /* Of a folder that is gone or too deep Python knows more. */
-    if (!getcwd(cwd, sizeof cwd) || read_stored(file, &found) || !is_current(&found, store, name, cwd))
+    if (store < 0 || !getcwd(cwd, sizeof cwd) || lr_current_open(&current, store, name, cwd))
         goto out;
-    app = open_app(store, found.stored.app);
+    app = lr_current_app(&current, store);
     if (app < 0)
         goto out;
     struct lr_launch launch = {
-        .plan = found.stored.plan,
-        .plan_size = found.stored.plan_size,
+        .plan = current.stored.plan,
+        .plan_size = current.stored.plan_size,
         .argv = argv,
         .environ = (const char *const *)environ,
-        .cwd = found.keep_cwd ? cwd : NULL,
+        .cwd = current.keep_cwd ? cwd : NULL,
         .app_fd = app,
         .stay = 1,
         .own_tty = isatty(0) && isatty(1) && isatty(2),
     };
     for (int left = TRIES; left && again; left--) {
-        status = start_or_join(&launch, store, name, file, &result, &again);
+        status = start_or_join(&launch, &current, store, name, &result, &again);
         if (again)
             nanosleep(&(struct timespec){.tv_nsec = MOMENT}, NULL);
     }
 out:
-    free(found.bytes);
+    lr_current_close(&current);
     return status;
 }

@@ -26,6 +26,7 @@ enum lr_condition_kind {
     LR_CONDITION_REAL, /* path, where it leads; "-" where it leads nowhere */
     LR_CONDITION_ENV, /* name, "=" and the value; "-" where it is not set */
     LR_CONDITION_CWD, /* path, "keep": the caller's working folder is kept if it lies there */
+    LR_CONDITION_UPPER, /* path, the number of its entries, ":", and as FILE: nobody has written anything into it */
     LR_CONDITION_KINDS
 };
 

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
     inside(stored.who, bytes, size);
     inside(stored.store, bytes, size);
     inside(stored.store_path, bytes, size);
-    inside(stored.lock, bytes, size);
+    inside(stored.app, bytes, size);
     inside(stored.name, bytes, size);
     for (const char *at = stored.conditions; lr_stored_next(&stored, &at, &is);) {
         must(is.kind >= 0 && is.kind < LR_CONDITION_KINDS);
