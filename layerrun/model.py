@@ -29,6 +29,7 @@ __all__ = [
     "IdMode",
     "Network",
     "Share",
+    "check_app_name",
     "check_name",
     "check_path",
 ]
@@ -39,12 +40,24 @@ HOST_BASE = "host"
 
 def check_name(name: str, what: str = "name") -> str:
     """Return ``name`` if it may name an app, a throwaway or a base, else raise `UsageError`."""
+    if "@" in name and what == "name":
+        app, _, profile = name.partition("@")
+        raise UsageError(
+            f"bad name {name!r}: with @ it is the profile {profile!r} of the app {app!r}",
+            hint=f"layerrun app {app} --profile {profile}",
+        )
     if not NAME.fullmatch(name):
         raise UsageError(
             f"bad {what} {name!r}",
             hint="use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or a digit",
         )
     return name
+
+
+def check_app_name(name: str) -> tuple[str, str | None]:
+    """Return the app and the profile that ``NAME`` or ``NAME@PROFILE`` names, else raise `UsageError`."""
+    app, at, profile = name.partition("@")
+    return check_name(app, "name of an app"), check_name(profile, "name of a profile") if at else None
 
 
 def check_path(path: str, what: str = "path") -> str:
@@ -182,6 +195,9 @@ class App:
 
     ``id`` names its folder in the store and never changes; ``name`` may. ``uid_start`` is the first
     host uid of its range (`IdMode.RANGE` only).
+
+    A profile is an app of its own, called ``NAME@PROFILE``, with the configuration of the app whose id is
+    ``parent``. One that is ``ephemeral`` is removed at the end of its only start.
     """
 
     id: str
@@ -192,6 +208,14 @@ class App:
     uid_start: int | None
     created: str
     generation: int
+    parent: str | None = None
+    profile: str | None = None
+    ephemeral: bool = False
+
+    @property
+    def parent_name(self) -> str | None:
+        """The name of the app that this is a profile of."""
+        return None if self.profile is None else self.name.removesuffix(f"@{self.profile}")
 
 
 @attrs.frozen

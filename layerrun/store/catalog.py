@@ -16,41 +16,12 @@ from typing import Any
 
 from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, StoreError, SystemError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+from layerrun.store.schema import MIGRATIONS, SCHEMA
 
-__all__ = ["HOST", "MIGRATIONS", "SCHEMA", "Catalog"]
+__all__ = ["HOST", "SCHEMA", "Catalog"]
 
 APPLICATION_ID = 0x6C796572
 BUSY_SECONDS = 10.0
-
-# One script a schema version; a script is never changed once released, only followed by another.
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE bases (
-        id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        digest TEXT NOT NULL,
-        ids TEXT NOT NULL,
-        source TEXT NOT NULL,
-        created TEXT NOT NULL,
-        entries INTEGER NOT NULL,
-        size INTEGER NOT NULL
-    );
-    CREATE TABLE apps (
-        id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        base_id TEXT REFERENCES bases(id) ON DELETE RESTRICT,
-        config TEXT NOT NULL,
-        ids TEXT NOT NULL,
-        uid_start INTEGER UNIQUE,
-        created TEXT NOT NULL,
-        generation INTEGER NOT NULL
-    );
-    CREATE INDEX apps_by_base ON apps (base_id);
-    """,
-)
-SCHEMA = len(MIGRATIONS)
 
 HOST = Base(
     id=HOST_BASE,
@@ -220,52 +191,74 @@ class Catalog:
     # Apps
 
     def apps(self, kind: AppKind | None = None) -> list[App]:
-        """Return the apps, or those of one kind, by name."""
-        query = f"SELECT {_APP} FROM apps"
+        """Return the apps, or those of one kind, by name, the profiles of each behind it."""
+        order = " ORDER BY coalesce(above.name, apps.name), apps.profile"
         if kind is None:
-            return [self._app(row) for row in self._rows(query + " ORDER BY name")]
-        return [self._app(row) for row in self._rows(query + " WHERE kind = ? ORDER BY name", kind.value)]
+            return [self._app(row) for row in self._rows(_APPS + order)]
+        return [self._app(row) for row in self._rows(_APPS + " WHERE apps.kind = ?" + order, kind.value)]
 
     def app(self, name: str) -> App | None:
         """Return the app with this name."""
-        rows = self._rows(f"SELECT {_APP} FROM apps WHERE name = ?", name)
+        rows = self._rows(f"{_APPS} WHERE apps.name = ?", name)
         return self._app(rows[0]) if rows else None
 
     def app_by_id(self, id_: str) -> App | None:
         """Return the app with this id."""
-        rows = self._rows(f"SELECT {_APP} FROM apps WHERE id = ?", id_)
+        rows = self._rows(f"{_APPS} WHERE apps.id = ?", id_)
         return self._app(rows[0]) if rows else None
 
+    def profiles(self, id_: str) -> list[App]:
+        """Return the profiles of the app with this id, by name."""
+        return [
+            self._app(row) for row in self._rows(f"{_APPS} WHERE apps.parent = ? ORDER BY apps.name", id_)
+        ]
+
+    def ephemeral(self) -> list[str]:
+        """Return the ids of the apps that are to go at the end of their only start."""
+        return [row[0] for row in self._rows("SELECT id FROM apps WHERE ephemeral")]
+
     def add_app(self, app: App, base_id: str | None) -> None:
-        """Record an app; within a transaction. Raises `ExistsError` when the name is taken."""
+        """Record an app; within a transaction. Raises `ExistsError` when the name is taken.
+
+        Of a profile no configuration is recorded: its app's is its own.
+        """
         if self.app(app.name) is not None:
             raise ExistsError(
                 f"the name {app.name!r} is taken", hint="choose another, or remove that one first"
             )
         self._db.execute(
-            "INSERT INTO apps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO apps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 app.id,
                 app.name,
                 app.kind.value,
                 base_id,
-                json.dumps(app.config.to_json()),
+                "{}" if app.parent else json.dumps(app.config.to_json()),
                 app.ids.value,
                 app.uid_start,
                 app.created,
                 app.generation,
+                app.parent,
+                app.profile,
+                int(app.ephemeral),
             ),
         )
 
     def rename_app(self, id_: str, name: str) -> None:
-        """Give an app another name; within a transaction."""
+        """Give an app another name, and with it its profiles theirs; within a transaction."""
         self._db.execute("UPDATE apps SET name = ? WHERE id = ?", (name, id_))
+        self._db.execute("UPDATE apps SET name = ? || '@' || profile WHERE parent = ?", (name, id_))
+
+    def rename_profile(self, id_: str, name: str, profile: str) -> None:
+        """Give a profile, whose app keeps its own, another name; within a transaction."""
+        self._db.execute("UPDATE apps SET name = ?, profile = ? WHERE id = ?", (name, profile, id_))
 
     def configure_app(self, id_: str, config: AppConfig, base_id: str | None) -> None:
-        """Give an app another configuration, which is another generation; within a transaction."""
+        """Give an app and its profiles another configuration, which is another generation; within a transaction."""
+        self._db.execute("UPDATE apps SET config = ? WHERE id = ?", (json.dumps(config.to_json()), id_))
         self._db.execute(
-            "UPDATE apps SET config = ?, base_id = ?, generation = generation + 1 WHERE id = ?",
-            (json.dumps(config.to_json()), base_id, id_),
+            "UPDATE apps SET base_id = ?, generation = generation + 1 WHERE id = ? OR parent = ?",
+            (base_id, id_, id_),
         )
 
     def advance_app(self, id_: str, generation: int) -> None:
@@ -283,7 +276,7 @@ class Catalog:
         return [row[0] for row in self._rows("SELECT uid_start FROM apps WHERE uid_start IS NOT NULL")]
 
     def _app(self, row: tuple[Any, ...]) -> App:
-        id_, name, kind, config, ids, uid_start, created, generation = row
+        id_, name, kind, config, ids, uid_start, created, generation, parent, profile, ephemeral = row
         try:
             return App(
                 id=id_,
@@ -294,6 +287,9 @@ class Catalog:
                 uid_start=uid_start,
                 created=created,
                 generation=generation,
+                parent=parent,
+                profile=profile,
+                ephemeral=bool(ephemeral),
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: app {name!r}: {error}") from error
@@ -334,7 +330,10 @@ class Catalog:
     def delete_base(self, base: Base) -> None:
         """Forget a base; within a transaction. Raises `BaseInUseError` naming the apps that stand on it."""
         users = [
-            row[0] for row in self._rows("SELECT name FROM apps WHERE base_id = ? ORDER BY name", base.id)
+            row[0]
+            for row in self._rows(
+                "SELECT name FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name", base.id
+            )
         ]
         if users:
             shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
@@ -359,5 +358,11 @@ class Catalog:
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
 
 
-_APP = "id, name, kind, config, ids, uid_start, created, generation"
+_COLUMNS = "id, name, kind, base_id, config, ids, uid_start, created, generation, parent, profile, ephemeral"
+# A profile has the configuration of its app.
+_APPS = (
+    "SELECT apps.id, apps.name, apps.kind, coalesce(above.config, apps.config), apps.ids, apps.uid_start,"
+    " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral"
+    " FROM apps LEFT JOIN apps AS above ON above.id = apps.parent"
+)
 _BASE = "id, name, kind, digest, ids, source, created, entries, size"

@@ -16,11 +16,11 @@ from types import TracebackType
 from layerrun.errors import BusyError, NotFoundError
 from layerrun.store.fs import explain
 
-__all__ = ["AppLock", "boot_id", "lock_file", "start_time"]
+__all__ = ["PATIENCE", "AppLock", "boot_id", "lock_file", "start_time"]
 
 _POLL = 0.02
 _EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h, in field 9 of proc_pid_stat(5)
-_PATIENCE = 10.0
+PATIENCE = 10.0
 _LOOKS = 10
 
 
@@ -72,9 +72,18 @@ class AppLock:
 
     @classmethod
     def acquire(
-        cls, dir_fd: int, name: str, *, exclusive: bool = True, wait: float = 0.0, what: str = "run"
+        cls,
+        dir_fd: int,
+        name: str,
+        *,
+        exclusive: bool = True,
+        wait: float = 0.0,
+        what: str = "run",
+        patience: float = PATIENCE,
     ) -> AppLock:
-        """Lock the app whose folder is ``dir_fd``, waiting at most ``wait`` seconds.
+        """Lock the app whose folder is ``dir_fd``, waiting at most ``wait`` seconds for who has it.
+
+        ``patience``: how many seconds to wait for one who has given it up by dying, to be gone.
 
         Raises `BusyError` naming the holder, or `NotFoundError` when the app was removed meanwhile.
         """
@@ -87,7 +96,7 @@ class AppLock:
         try:
             if not lock_file(fd, exclusive=exclusive, wait=wait):
                 raise _busy(fd, name)
-            if not _await_last(fd):
+            if not _await_last(fd, patience):
                 raise BusyError(
                     f"{name!r} is in use: what ran in it was killed, and has not ended yet",
                     hint="try again; a process that waits for a disk or a server can take long to end",
@@ -159,7 +168,7 @@ def _exiting(pid: int, started: str) -> bool:
         return False
 
 
-def _await_last(fd: int) -> bool:
+def _await_last(fd: int, patience: float) -> bool:
     """Wait until whoever held the lock last has ended, if it is in the middle of that; say whether it has.
 
     A dying process closes its descriptors, and with them drops the lock, before its mounts go. The line of
@@ -177,7 +186,7 @@ def _await_last(fd: int) -> bool:
         return True
     try:
         # Looked at again: the pid may have been given to another since.
-        return not _exiting(pid, fields[1]) or bool(select.select([pidfd], [], [], _PATIENCE)[0])
+        return not _exiting(pid, fields[1]) or bool(select.select([pidfd], [], [], patience)[0])
     finally:
         os.close(pidfd)
 

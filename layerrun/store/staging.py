@@ -131,7 +131,8 @@ def _finish(store: Store, ticket: str) -> None:
         if note["what"] == "reset":
             _finish_reset(store, note["app"], note["inode"], note["generation"])
         elif note["what"] == "keep":
-            finish_keep(store, note["app"], note["as"])
+            for one in note.get("apps", [note]):  # schema 1 knew of one app only
+                finish_keep(store, one["app"], one["as"])
 
 
 def _finish_reset(store: Store, app_id: str, inode: int, generation: int) -> None:

@@ -7,30 +7,23 @@ the catalog, clean up. See docs/store.md for what lies where and what a crash le
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Collection
 from types import TracebackType
 
-import attrs
-
-from layerrun.errors import DamagedError, ExistsError, NotFoundError
+from layerrun.errors import DamagedError, ExistsError, NotFoundError, UsageError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
-from layerrun.store import paths, reserve, trash
+from layerrun.store import making, paths, profiles, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir, present
-from layerrun.store.locks import AppLock
+from layerrun.store.fs import DIR_FLAGS, explain, make_dir, open_dir, present
+from layerrun.store.locks import PATIENCE, AppLock
+from layerrun.store.making import now
 from layerrun.store.names import unknown
 from layerrun.store.opening import open_root
 from layerrun.store.pair import make_data
 from layerrun.store.plans import forget_plan
-from layerrun.store.staging import Ticket, finish_keep, new_id
-from layerrun.store.uids import lowest_free, taken_elsewhere
+from layerrun.store.staging import Ticket
 
 __all__ = ["Store", "now"]
-
-
-def now() -> str:
-    """Return the time as RFC 3339 in UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _open_folder(path: str, fd: int, name: str) -> int:
@@ -83,6 +76,7 @@ class Store:
         try:
             with reserve.without_fail():
                 trash.sweep(store)
+                store.sweep()
             if not store.lent:
                 reserve.keep(fd)
         except BaseException:
@@ -125,6 +119,10 @@ class Store:
         """Return the apps and throwaways, or those of one kind, by name."""
         return self.catalog.apps(kind)
 
+    def profiles(self, app: App) -> list[App]:
+        """Return the profiles of an app, by name."""
+        return self.catalog.profiles(app.id)
+
     def app(self, name: str, kind: AppKind | None = None) -> App:
         """Return the app or throwaway called ``name``; `NotFoundError` hints at the nearest names."""
         app = self.catalog.app(name)
@@ -156,6 +154,7 @@ class Store:
             # Closed: an app may take the permissions of its own root away.
             return open_dir(self.fd, path, closed=True)
         except FileNotFoundError:
+            self.app_again(app)  # perhaps it is not damaged, but gone
             raise DamagedError(
                 f"the files of {app.name!r} are missing: {os.path.join(self.path, path)!r}",
                 hint=f"`layerrun reset {app.name}` starts it afresh, `layerrun remove {app.name}` forgets it",
@@ -196,18 +195,14 @@ class Store:
                 f"{what} cannot be opened: {error.strerror}", hint="run `layerrun doctor`"
             ) from None
 
-    def app_lock(self, app: App, what: str, wait: float = 0.0) -> AppLock:
-        """Lock an app to run or change it; `BusyError` names who else has it.
+    def app_lock(self, app: App, what: str, wait: float = 0.0, *, patience: float = PATIENCE) -> AppLock:
+        """Lock an app to run or change it; `BusyError` names who else has it. For the times see `AppLock.acquire`.
 
         Read the app again after locking: until then it may have been renamed or configured anew.
         """
+        fd = self.open_app_dir(app)
         try:
-            fd = self.open_app_dir(app)
-        except DamagedError:
-            self.app_again(app)  # perhaps it is not damaged, but gone
-            raise
-        try:
-            lock = AppLock.acquire(fd, app.name, wait=wait, what=what)
+            lock = AppLock.acquire(fd, app.name, wait=wait, what=what, patience=patience)
         finally:
             os.close(fd)
         try:
@@ -227,88 +222,66 @@ class Store:
         `IdMode.RANGE` gives it the lowest free range of uids. Raises `ExistsError`, `NotFoundError`
         (no such base), `UsageError`.
         """
-        if name is not None and self.catalog.app(check_name(name)) is not None:
-            raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
-        base = self.base(config.base)
-        with self.ticket() as ticket:
-            id_ = new_id()
-            with explain("make the files of", name or "the throwaway"):
-                make_dir(ticket.fd, "app")
-                self._fill_app(ticket.fd, config.home, base)
-                os.fsync(ticket.fd)
-                os.rename("app", f"apps/{id_}", src_dir_fd=ticket.fd, dst_dir_fd=self.fd)
-                fsync_dir(self.fd, "apps")
-            try:
-                return self._record_app(id_, name, config, kind, ids)
-            except BaseException:
-                os.rename(f"apps/{id_}", "app", src_dir_fd=self.fd, dst_dir_fd=ticket.fd)
-                raise
+        return making.make_app(self, name, config, kind, ids)
 
-    def _fill_app(self, ticket_fd: int, home: Home, base: Base) -> None:
-        fd = open_dir(ticket_fd, "app")
-        try:
-            os.close(os.open("lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
-            make_data(fd, "data", home=home, root=self._root_status(base))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def create_profile(self, parent: App, profile: str) -> App:
+        """Make a profile of an app, with empty data; it has the app's configuration, and always will.
 
-    def _root_status(self, base: Base) -> os.stat_result | None:
-        if base.name == HOST_BASE and self.rootless:
-            return None
-        fd = self.open_base(base)
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+        Raises `ExistsError`, `UsageError`, `BusyError` when the app is given another configuration meanwhile.
+        """
+        return making.make_profile(self, parent, profile)
 
-    def _record_app(self, id_: str, name: str | None, config: AppConfig, kind: AppKind, ids: IdMode) -> App:
-        with self.catalog.transaction():
-            base_id = self._base_id(config)
-            while name is None:
-                name = f"try-{os.urandom(2).hex()}"
-                name = name if self.catalog.app(name) is None else None
-            uid_start = None
-            if ids is IdMode.RANGE:
-                uid_start = lowest_free(self.catalog.uid_starts(), taken_elsewhere())
-            app = App(
-                id=id_,
-                name=name,
-                kind=kind,
-                config=config,
-                ids=ids,
-                uid_start=uid_start,
-                created=now(),
-                generation=1,
-            )
-            self.catalog.add_app(app, base_id)
-        return app
+    def create_ephemeral(self, parent: App) -> tuple[App, AppLock]:
+        """Make a profile for one start, with a name such as ``web@tmp-3f2a``, and lock it.
+
+        Whoever opens the store removes it once its lock is free. Raises as `create_profile`.
+        """
+        return making.make_ephemeral(self, parent)
 
     def _base_id(self, config: AppConfig) -> str | None:
         return None if config.base == HOST_BASE else self.base(config.base).id
 
     def rename_app(self, old: str, new: str) -> App:
-        """Give an app another name; it may be running. Returns it as it is now."""
-        check_name(new)
+        """Give an app another name; it and its profiles, whose names change with it, may be running.
+
+        A profile is renamed to another of the same app. Returns it as it is now.
+        """
         with self.catalog.transaction():
             app = self.app(old)
-            forget_plan(self, old)
+            profile = None if app.profile is None else profiles.renamed(app, new)
+            if profile is None:
+                check_name(new)
+            for one in (app, *self.catalog.profiles(app.id)):
+                forget_plan(self, one.name)
             if new != old and self.catalog.app(new) is not None:
                 raise ExistsError(
                     f"the name {new!r} is taken", hint="choose another, or remove that one first"
                 )
-            self.catalog.rename_app(app.id, new)
-        return attrs.evolve(app, name=new)
+            if profile is None:
+                self.catalog.rename_app(app.id, new)
+            else:
+                self.catalog.rename_profile(app.id, new, profile)
+        return self.app_again(app)
 
     def update_app(self, name: str, config: AppConfig) -> App:
-        """Give an app that is not running another configuration. Returns it as it is now."""
+        """Give an app another configuration; neither it nor any of its profiles, whose it is too, may run.
+
+        Returns it as it is now.
+        """
         app = self.app(name)
-        with self.app_lock(app, "edit"):
+        if app.parent is not None:
+            raise UsageError(
+                f"{name!r} is a profile: its configuration is that of {app.parent_name!r}",
+                hint=f"change {app.parent_name}",
+            )
+        with profiles.locked(self, app, "edit") as family:
             self.base(config.base)
-            if config.home is Home.FRESH:
-                self._ensure_home(app)
-            forget_plan(self, self.app_again(app).name)
+            for one in family:
+                if config.home is Home.FRESH:
+                    self._ensure_home(one)
+                forget_plan(self, one.name)
             with self.catalog.transaction():
+                profiles.check_complete(self, family)
                 self.catalog.configure_app(app.id, config, self._base_id(config))
             return self.app_again(app)
 
@@ -355,7 +328,7 @@ class Store:
             fd = self.open_app_dir(app)
             try:
                 with explain("clear the data of", name):
-                    make_data(ticket.fd, "data", home=app.config.home, root=self._root_status(base))
+                    make_data(ticket.fd, "data", home=app.config.home, root=making.root_status(self, base))
                     inode = os.stat("data", dir_fd=ticket.fd).st_ino
                     ticket.note(
                         {"what": "reset", "app": app.id, "inode": inode, "generation": app.generation}
@@ -370,42 +343,27 @@ class Store:
             with self.catalog.transaction():
                 self.catalog.advance_app(app.id, app.generation)
 
-    def remove_app(self, name: str, *, keep_data: bool = False, only: str | None = None) -> str | None:
-        """Remove an app that is not running. With ``keep_data`` its data stays, and its path is returned.
+    def remove_app(
+        self,
+        name: str,
+        *,
+        keep_data: bool = False,
+        only: str | None = None,
+        along: Collection[str] | None = None,
+    ) -> list[str]:
+        """Remove an app and its profiles, none of which may run. With ``keep_data`` return where it stays.
 
-        ``only``: as for `reset_app`.
+        ``only``: as for `reset_app`. With ``along``, ids, `BusyError` if it has got other profiles meanwhile.
         """
-        return reserve.using(self, lambda: self._remove_app(name, only, keep_data=keep_data))
+        return reserve.using(
+            self,
+            lambda: removing.remove(self, self._meant(name, only), keep_data=keep_data, along=along),
+        )
 
-    def _remove_app(self, name: str, only: str | None, *, keep_data: bool) -> str | None:
-        app = self._meant(name, only)
-        with self._lock_to_remove(app), self.ticket(app.ids) as ticket:
-            app = self.app_again(app)
-            kept = f"{app.name}-{app.id}"
-            forget_plan(self, app.name)
-            if keep_data:
-                ticket.note({"what": "keep", "app": app.id, "as": kept})
-            with self.catalog.transaction():
-                self.catalog.delete_app(app.id)
-            with explain("remove the files of", name):
-                if keep_data:
-                    finish_keep(self, app.id, kept)
-                if present(self.fd, f"apps/{app.id}"):
-                    os.rename(f"apps/{app.id}", "app", src_dir_fd=self.fd, dst_dir_fd=ticket.fd)
-                fsync_dir(self.fd, "apps")
-        return os.path.join(self.path, "kept", kept) if keep_data else None
-
-    def _lock_to_remove(self, app: App) -> AppLock:
-        """Lock an app; one whose folder is missing gets a folder to lock, so that it can be removed."""
-        if not present(self.fd, f"apps/{app.id}"):
-            with explain("remove", app.name):
-                os.makedirs(os.path.join(self.path, "apps", app.id), mode=0o700, exist_ok=True)
-        return self.app_lock(app, "remove")
+    def sweep(self) -> None:
+        """Remove the ephemeral apps that are not running any more; waits for nobody."""
+        removing.sweep(self)
 
     def kept(self, name: str) -> list[str]:
         """Return the paths of data that ``remove --keep-data`` left of apps of this name."""
-        try:
-            found = os.listdir(os.path.join(self.path, "kept"))
-        except FileNotFoundError:
-            return []
-        return [os.path.join(self.path, "kept", k) for k in sorted(found) if k.rpartition("-")[0] == name]
+        return removing.kept_of(self, name)

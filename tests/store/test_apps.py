@@ -186,7 +186,7 @@ def test_reset_does_not_follow_links(store, folder):
 def test_remove(store):
     app = store.create_app("one", AppConfig(), ids=IdMode.NONE)
     write(store, app, "f")
-    assert store.remove_app("one", keep_data=False) is None
+    assert store.remove_app("one", keep_data=False) == []
     assert store.apps() == []
     for name in ("apps", "staging", "trash", "kept"):
         assert os.listdir(f"{store.path}/{name}") == []
@@ -206,7 +206,7 @@ def test_remove_and_keep_the_data(store):
     app = store.create_app("web", AppConfig(), ids=IdMode.NONE)
     write(store, app, "f", "precious")
     assert store.kept("web") == []
-    kept = store.remove_app("web", keep_data=True)
+    (kept,) = store.remove_app("web", keep_data=True)
     assert store.kept("web") == [kept]
     assert store.kept("we") == store.kept("web-2") == []
     with open(f"{kept}/upper/f") as file:

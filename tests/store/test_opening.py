@@ -60,7 +60,7 @@ def test_new_store(folder, umask):
         assert file.read() == "layerrun-store 1\n"
     database = sqlite3.connect(f"{path}/catalog.db")
     assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert database.execute("PRAGMA user_version").fetchone()[0] == SCHEMA == 1
+    assert database.execute("PRAGMA user_version").fetchone()[0] == SCHEMA
     database.close()
     with Store.open(path, create=False) as store:
         assert [app.name for app in store.apps()] == ["one"]

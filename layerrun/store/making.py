@@ -1,0 +1,163 @@
+"""Making apps, throwaways and profiles: staged whole, renamed into place, recorded in one transaction."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from layerrun.errors import BusyError, ExistsError, UsageError
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
+from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
+from layerrun.store.locks import AppLock
+from layerrun.store.pair import make_data
+from layerrun.store.staging import new_id
+from layerrun.store.uids import lowest_free, taken_elsewhere
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["EPHEMERAL", "make_app", "make_ephemeral", "make_profile", "now", "root_status"]
+
+# What the name of the profile of an ephemeral start begins with; no other profile's does.
+EPHEMERAL = "tmp-"
+
+
+def now() -> str:
+    """Return the time as RFC 3339 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, ids: IdMode) -> App:
+    """Make an app or a throwaway; see `Store.create_app`."""
+    if name is not None and store.catalog.app(check_name(name)) is not None:
+        raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
+
+    def row(id_: str) -> App:
+        return App(
+            id=id_,
+            name=_unused(store, "try-") if name is None else name,
+            kind=kind,
+            config=config,
+            ids=ids,
+            uid_start=_range(store, ids),
+            created=now(),
+            generation=1,
+        )
+
+    return _make(store, name or "the throwaway", config, row)[0]
+
+
+def make_profile(store: Store, parent: App, profile: str) -> App:
+    """Make a profile of an app; see `Store.create_profile`."""
+    if check_name(profile, "name of a profile").startswith(EPHEMERAL):
+        raise UsageError(
+            f"bad name of a profile {profile!r}: {EPHEMERAL}… are those of ephemeral starts",
+            hint="choose another name, or start with --ephemeral",
+        )
+    return _make(store, f"{parent.name}@{profile}", parent.config, _row_of(store, parent, profile))[0]
+
+
+def make_ephemeral(store: Store, parent: App) -> tuple[App, AppLock]:
+    """Make a profile for one start, locked; see `Store.create_ephemeral`."""
+    name = f"{parent.name}@{EPHEMERAL}…"
+    app, lock = _make(store, name, parent.config, _row_of(store, parent, None), locked=True)
+    assert lock is not None
+    lock.name = app.name
+    lock.write_holder(os.getpid(), f"run app {app.name}")
+    return app, lock
+
+
+def _row_of(store: Store, parent: App, profile: str | None) -> Callable[[str], App]:
+    """Return what gives the row of a profile (``None``: of an ephemeral start), within the transaction."""
+    if parent.kind is not AppKind.APP or parent.parent is not None:
+        what = "a throwaway" if parent.kind is AppKind.THROWAWAY else "a profile itself"
+        raise UsageError(f"{parent.name!r} is {what}, and has no profiles")
+
+    def row(id_: str) -> App:
+        above = store.app_again(parent)
+        if above.config != parent.config:  # the files were made for the earlier one
+            raise BusyError(f"{above.name!r} was given another configuration meanwhile", hint="try again")
+        name = _unused(store, f"{above.name}@{EPHEMERAL}") if profile is None else f"{above.name}@{profile}"
+        return App(
+            id=id_,
+            name=name,
+            kind=AppKind.APP,
+            config=above.config,
+            ids=above.ids,
+            uid_start=_range(store, above.ids),
+            created=now(),
+            generation=1,
+            parent=above.id,
+            profile=name.partition("@")[2],
+            ephemeral=profile is None,
+        )
+
+    return row
+
+
+def _unused(store: Store, prefix: str) -> str:
+    while True:
+        name = prefix + os.urandom(2).hex()
+        if store.catalog.app(name) is None:
+            return name
+
+
+def _range(store: Store, ids: IdMode) -> int | None:
+    return lowest_free(store.catalog.uid_starts(), taken_elsewhere()) if ids is IdMode.RANGE else None
+
+
+def _make(
+    store: Store, what: str, config: AppConfig, row: Callable[[str], App], *, locked: bool = False
+) -> tuple[App, AppLock | None]:
+    """Stage the files, put them in place, record what ``row`` gives for the new id.
+
+    With ``locked`` its lock is taken before anybody else can see the app, so that no sweep takes it away.
+    """
+    base = store.base(config.base)
+    lock = None
+    try:
+        with store.ticket() as ticket:
+            id_ = new_id()
+            with explain("make the files of", what):
+                make_dir(ticket.fd, "app")
+                lock = _fill(store, ticket.fd, config.home, base, what if locked else None)
+                os.fsync(ticket.fd)
+                os.rename("app", f"apps/{id_}", src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
+                fsync_dir(store.fd, "apps")
+            try:
+                with store.catalog.transaction():
+                    app = row(id_)
+                    base_id = None if config.base == HOST_BASE else store.base(config.base).id
+                    store.catalog.add_app(app, base_id)
+            except BaseException:
+                os.rename(f"apps/{id_}", "app", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
+                raise
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return app, lock
+
+
+def _fill(store: Store, ticket_fd: int, home: Home, base: Base, locked_as: str | None) -> AppLock | None:
+    fd = open_dir(ticket_fd, "app")
+    try:
+        os.close(os.open("lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
+        make_data(fd, "data", home=home, root=root_status(store, base))
+        os.fsync(fd)
+        return None if locked_as is None else AppLock.acquire(fd, locked_as)
+    finally:
+        os.close(fd)
+
+
+def root_status(store: Store, base: Base) -> os.stat_result | None:
+    """Return what an upper over ``base`` is to look like, `make_data`."""
+    if base.name == HOST_BASE and store.rootless:
+        return None
+    fd = store.open_base(base)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
