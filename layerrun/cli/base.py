@@ -119,7 +119,9 @@ def show(name: str, as_json: bool) -> int:
     """Show the base NAME, and the apps that stand on it."""
     with open_store() as store:
         found = store.base(name)
-        users = sorted(app.name for app in store.apps() if app.config.base == found.name)
+        users = sorted(
+            app.name for app in store.apps() if app.config.base == found.name and app.parent is None
+        )
     if as_json:
         emit(_record(found) | {"used_by": users})
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +17,15 @@ from layerrun.cli.common import (
     open_store,
     yes_option,
 )
-from layerrun.cli.output import say
+from layerrun.cli.output import plural, say
 from layerrun.cli.sizes import sized
 from layerrun.cli.undo import id_mode, no_userns_option, warn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from layerrun.model import App
+    from layerrun.store.store import Store
 
 __all__ = ["create", "remove", "rename"]
 
@@ -122,14 +129,21 @@ def _words(command: str | None) -> tuple[str, ...]:
     return words
 
 
-@click.command(cls=Verb, examples=[("layerrun rename web shop", "web is called shop from now on")])
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun rename web shop", "web is called shop from now on, and web@work shop@work"),
+        ("layerrun rename web@work web@home", "a profile, which stays with its app"),
+    ],
+)
 @app_argument("old")
 @click.argument("new", metavar="NEW")
 def rename(old: str, new: str) -> int:
-    """Give the app or throwaway OLD the name NEW; its data stays."""
-    from layerrun.model import check_name
+    """Give the app or throwaway OLD the name NEW; its data stays. Its profiles go along."""
+    from layerrun.model import check_app_name, check_name
 
-    check_name(new)
+    # Before the store is opened: of a profile's new name the store knows more.
+    check_app_name(new) if "@" in old else check_name(new)
     with open_store() as store:
         store.rename_app(old, new)
     return 0
@@ -147,15 +161,29 @@ def rename(old: str, new: str) -> int:
 @click.option("--keep-data", is_flag=True, help="Put the data aside in the store, and say where.")
 @yes_option
 def remove(names: tuple[str, ...], keep_data: bool, yes: bool) -> int:
-    """Remove apps or throwaways, with their data. Shares are not touched."""
+    """Remove apps, with their profiles, or throwaways, with all their data. Shares are not touched."""
     # Data that is kept is no loss; then there is nothing to ask.
     asking = not keep_data and ask_before("remove destroys data", yes=yes)
     with open_store() as store:
-        found = {name: store.app(name) for name in names}
+        found, along = _found(store, names)
         if asking:
-            ask("Remove with all data?", sized(store, found.values()))
+            _ask_to_remove(store, found.values(), along)
         for name, app in found.items():
-            kept = store.remove_app(name, keep_data=keep_data, only=app.id)
-            if keep_data:
-                say(f"kept the data of {name} in {kept}" if kept else f"kept the data of {name}")
+            kept = store.remove_app(name, keep_data=keep_data, only=app.id, along=along)
+            for path in kept:
+                say(f"kept the data of {path.rpartition('/')[2].rpartition('-')[0]} in {path}")
     return 0
+
+
+def _found(store: Store, names: Sequence[str]) -> tuple[dict[str, App], dict[str, App]]:
+    """Return the apps meant, and the profiles that go along with one of them, by id."""
+    apps = {name: store.app(name) for name in names}
+    along = {p.id: p for app in apps.values() for p in store.profiles(app)}
+    return {name: app for name, app in apps.items() if app.id not in along}, along
+
+
+def _ask_to_remove(store: Store, apps: Iterable[App], along: Mapping[str, App]) -> None:
+    """Name what would be destroyed, the profiles beneath their apps."""
+    shown = [one for app in apps for one in (app, *(p for p in along.values() if p.parent == app.id))]
+    also = f", and {plural(len(along), 'profile')} along" if along else ""
+    ask(f"Remove with all data{also}?", sized(store, shown))

@@ -55,28 +55,45 @@ def variables(env: Sequence[str]) -> dict[str, str]:
         ("layerrun app web -- apt-get install -y nginx", "make the app web over the host, install into it"),
         ("layerrun app web -- nginx -g 'daemon off;'", "run what was installed"),
         ("layerrun app web", "run its own command (create web -- CMD...)"),
+        ("layerrun app web --profile work", "the same app with data of its own, called web@work"),
+        ("layerrun app web --ephemeral -- sh", "look around in web as it was made, and leave no trace"),
     ],
 )
 @app_argument()
+@click.option(
+    "--profile", metavar="PROFILE", help="With another layer, beside the app's own; a new PROFILE is made."
+)
+@click.option("--ephemeral", is_flag=True, help="With an empty layer that is thrown away at the end.")
 @no_userns_option
 @run_options
 def app(
-    name: str, no_userns: bool, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...] | None
+    *,
+    name: str,
+    profile: str | None,
+    ephemeral: bool,
+    no_userns: bool,
+    cwd: str | None,
+    env: tuple[str, ...],
+    argv: tuple[str, ...] | None,
 ) -> int:
     """Run CMD in the app NAME; without CMD, the app's own command.
 
     With CMD an app that does not exist yet is made over the host's own /. What CMD writes stays in the app's
     layer. What follows -- reaches the program untouched. The exit status is the program's own, 128+N after
     signal N; 125: it could not be started, 126: CMD cannot be executed, 127: CMD is not there.
-    """
-    from layerrun.model import check_name
 
-    check_name(name)
+    A profile is called NAME@PROFILE, for every command. It has the app's configuration, at any time, and data
+    of its own, so it runs beside the app. An ephemeral start ends with its command, and leaves nothing.
+    """
+    name, profile = _named(name, profile, ephemeral=ephemeral)
     given = variables(env)
     with open_store() as store:
         from layerrun.runtime import launch
 
-        found, created = _find(store, name, create=argv is not None, ids=id_mode(no_userns))
+        if profile is not None or ephemeral:
+            found, created = _above(store, name, argv, id_mode(no_userns)), False
+        else:
+            found, created = _find(store, name, create=argv is not None, ids=id_mode(no_userns))
         if argv is None and not found.config.command:
             from layerrun.errors import UsageError
 
@@ -85,6 +102,10 @@ def app(
                 hint=f"layerrun app {name} -- CMD…\nlayerrun shell {name}",
             )
         warn_of(found)
+        if ephemeral:
+            return launch.run_ephemeral(store, found, argv, cwd=cwd, env=given)
+        if profile is not None:
+            found, created = _find_profile(store, name, profile)
         created = created or os.environ.get(_PASSED) == "created"
         door = None if cwd or given else _front_door(store, found, argv, created=created)
         if not created:
@@ -107,6 +128,49 @@ def _front_door(
     words = [door, "app", app.name, *(["--", *argv] if argv else [])]
     env = {**os.environ, "LAYERRUN_STORE": store.path, _PASSED: "created" if created else "yes"}
     return lambda: os.execve(door, words, env)  # noqa: S606  (a shell is what it must not be)
+
+
+def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str | None]:
+    """Return the app and the profile that are meant by NAME, which may be NAME@PROFILE, and the options."""
+    from layerrun.errors import UsageError
+    from layerrun.model import check_app_name, check_name
+
+    app, named = check_app_name(name)
+    if profile is not None:
+        check_name(profile, "name of a profile")
+        if named is not None:
+            raise UsageError(f"the profile is given twice: in {name!r} and by --profile")
+    profile = named or profile
+    if ephemeral and profile is not None:
+        raise UsageError(
+            "--ephemeral and a profile exclude each other: an ephemeral start has a layer of its own",
+            hint=f"layerrun app {app} --ephemeral\nlayerrun app {app} --profile {profile}",
+        )
+    return app, profile
+
+
+def _above(store: Store, name: str, argv: Sequence[str] | None, ids: IdMode | None) -> App:
+    """Return the app of a profile or of an ephemeral start, which must be there."""
+    from layerrun.errors import NotFoundError
+    from layerrun.model import AppKind
+
+    try:
+        found = store.app(name, AppKind.APP)
+    except NotFoundError as error:
+        words = "" if argv is None else f"\nlayerrun app {name} -- CMD…  (makes it)"
+        raise NotFoundError(str(error), hint=f"{error.hint}{words}") from None
+    check_mode(found, ids)
+    return found
+
+
+def _find_profile(store: Store, name: str, profile: str) -> tuple[App, bool]:
+    """Return the profile and whether it was made just now."""
+    from layerrun.runtime import apps
+
+    found, created = apps.profile(store, name, profile)
+    if created:
+        say(f"created profile {found.name}")
+    return found, created
 
 
 def _find(store: Store, name: str, *, create: bool, ids: IdMode | None) -> tuple[App, bool]:
@@ -149,7 +213,8 @@ def _first_run(
         return launch.run(store, app, argv, cwd=cwd, env=env, door=door)
     except LaunchError:
         store.remove_app(app.name, only=app.id)
-        say(f"removed app {app.name} again: its command never ran")
+        what = "app" if app.profile is None else "profile"
+        say(f"removed {what} {app.name} again: its command never ran")
         raise
 
 

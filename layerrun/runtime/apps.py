@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import UsageError
+from layerrun.errors import ExistsError, UsageError
 from layerrun.model import App, AppConfig, AppKind, IdMode, Share
 from layerrun.runtime import identity
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["create"]
+__all__ = ["create", "profile"]
 
 
 def _canonical(share: Share) -> Share:
@@ -48,3 +48,19 @@ def create(
         )
     config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
     return store.create_app(name, config, kind=kind, ids=ids or identity.choose(base))
+
+
+def profile(store: Store, name: str, profile: str) -> tuple[App, bool]:
+    """Return a profile of the app called ``name``, and whether it was made just now.
+
+    Raises `NotFoundError` (no such app), `UsageError`.
+    """
+    parent = store.app(name, AppKind.APP)
+    wanted = f"{name}@{profile}"
+    found = next((app for app in store.profiles(parent) if app.name == wanted), None)
+    if found is not None:
+        return found, False
+    try:
+        return store.create_profile(parent, profile), True
+    except ExistsError:  # another start of the same new profile was quicker
+        return store.app(wanted), False

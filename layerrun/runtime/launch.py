@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["compile_plan", "enter", "run"]
+__all__ = ["compile_plan", "enter", "run", "run_ephemeral"]
 
 _NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
 _PATIENCE = 1.0  # seconds, for a start that meets another's beginning or end
@@ -111,6 +111,27 @@ def run(
             time.sleep(_POLL)
 
 
+def run_ephemeral(
+    store: Store,
+    parent: App,
+    argv: Sequence[str] | None,
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command in a fresh profile of an app, which is thrown away at the end; as `run`.
+
+    It ends with its command: what that leaves running ends too.
+    """
+    _check(argv)
+    app, lock = store.create_ephemeral(parent)
+    try:
+        with lock:
+            return _start(store, app, lock, argv, cwd=cwd, env=env, door=None)
+    finally:
+        store.sweep()
+
+
 def enter(
     store: Store,
     app: App,
@@ -163,7 +184,7 @@ def _start_of(
         cwd_must=cwd is not None,
         lock_fd=lock_fd,
         app_fd=app_fd,
-        stay=app.kind is AppKind.APP,
+        stay=app.kind is AppKind.APP and not app.ephemeral,
         own_tty=_own_tty(),
     )
 
@@ -180,7 +201,7 @@ def _start(
 ) -> int:
     mounts = mounts_sum()
     plan = compile_plan(store, app, env=env, make=True)
-    if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE:
+    if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE and not app.ephemeral:
         store_plan(store, app, plan, mounts)
         if door is not None:
             door()
