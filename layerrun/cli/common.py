@@ -35,6 +35,7 @@ __all__ = [
     "nothing",
     "nul_option",
     "open_store",
+    "profile_option",
     "settings",
     "yes_option",
 ]
@@ -272,6 +273,16 @@ def app_argument(name: str = "name", *, many: bool = False, required: bool = Tru
     )
 
 
+def profile_option(function: F) -> F:
+    """Add ``--profile``, completed from the store."""
+    return click.option(
+        "--profile",
+        metavar="PROFILE",
+        shell_complete=_complete_profiles,
+        help="With another layer, beside the app's own; a new PROFILE is made.",
+    )(function)
+
+
 def base_argument(function: F) -> F:
     """Add the NAME of a base, completed from the store."""
     return click.argument("name", metavar="NAME", shell_complete=_complete_bases)(function)
@@ -295,6 +306,15 @@ def _complete_from(
 
 def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return _complete_from(ctx, lambda store: (app.name for app in store.apps()), incomplete)
+
+
+def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def names(store: Store) -> set[str]:
+        parent = ctx.params.get("name")  # None where it is not typed yet
+        profiles = [app for app in store.apps() if app.profile is not None and not app.ephemeral]
+        return {str(app.profile) for app in profiles if parent in (None, app.parent_name)}
+
+    return _complete_from(ctx, names, incomplete)
 
 
 def _complete_bases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -18,7 +18,7 @@ from layerrun.cli.common import (
     yes_option,
 )
 from layerrun.cli.output import emit, lines, quoted, size, table
-from layerrun.cli.sizes import sized
+from layerrun.cli.sizes import kind_of, measured, sized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,9 @@ __all__ = ["clear_cache", "du", "reset"]
     ],
 )
 @app_argument("names", many=True, required=False)
-@click.option("--all", "every", is_flag=True, help="All apps (throwaways are discarded, not reset).")
+@click.option(
+    "--all", "every", is_flag=True, help="All apps and profiles (throwaways are discarded, not reset)."
+)
 @click.option(
     "--path", "globs", multiple=True, metavar="GLOB", help="Only here: * within a name, ** across /."
 )
@@ -48,7 +50,8 @@ __all__ = ["clear_cache", "du", "reset"]
 def reset(names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: bool, yes: bool) -> int:
     """Clear the data of the apps NAME: the next start sees the base again.
 
-    Shares, other apps and the configuration stay. It takes no longer for a large app than for an empty one.
+    Shares, other apps, profiles and the configuration stay; a profile is named as NAME@PROFILE. It takes no longer
+    for a large app than for an empty one.
     """
     if every == bool(names):
         raise click.UsageError(
@@ -74,7 +77,8 @@ def _chosen(store: Store, names: Sequence[str], every: bool) -> list[App]:
     from layerrun.model import AppKind
 
     if every:
-        return store.apps(AppKind.APP)
+        # What is ephemeral goes at its end anyway.
+        return [app for app in store.apps(AppKind.APP) if not app.ephemeral]
     return list({name: store.app(name) for name in names}.values())
 
 
@@ -143,19 +147,20 @@ def _cached(store: Store, apps: Sequence[App]) -> list[str]:
 @app_argument("names", many=True, required=False)
 @json_option
 def du(names: tuple[str, ...], as_json: bool) -> int:
-    """Show how much space the data of each app and throwaway takes, and each base."""
+    """Show how much space the data of each app, profile and throwaway takes, and each base."""
     from layerrun.model import BaseKind
-    from layerrun.runtime import data
 
     with open_store() as store:
         apps = _chosen(store, names, every=False) if names else store.apps()
-        used = [(app, data.usage(store, app)) for app in apps]
+        used = measured(store, apps)
         bases = [] if names else [base for base in store.bases() if base.kind is not BaseKind.HOST]
     total = sum(usage.allocated for _, usage in used) + sum(base.size for base in bases)
     rows = [
         {
             "name": app.name,
             "kind": app.kind.value,
+            "parent": app.parent_name,
+            "profile": app.profile,
             "entries": usage.entries,
             "apparent": usage.apparent,
             "allocated": usage.allocated,
@@ -166,7 +171,7 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
         stored = [{"name": b.name, "entries": b.entries, "size": b.size} for b in bases]
         emit({"apps": rows, "bases": stored, "total": total})
         return 0
-    shown = [[a.name, a.kind.value, f"{u.entries:,}", size(u.apparent), size(u.allocated)] for a, u in used]
+    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), size(u.allocated)] for a, u in used]
     shown += [[b.name, "base", f"{b.entries:,}", size(b.size), size(b.size)] for b in bases]
     if not shown:
         nothing("nothing in the store")

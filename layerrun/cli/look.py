@@ -17,13 +17,14 @@ from layerrun.cli.common import (
     open_store,
 )
 from layerrun.cli.output import emit, fields, line, lines, nul, plural, quoted, size, table
+from layerrun.cli.sizes import kind_of, measured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerrun.model import App
+    from layerrun.native.trees import Usage
     from layerrun.runtime.plan import Plan
-    from layerrun.store.store import Store
 
 __all__ = ["list_apps", "plan", "show", "which"]
 
@@ -37,6 +38,9 @@ def _record(app: App) -> dict[str, Any]:
         "ids": app.ids.value,
         "generation": app.generation,
         "created": app.created,
+        "parent": app.parent_name,
+        "profile": app.profile,
+        "ephemeral": app.ephemeral,
     }
 
 
@@ -52,10 +56,11 @@ def _record(app: App) -> dict[str, Any]:
 @click.option("--size", "sizes", is_flag=True, help="Measure each one's data.")
 @json_option
 def list_apps(sizes: bool, as_json: bool) -> int:
-    """List the apps and the throwaways that were kept."""
+    """List the apps, each with its profiles behind it, and the throwaways that were kept."""
     with open_store() as store:
-        apps = sorted(store.apps(), key=lambda app: (app.kind.value, app.name))
-        records = [_record(app) | (_usage(store, app) if sizes else {}) for app in apps]
+        apps = sorted(store.apps(), key=lambda app: app.kind.value)
+        used = measured(store, apps) if sizes else [(app, None) for app in apps]
+    records = [_record(app) | (_sizes(usage) if usage else {}) for app, usage in used]
     if as_json:
         emit({"apps": records})
         return 0
@@ -63,8 +68,9 @@ def list_apps(sizes: bool, as_json: bool) -> int:
     table(
         head,
         (
-            [r["name"], r["kind"], r["base"], r["created"]] + ([size(r["allocated"])] if sizes else [])
-            for r in records
+            [app.name, kind_of(app), app.config.base, app.created]
+            + ([size(usage.allocated)] if usage else [])
+            for app, usage in used
         ),
     )
     if not records:
@@ -72,10 +78,7 @@ def list_apps(sizes: bool, as_json: bool) -> int:
     return 0
 
 
-def _usage(store: Store, app: App) -> dict[str, int]:
-    from layerrun.runtime import data
-
-    usage = data.usage(store, app)
+def _sizes(usage: Usage) -> dict[str, int]:
     return {"entries": usage.entries, "apparent": usage.apparent, "allocated": usage.allocated}
 
 
@@ -91,16 +94,17 @@ def _usage(store: Store, app: App) -> dict[str, int]:
 def show(name: str, as_json: bool) -> int:
     """Show what NAME is made of: base, shares, command, ids, size, and the policy of every mount."""
     with open_store() as store:
-        from layerrun.runtime import launch
+        from layerrun.runtime import data, launch
 
         app = store.app(name)
-        used = _usage(store, app)
+        used = _sizes(data.usage(store, app))
+        profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.
         mounts = launch.compile_plan(store, app, app.config.command or ("true",)).mounts
     if as_json:
         emit(
             _record(app)
-            | {"uid_start": app.uid_start}
+            | {"uid_start": app.uid_start, "profiles": profiles}
             | {"config": app.config.to_json()}
             | used
             | {
@@ -114,7 +118,9 @@ def show(name: str, as_json: bool) -> int:
     fields(
         {
             "name": app.name,
-            "kind": app.kind.value,
+            "kind": kind_of(app),
+            "profile of": app.parent_name or "",
+            "profiles": profiles,
             "base": config.base,
             "layers": config.layers,
             "command": shlex_join(config.command),

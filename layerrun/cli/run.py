@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli.common import F, RunVerb, app_argument, open_store
+from layerrun.cli.common import F, RunVerb, app_argument, open_store, profile_option
 from layerrun.cli.output import say
 from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
@@ -60,9 +60,7 @@ def variables(env: Sequence[str]) -> dict[str, str]:
     ],
 )
 @app_argument()
-@click.option(
-    "--profile", metavar="PROFILE", help="With another layer, beside the app's own; a new PROFILE is made."
-)
+@profile_option
 @click.option("--ephemeral", is_flag=True, help="With an empty layer that is thrown away at the end.")
 @no_userns_option
 @run_options

@@ -9,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-from layerrun.errors import LayerrunError
+from layerrun.errors import LayerrunError, NotFoundError
 from layerrun.model import AppConfig, AppKind
 
 __all__ = ["Check", "checks"]
@@ -110,6 +110,8 @@ def _contents(store: object) -> Iterator[Check]:
         try:
             for fd in (store.open_app_dir(app, "data/upper"), *store.lower_fds(app)):
                 os.close(fd)
+        except NotFoundError:  # removed meanwhile
+            continue
         except LayerrunError as error:
             damaged += 1
             yield Check(f"{app.kind.value} {app.name}", "fail", str(error), error.hint)

@@ -6,10 +6,12 @@ import os
 import select
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
+from layerrun.errors import NotFoundError
 from layerrun.model import App
 from layerrun.native.launch import Failure, signal_app
 from layerrun.store.locks import holder, start_time
@@ -115,7 +117,11 @@ def _started(pid: int) -> float:
 
 def instances(store: Store) -> list[Instance]:
     """Return every app that runs, by name."""
-    running = [(app, pid) for app in store.apps() if (pid := _holder(store, app)) is not None]
+    running = []
+    for app in store.apps():
+        with suppress(NotFoundError):  # removed meanwhile
+            if (pid := _holder(store, app)) is not None:
+                running.append((app, pid))
     children = _children() if running else {}
     return [Instance(app, pid, _started(pid), _processes(pid, children)) for app, pid in running]
 

@@ -12,16 +12,14 @@ from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMod
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
 from layerrun.store.locks import AppLock
 from layerrun.store.pair import make_data
+from layerrun.store.profiles import EPHEMERAL, check_profile
 from layerrun.store.staging import new_id
 from layerrun.store.uids import lowest_free, taken_elsewhere
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["EPHEMERAL", "make_app", "make_ephemeral", "make_profile", "now", "root_status"]
-
-# What the name of the profile of an ephemeral start begins with; no other profile's does.
-EPHEMERAL = "tmp-"
+__all__ = ["make_app", "make_ephemeral", "make_profile", "now", "root_status"]
 
 
 def now() -> str:
@@ -51,11 +49,7 @@ def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, i
 
 def make_profile(store: Store, parent: App, profile: str) -> App:
     """Make a profile of an app; see `Store.create_profile`."""
-    if check_name(profile, "name of a profile").startswith(EPHEMERAL):
-        raise UsageError(
-            f"bad name of a profile {profile!r}: {EPHEMERAL}… are those of ephemeral starts",
-            hint="choose another name, or start with --ephemeral",
-        )
+    check_profile(profile)
     return _make(store, f"{parent.name}@{profile}", parent.config, _row_of(store, parent, profile))[0]
 
 

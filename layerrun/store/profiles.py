@@ -10,12 +10,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, NotFoundError, UsageError
-from layerrun.model import App, check_app_name
+from layerrun.model import App, check_app_name, check_name
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["check_complete", "locked", "renamed"]
+__all__ = ["EPHEMERAL", "check_complete", "check_profile", "locked", "renamed"]
+
+# What the name of the profile of an ephemeral start begins with; no other profile's does.
+EPHEMERAL = "tmp-"
+
+
+def check_profile(profile: str) -> str:
+    """Return ``profile`` if it may name one that somebody asks for, else raise `UsageError`."""
+    if check_name(profile, "name of a profile").startswith(EPHEMERAL):
+        raise UsageError(
+            f"bad name of a profile {profile!r}: {EPHEMERAL}… are those of ephemeral starts",
+            hint="choose another name, or start with --ephemeral",
+        )
+    return profile
 
 
 @contextmanager
@@ -53,4 +66,4 @@ def renamed(app: App, new: str) -> str:
             f"{app.name!r} is a profile of {app.parent_name!r}, and stays one",
             hint=f"layerrun rename {app.name} {app.parent_name}@{profile or parent}",
         )
-    return profile
+    return check_profile(profile)
