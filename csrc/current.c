@@ -8,7 +8,7 @@
 
 #include <dirent.h>
 #include <limits.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +215,14 @@ int lr_current_app(const struct lr_current *current, int store)
                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
+/* Whether a process runs. One that is dead does not, even if its parent never looks at it. */
+static bool is_there(pid_t pid)
+{
+    LR_FD fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd ended = {.fd = fd, .events = POLLIN};
+    return fd < 0 ? errno != ESRCH : poll(&ended, 1, 0) == 0;
+}
+
 /* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */
 int lr_current_lock(int app)
 {
@@ -228,7 +236,7 @@ int lr_current_lock(int app)
     line[size > 0 ? size : 0] = 0;
     long pid = strtol(line, NULL, 10);
     /* It may be ourselves: Python, which has passed the start back, was this very process. */
-    if (size < 0 || (pid > 0 && pid != getpid() && (!kill((pid_t)pid, 0) || errno != ESRCH)))
+    if (size < 0 || (pid > 0 && pid != getpid() && is_there((pid_t)pid)))
         return LR_LOCK_ENDING;
     return lr_steal(&fd);
 }

@@ -66,9 +66,17 @@ class BaseInUseError(ConflictError):
 
 
 class BusyError(LayerrunError, BlockingIOError):
-    """Somebody else holds the lock; the message says who where that is known."""
+    """Somebody else holds the lock; the message says who where that is known.
+
+    Args:
+        beginning: whether it is held by a start that has not come to its end yet, and may soon be joined.
+    """
 
     exit_status = 5
+
+    def __init__(self, message: str, *, hint: str | None = None, beginning: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.beginning = beginning
 
 
 class NotFoundError(LayerrunError, LookupError):
@@ -87,8 +95,6 @@ class DamagedError(StoreError):
 
 class NotRunningError(LayerrunError):
     """The app does not run, and what was asked for needs it to."""
-
-    exit_status = 125
 
 
 class SystemError(LayerrunError, OSError):  # noqa: A001  (the builtin is unrelated; callers catch OSError)

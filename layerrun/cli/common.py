@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from layerrun.model import App
     from layerrun.store.store import Store
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "ask_before",
     "base_argument",
     "base_option",
+    "chosen",
     "has_terminal",
     "json_option",
+    "kill_option",
     "nearest",
     "nothing",
     "nul_option",
@@ -248,6 +251,21 @@ def nul_option(function: F) -> F:
 def yes_option(function: F) -> F:
     """Add ``-y``."""
     return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def kill_option(function: F) -> F:
+    """Add ``--kill``."""
+    return click.option("--kill", is_flag=True, help="End them first if they run, at once.")(function)
+
+
+def chosen(store: Store, names: Sequence[str], *, every: bool) -> list[App]:
+    """Return the apps and throwaways called ``names``, each once; with ``every`` all apps."""
+    from layerrun.model import AppKind
+
+    if every:
+        # What is ephemeral goes at its end anyway.
+        return [app for app in store.apps(AppKind.APP) if not app.ephemeral]
+    return list({name: store.app(name) for name in names}.values())
 
 
 def base_option(function: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,9 @@ from layerrun.cli.common import (
     app_argument,
     ask,
     ask_before,
+    chosen,
     json_option,
+    kill_option,
     nothing,
     open_store,
     yes_option,
@@ -35,6 +38,7 @@ __all__ = ["clear_cache", "du", "reset"]
         ("layerrun reset web", "ask, naming the size, then clear web's data"),
         ("layerrun reset -y web db", "clear two, without asking"),
         ("layerrun reset --all --dry-run", "what clearing all apps would clear"),
+        ("layerrun reset -y --kill web", "end web if it runs, then clear its data"),
         ("layerrun reset web --path '/etc/nginx/**'", "let the base show through again there alone"),
     ],
 )
@@ -46,9 +50,12 @@ __all__ = ["clear_cache", "du", "reset"]
     "--path", "globs", multiple=True, metavar="GLOB", help="Only here: * within a name, ** across /."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be cleared, and do nothing.")
+@kill_option
 @yes_option
-def reset(names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: bool, yes: bool) -> int:
-    """Clear the data of the apps NAME: the next start sees the base again.
+def reset(
+    *, names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: bool, kill: bool, yes: bool
+) -> int:
+    """Clear the data of the apps NAME, which must not be running: the next start sees the base again.
 
     Shares, other apps, profiles and the configuration stay; a profile is named as NAME@PROFILE. It takes no longer
     for a large app than for an empty one.
@@ -59,33 +66,25 @@ def reset(names: tuple[str, ...], every: bool, globs: tuple[str, ...], dry_run: 
         )
     asking = not dry_run and ask_before("reset destroys data", yes=yes)
     with open_store() as store:
-        from layerrun.runtime import data
+        from layerrun.runtime import data, instances
 
-        apps = _chosen(store, names, every)
+        apps = chosen(store, names, every=every)
         if globs:
-            return _reset_paths(store, apps, globs, dry_run=dry_run, asking=asking)
+            return _reset_paths(store, apps, globs, dry_run=dry_run, asking=asking, kill=kill)
         if dry_run:
             lines(sized(store, apps))
             return 0
         if asking and apps:
             ask("Clear all of this data?", sized(store, apps))
-        data.reset(store, apps)
+        for app in apps:
+            instances.ended_first(store, [app], partial(data.reset, store, [app]), kill=kill)
     return 0
 
 
-def _chosen(store: Store, names: Sequence[str], every: bool) -> list[App]:
-    from layerrun.model import AppKind
-
-    if every:
-        # What is ephemeral goes at its end anyway.
-        return [app for app in store.apps(AppKind.APP) if not app.ephemeral]
-    return list({name: store.app(name) for name in names}.values())
-
-
 def _reset_paths(
-    store: Store, apps: Sequence[App], globs: Sequence[str], *, dry_run: bool, asking: bool
+    store: Store, apps: Sequence[App], globs: Sequence[str], *, dry_run: bool, asking: bool, kill: bool
 ) -> int:
-    from layerrun.runtime import data
+    from layerrun.runtime import data, instances
 
     if asking or dry_run:
         found = [(app, data.matching(store, app, globs)) for app in apps]
@@ -96,7 +95,9 @@ def _reset_paths(
         if rows:
             ask("Let the base show through again at these paths?", rows)
     for app in apps:
-        lines(quoted(path) for path in data.reset_paths(store, app, list(globs)))
+        reset = partial(data.reset_paths, store, app, list(globs))
+        back = instances.ended_first(store, [app], reset, kill=kill)
+        lines(quoted(path) for path in back)
     return 0
 
 
@@ -119,7 +120,7 @@ def clear_cache(names: tuple[str, ...], yes: bool) -> int:
     with open_store() as store:
         from layerrun.runtime import data
 
-        apps = _chosen(store, names, every=False)
+        apps = chosen(store, names, every=False)
         if asking:
             ask("Drop these caches?", _cached(store, apps))
         for app in apps:
@@ -151,7 +152,7 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
     from layerrun.model import BaseKind
 
     with open_store() as store:
-        apps = _chosen(store, names, every=False) if names else store.apps()
+        apps = chosen(store, names, every=False) if names else store.apps()
         used = measured(store, apps)
         bases = [] if names else [base for base in store.bases() if base.kind is not BaseKind.HOST]
     total = sum(usage.allocated for _, usage in used) + sum(base.size for base in bases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from layerrun.cli.common import (
     ask,
     ask_before,
     base_option,
+    kill_option,
     open_store,
     yes_option,
 )
@@ -154,23 +156,31 @@ def rename(old: str, new: str) -> int:
     examples=[
         ("layerrun remove web", "ask, then remove web and its data"),
         ("layerrun remove -y web db", "remove two, without asking"),
+        ("layerrun remove -y --kill web", "end web if it runs, then remove it"),
         ("layerrun remove --keep-data web", "remove the app, put its data aside in the store"),
     ],
 )
 @app_argument("names", many=True)
 @click.option("--keep-data", is_flag=True, help="Put the data aside in the store, and say where.")
+@kill_option
 @yes_option
-def remove(names: tuple[str, ...], keep_data: bool, yes: bool) -> int:
-    """Remove apps, with their profiles, or throwaways, with all their data. Shares are not touched."""
+def remove(names: tuple[str, ...], keep_data: bool, kill: bool, yes: bool) -> int:
+    """Remove apps, with their profiles, or throwaways, with all their data; none may be running.
+
+    Shares are not touched.
+    """
     # Data that is kept is no loss; then there is nothing to ask.
     asking = not keep_data and ask_before("remove destroys data", yes=yes)
+    from layerrun.runtime import instances
+
     with open_store() as store:
         found, along = _found(store, names)
         if asking:
             _ask_to_remove(store, found.values(), along)
         for name, app in found.items():
-            kept = store.remove_app(name, keep_data=keep_data, only=app.id, along=along)
-            for path in kept:
+            going = [app, *(p for p in along.values() if p.parent == app.id)]
+            gone = partial(store.remove_app, name, keep_data=keep_data, only=app.id, along=along)
+            for path in instances.ended_first(store, going, gone, kill=kill):
                 say(f"kept the data of {path.rpartition('/')[2].rpartition('-')[0]} in {path}")
     return 0
 

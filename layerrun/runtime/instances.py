@@ -6,12 +6,13 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from layerrun.errors import NotFoundError
+from layerrun.errors import BusyError, NotFoundError, NotRunningError
 from layerrun.model import App
 from layerrun.native.launch import Failure, signal_app
 from layerrun.store.locks import holder, start_time
@@ -19,7 +20,11 @@ from layerrun.store.locks import holder, start_time
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Instance", "Process", "end", "instance", "instances"]
+__all__ = ["Instance", "Process", "end", "ended_first", "instances", "send"]
+
+_PATIENCE = 1.0  # seconds, for an app that is just beginning or ending
+_POLL = 0.01
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -115,21 +120,15 @@ def _started(pid: int) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def instances(store: Store) -> list[Instance]:
-    """Return every app that runs, by name."""
+def instances(store: Store, apps: Iterable[App] | None = None) -> list[Instance]:
+    """Return those of ``apps`` (``None``: of all, by name) that run."""
     running = []
-    for app in store.apps():
+    for app in store.apps() if apps is None else apps:
         with suppress(NotFoundError):  # removed meanwhile
             if (pid := _holder(store, app)) is not None:
                 running.append((app, pid))
     children = _children() if running else {}
     return [Instance(app, pid, _started(pid), _processes(pid, children)) for app, pid in running]
-
-
-def instance(store: Store, app: App) -> Instance | None:
-    """Return an app's instance, or ``None`` when it does not run."""
-    pid = _holder(store, app)
-    return None if pid is None else Instance(app, pid, _started(pid), _processes(pid, _children()))
 
 
 def end(store: Store, app: App, *, grace: float) -> bool:
@@ -157,6 +156,33 @@ def end(store: Store, app: App, *, grace: float) -> bool:
     finally:
         os.close(pidfd)
     return True
+
+
+def send(store: Store, app: App, number: int) -> None:
+    """Send a signal to every process of a running app, its pid 1 apart. Raises `NotRunningError`, `BusyError`."""
+    deadline = time.monotonic() + _PATIENCE
+    while not _signal(store, app, number):
+        if _holder(store, app) is None:
+            raise NotRunningError(f"{app.name!r} is not running", hint="`layerrun ps` lists what runs")
+        if time.monotonic() > deadline:
+            raise BusyError(f"{app.name!r} runs, but does not listen", hint=f"layerrun stop {app.name}")
+        time.sleep(_POLL)
+
+
+def ended_first(store: Store, apps: Sequence[App], change: Callable[[], T], *, kill: bool) -> T:
+    """Change apps; with ``kill``, end those at once that run. Raises `BusyError` if they are not to be had."""
+    if not kill:
+        return change()
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        for app in apps:
+            end(store, app, grace=0)
+        try:
+            return change()
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL)
 
 
 def _signal(store: Store, app: App, number: int) -> bool:

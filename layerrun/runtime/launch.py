@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["compile_plan", "enter", "run", "run_ephemeral"]
 
 _NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
-_PATIENCE = 1.0  # seconds, for a start that meets another's beginning or end
+# Seconds: with one holder of the lock who does not let us in, and with all of them. Where fifty starts share a
+# processor a beginning takes its time, and a short run may end before we are in, again and again.
+_PATIENCE = 1.0
+_PATIENCE_WITH_ALL = 30.0
 _POLL = 0.01
 
 
@@ -73,6 +76,24 @@ def _shell(app: App, store: Store) -> list[str]:
     return ["/bin/sh", "-l"]
 
 
+class _Patience:
+    """How long a start tries again that meets another's beginning or end, or a change of the app."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic() + _PATIENCE_WITH_ALL
+        self._end = 0.0
+        self._said = ""
+
+    def wait(self, error: BusyError) -> None:
+        """Wait a moment, or raise ``error`` when it has been too long."""
+        now = time.monotonic()
+        if error.beginning or str(error) != self._said:
+            self._end, self._said = min(now + _PATIENCE, self._last), str(error)
+        if now > self._end:
+            raise error
+        time.sleep(_POLL)
+
+
 def run(
     store: Store,
     app: App,
@@ -95,20 +116,19 @@ def run(
     if shell:
         argv = _shell(app, store)
     _check(argv)
-    deadline = time.monotonic() + _PATIENCE
+    patience = _Patience()
     while True:
         try:
             with store.app_lock(app, f"run {what} {app.name}") as lock:
                 app = store.app_again(app)
                 return _start(store, app, lock, argv, cwd=cwd, env=env, door=door)
-        except BusyError:
+        except BusyError as error:
             # It runs, or is being changed, or is just ending or beginning.
-            status = None if app.kind is AppKind.THROWAWAY else _join(store, app, argv, cwd=cwd, env=env)
+            joins = app.kind is AppKind.APP and not error.beginning
+            status = _join(store, app, argv, cwd=cwd, env=env) if joins else None
             if status is not None:
                 return status
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL)
+            patience.wait(error)
 
 
 def run_ephemeral(
@@ -145,17 +165,15 @@ def enter(
     Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
     _check(argv)
-    deadline = time.monotonic() + _PATIENCE
+    patience = _Patience()
     while True:
         status = _join(store, app, argv, cwd=cwd, env=env)
         if status is not None:
             return status
         try:
             store.app_lock(app, "look").release()
-        except BusyError:  # it is beginning, ending or being changed; or its socket is gone
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL)
+        except BusyError as error:  # it is beginning, ending or being changed; or its socket is gone
+            patience.wait(error)
         else:
             raise NotRunningError(
                 f"{app.name!r} is not running", hint=f"layerrun app {app.name} -- CMD… starts it"

@@ -204,5 +204,7 @@ def _busy(fd: int, name: str) -> BusyError:
     if what == "run":  # as pid 1 of a running app is recorded
         return BusyError(f"{name!r} is running (process {pid})", hint=f"layerrun stop {name}")
     return BusyError(
-        f"{name!r} is in use by process {pid} ({what})", hint="wait for it to end, or end it, then try again"
+        f"{name!r} is in use by process {pid} ({what})",
+        hint="wait for it to end, or end it, then try again",
+        beginning=what.startswith("run "),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ for pid in sorted(int(p) for p in os.listdir("/proc") if p.isdecimal()):
         path = f"/proc/{pid}/{what}"
         try:
             if what in ("root", "cwd", "exe", "ns/mnt"): os.readlink(path)
-            elif what in ("fd", "fdinfo"): [os.readlink(f"{path}/{n}") if what == "fd" else open(f"{path}/{n}").read() for n in os.listdir(path)]
+            elif what == "fd": [os.readlink(f"{path}/{n}") for n in os.listdir(path)]
+            elif what == "fdinfo": [open(f"{path}/{n}").read() for n in os.listdir(path)]
             elif what == "task": continue
             else: open(path, "rb").read(1)
         except OSError: continue
@@ -95,8 +97,9 @@ def test_a_group_ends_at_the_border(apps, layerrun, who, how):
     for _ in range(2):  # a fresh start, a join
         # As a script runs it: all of it is one group.
         script = 'trap "" TERM; "$@"; echo "outside: $?"'
+        prefix = who.prefix() if who else []
         done = subprocess.run(
-            ["setsid", *(who.prefix() if who else []), "sh", "-c", script, "sh", *(argv[len(who.prefix()) :] if who else argv)],
+            ["setsid", *prefix, "sh", "-c", script, "sh", *argv[len(prefix) :]],
             env=layerrun.env(who),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -204,7 +207,7 @@ def test_a_running_app_whose_socket_is_gone(apps, layerrun, either, what):
     assert "layerrun stop a" in done.err
     done = layerrun("enter", "a", "--", "true", user=either, check=5)
     assert "layerrun stop a" in done.err
-    layerrun("stop", "a", "--grace", "5", user=either, check=0)
+    layerrun("stop", "a", "--timeout", "5", user=either, check=0)
     assert first.wait(60) in {137, 143}
     layerrun("app", "a", "--", "true", user=either, check=0)
 
@@ -226,8 +229,8 @@ def test_a_silent_caller_at_the_door(apps, layerrun):
         for caller in callers:
             caller.close()
         os.close(here)
-    init = apps.init()
-    wait_for(lambda: len(open(f"/proc/{init}/task/{init}/children").read().split()) == 1)
+    children = pathlib.Path(f"/proc/{apps.init()}/task/{apps.init()}/children")
+    wait_for(lambda: len(children.read_text().split()) == 1)
 
 
 BROKEN = {

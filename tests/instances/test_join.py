@@ -38,7 +38,9 @@ def test_it_is_in_the_same_place_over_a_tree(apps, who, tree):
 
 def test_it_sees_the_others_processes(apps, who):
     apps.ready("sh", "-c", "echo $$ >/tmp/pid; echo ready; exec sleep 1000", user=who)
-    out = apps.run("kill -0 $(cat /tmp/pid) && cat /proc/$(cat /tmp/pid)/cmdline | tr '\\0' ' '", user=who).out
+    out = apps.run(
+        "kill -0 $(cat /tmp/pid) && cat /proc/$(cat /tmp/pid)/cmdline | tr '\\0' ' '", user=who
+    ).out
     assert out == "sleep 1000 "
     assert len(apps.ps(who)) == 1
 
@@ -192,7 +194,7 @@ def test_odd_bytes(apps, layerrun, either):
 def test_a_megabyte_of_arguments(apps, layerrun, either):
     layerrun("create", "a", user=either, check=0)
     apps.first(user=either)
-    script = 'n=0; for w; do n=$((n + ${#w})); done; echo $n'
+    script = "n=0; for w; do n=$((n + ${#w})); done; echo $n"
     words = ["x" * 100_000] * 10 + ["y"] * 5000
     assert apps.run(script, *words, user=either).out == "1005000\n"
 
@@ -227,9 +229,7 @@ def test_few_descriptors_of_the_first(apps, layerrun, limit):
     """Its limit is that of pid 1, which lets others in."""
     layerrun("create", "a", check=0)
     layerrun("app", "a", "--", "true", check=0)
-    first = apps.popen(
-        "sh", "-c", "echo ready; exec sleep 1000", before=["prlimit", f"--nofile={limit}"]
-    )
+    first = apps.popen("sh", "-c", "echo ready; exec sleep 1000", before=["prlimit", f"--nofile={limit}"])
     if first.stdout.readline() != "ready\n":
         assert "ulimit -n" in first.stderr.read()
         return

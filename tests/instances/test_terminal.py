@@ -36,7 +36,7 @@ class Shell:
             stderr=slave,
             env={**env, "PS1": "$ ", "TERM": "dumb"},
             cwd="/",
-            preexec_fn=lead,
+            preexec_fn=lead,  # noqa: PLW1509  (no threads here)
         )
         os.close(slave)
         self.seen = ""
@@ -90,7 +90,11 @@ def shell(layerrun):
 
 def quiet(apps, who, pattern):
     """Wait until no process of the app has ``pattern`` in its command line."""
-    wait_for(lambda: not any(pattern in p["command"] for p in apps.ps(who).get("a", {"processes": []})["processes"]))
+    wait_for(
+        lambda: (
+            not any(pattern in p["command"] for p in apps.ps(who).get("a", {"processes": []})["processes"])
+        )
+    )
 
 
 def busy(apps, who):
@@ -107,7 +111,8 @@ def test_its_own(apps, shell, either):
     apps.first(user=either)
     one = shell(either)
     one.size(31, 97)
-    one.type("$L app a -- sh -c 'tty; stty size; test -t 0 && : </dev/tty && echo ctty; read x; stty size; exit 7'; echo S=$?\n")
+    look = "tty; stty size; test -t 0 && : </dev/tty && echo ctty; read x; stty size; exit 7"
+    one.type(f"$L app a -- sh -c '{look}'; echo S=$?\n")
     assert one.expect(r"(/dev/pts/\d+)\r\n")
     one.expect(r"31 97\r\n")
     one.expect(r"ctty\r\n")
@@ -120,7 +125,9 @@ def test_its_own(apps, shell, either):
 def test_a_size_comes_across(apps, shell):
     apps.first()
     one = shell()
-    one.type("$L app a -- bash -c 'trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done'; echo S=$?\n")
+    one.type(
+        "$L app a -- bash -c 'trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done'; echo S=$?\n"
+    )
     one.expect("ready")
     one.size(12, 34)
     one.expect(r"12 34\r\n")
@@ -159,7 +166,7 @@ def test_suspend_and_go_on(apps, shell, either, joined, pipe):
     if joined:
         apps.first(user=either)
     one = shell(either)
-    script = 'echo ready; n=0; while [ ! -e /tmp/end ]; do sleep 0.05; done; rm /tmp/end; echo out; exit 9'
+    script = "echo ready; n=0; while [ ! -e /tmp/end ]; do sleep 0.05; done; rm /tmp/end; echo out; exit 9"
     one.type(f"$L app a -- sh -c '{script}'{pipe}; echo S=${{PIPESTATUS[0]}}\n")
     one.expect("ready")
     one.type("\x1a")
@@ -209,7 +216,9 @@ def test_mixed(apps, shell, either, joined):
     if joined:
         apps.first(user=either)
     one = shell(either)
-    one.type("$L app a -- sh -c 'echo ready; read x; echo got $x; exit 3' | tr a-z A-Z; echo S=${PIPESTATUS[0]}\n")
+    one.type(
+        "$L app a -- sh -c 'echo ready; read x; echo got $x; exit 3' | tr a-z A-Z; echo S=${PIPESTATUS[0]}\n"
+    )
     one.expect("READY")
     one.type("hello\n")
     one.expect("GOT")
@@ -255,9 +264,7 @@ def test_the_launcher_is_killed(apps, shell):
     one.expect("ready")
     busy(apps, None)
     (guest,) = (
-        int(pid)
-        for pid in os.listdir("/proc")
-        if pid.isdecimal() and _parent(pid) == one.process.pid
+        int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and _parent(pid) == one.process.pid
     )
     os.kill(guest, signal.SIGKILL)
     one.expect("Killed")

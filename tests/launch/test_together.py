@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
-from support.sandbox import overlay_log, wait_for
+from support.sandbox import overlay_log
 
 
 def popen(layerrun, who, *words):
