@@ -2,6 +2,7 @@
  * sure of, to Python unchanged: one behaviour, two speeds. LAYERRUN_FRONT_DOOR=0 hands over everything.
  */
 #include "door.h"
+#include "spare.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +19,15 @@ static bool is_name(const char *name)
     return length && length <= 63 && !name[length] && !strchr("._-", *name);
 }
 
-static bool is_hot(int argc, char **argv)
+static bool is_wanted(void)
 {
     const char *wanted = getenv("LAYERRUN_FRONT_DOOR");
-    if ((wanted && !strcmp(wanted, "0")) || argc < 3 || strcmp(argv[1], "app") || !is_name(argv[2]))
+    return !wanted || strcmp(wanted, "0");
+}
+
+static bool is_app(int argc, char **argv)
+{
+    if (argc < 3 || strcmp(argv[1], "app") || !is_name(argv[2]))
         return false;
     return argc == 3 || (argc > 4 && !strcmp(argv[3], "--") && *argv[4]);
 }
@@ -59,11 +65,11 @@ static int hand_over(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    int status = -1;
     reopen_standard();
-    if (is_hot(argc, argv)) {
-        int status = lr_door_run(argv[2], argc > 4 ? (const char *const *)argv + 4 : NULL);
-        if (status >= 0)
-            return status;
-    }
-    return hand_over(argc, argv);
+    if (is_wanted() && is_app(argc, argv))
+        status = lr_door_run(argv[2], argc > 4 ? (const char *const *)argv + 4 : NULL);
+    else if (is_wanted() && argc > 2 && !strcmp(argv[1], "try"))
+        status = lr_spare_try((const char *const *)argv + 2);
+    return status >= 0 ? status : hand_over(argc, argv);
 }

@@ -79,10 +79,14 @@ class BaseKind(enum.StrEnum):
 
 
 class AppKind(enum.StrEnum):
-    """Whether a layer has a name to stay (``app``) or waits to be judged (``throwaway``)."""
+    """Whether a layer has a name to stay (``app``) or waits to be judged (``throwaway``).
+
+    A ``spare`` is a throwaway made ready in advance. Nobody's data is in it, and no list shows it.
+    """
 
     APP = "app"
     THROWAWAY = "throwaway"
+    SPARE = "spare"
 
 
 class Home(enum.StrEnum):
@@ -211,6 +215,11 @@ class App:
     parent: str | None = None
     profile: str | None = None
     ephemeral: bool = False
+
+    @property
+    def shown_name(self) -> str:
+        """What the app is called to people and to what runs inside: a spare has no name of its own yet."""
+        return "try" if self.kind is AppKind.SPARE else self.name
 
     @property
     def parent_name(self) -> str | None:

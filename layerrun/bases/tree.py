@@ -14,7 +14,7 @@ from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native import trees
 from layerrun.native.subids import subids
 from layerrun.native.syscalls import syncfs
-from layerrun.store import reserve
+from layerrun.store import reserve, spares
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
 from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
@@ -216,6 +216,7 @@ def remove_base(store: Store, name: str) -> None:
 
 
 def _remove(store: Store, base: Base) -> None:
+    spares.drop_idle(store, base.name)
     with store.ticket(base.ids) as ticket:
         with store.catalog.transaction():
             store.catalog.delete_base(base)

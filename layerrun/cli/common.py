@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from layerrun.cli.output import line, printable
+from layerrun.cli.output import line, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,11 +65,39 @@ def settings() -> Settings:
     return click.get_current_context().ensure_object(Settings)
 
 
-def open_store() -> Store:
-    """Open the store that ``--store``, ``$LAYERRUN_STORE`` or the default names; make it if need be."""
+def open_store(*, recover: bool = True) -> Store:
+    """Open the store that ``--store``, ``$LAYERRUN_STORE`` or the default names; make it if need be.
+
+    With ``recover``, what a `try` that was cut short has written becomes a throwaway, and its name is said.
+    """
     from layerrun.store.store import Store
 
-    return Store.open(settings().store)
+    store = Store.open(settings().store)
+    if recover:
+        try:
+            _recover(store)
+        except BaseException:
+            store.close()
+            raise
+    return store
+
+
+def _recover(store: Store) -> None:
+    from layerrun.errors import LayerrunError
+    from layerrun.store import spares
+
+    if not any(spares.is_touched(store, app) for app in store.catalog.spares()):
+        return
+    from layerrun.runtime.spares import recover
+
+    try:
+        for app in recover(store):
+            say(
+                f"a try was cut short: kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}"
+            )
+    except LayerrunError as error:
+        # It stays where it is, for the next command. This one has other things to do: to make room, perhaps.
+        say(f"a try was cut short, and what it changed cannot be listed yet: {error}")
 
 
 def nearest(word: str, among: Iterable[str]) -> list[str]:

@@ -78,6 +78,10 @@ def reset(
             ask("Clear all of this data?", sized(store, apps))
         for app in apps:
             instances.ended_first(store, [app], partial(data.reset, store, [app]), kill=kill)
+        if every:
+            from layerrun.store.spares import drop_idle
+
+            drop_idle(store)
     return 0
 
 

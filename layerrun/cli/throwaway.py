@@ -6,9 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
-from layerrun.cli import exits
+from layerrun.cli import exits, spares
 from layerrun.cli.changes import print_changes, print_records, print_stat, records
 from layerrun.cli.common import (
     RunVerb,
@@ -33,7 +34,8 @@ from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layerrun.model import App, Change
+    from layerrun.model import App, Change, IdMode
+    from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
 __all__ = ["diff", "discard", "try_"]
@@ -52,6 +54,7 @@ __all__ = ["diff", "discard", "try_"]
 @click.option("--name", metavar="NAME", help="Its name, to go on with it later.  [default: one is made up]")
 @base_option
 @click.option("--hide", "hides", multiple=True, metavar="PATH", help="Make a path empty inside.")
+@click.option("-y", "--yes", is_flag=True, help="Commit it without asking. There is no commit yet: keep it.")
 @click.option("-n", "--keep", is_flag=True, help="Keep it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document; does not ask.")
 @click.option(
@@ -65,6 +68,7 @@ def try_(
     base: str,
     hides: tuple[str, ...],
     no_userns: bool,
+    yes: bool,
     keep: bool,
     as_json: bool,
     report: str | None,
@@ -82,38 +86,107 @@ def try_(
 
     if argv is None:
         raise click.UsageError("there is no command: layerrun try -- CMD...")
+    if yes and keep:
+        raise click.UsageError("-y and -n exclude each other")
     given = variables(env)
     if name is not None:
         check_name(name)
     hidden = tuple(check_path(path, "--hide") for path in hides)
     _check_report(report)
-    with open_store() as store:
-        from layerrun.runtime import launch, throwaway
-
-        known = {app.name for app in store.apps()}
+    judge = _Judge(yes=yes, keep=keep, as_json=as_json, report=report)
+    done = spares.ended()
+    with open_store(recover=done is None) as store:
+        if done is not None:
+            settings().runs = False
+            return _adopt(store, *spares.resume(store, done), done[0], judge)
+        # Nobody has asked for anything that only a throwaway of its own has: a name, for one.
+        if not (name or hidden or no_userns or as_json or report):
+            status = _try_in_spare(store, base, argv, judge, cwd=cwd, env=given)
+            if status is not None:
+                return status
         mode = id_mode(no_userns)
-        app = throwaway.start(store, name, base, hidden, ids=mode)
-        check_mode(app, mode)
-        warn_of(app)
-        new = app.name not in known
-        try:
-            status = launch.run(store, app, argv, cwd=cwd, env=given)
-        except KeyboardInterrupt:
-            say(f"kept as {app.name}")
-            raise
-        except Exception:
-            # The command never ran: there is nothing to read and nothing to keep.
-            if new:
-                store.remove_app(app.name, only=app.id)
-            raise
+        return _try_in_new(
+            store, argv, judge, name=name, base=base, hides=hidden, mode=mode, cwd=cwd, env=given
+        )
+
+
+def _try_in_spare(
+    store: Store, base: str, argv: tuple[str, ...], judge: _Judge, *, cwd: str | None, env: dict[str, str]
+) -> int | None:
+    """Run the command in a spare; ``None`` if there is none to be had."""
+    from layerrun.runtime.spares import find
+    from layerrun.store.spares import is_touched
+
+    found = find(store, base)
+    if found is None:
+        return None
+    app, lock = found
+    if cwd is None and not env:
+        spares.go_through_door(lock, base, argv, judge.options)
+    try:
+        status = spares.run(store, app, lock, argv, cwd=cwd, env=env)
+        if status is None:
+            return None
         settings().runs = False
-        try:
-            _judge(store, app, status, new=new, quiet=keep, as_json=as_json, report=report)
-        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
-            exits.report(error)
-            say(f"kept as {app.name}")
-            return status or exits.status_of(error)
-        return status
+        if not is_touched(store, app):
+            return status
+        return _adopt(store, app, lock, status, judge)
+    finally:
+        lock.release()
+
+
+def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: _Judge) -> int:
+    """Go on with a spare in which a command has ended as with any throwaway."""
+    from layerrun.runtime.spares import replenish
+    from layerrun.store.spares import adopt
+
+    try:
+        app = adopt(store, app)
+    except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
+        exits.report(error)
+        say("what it changed is kept, and the next command of layerrun will say where")
+        return status or exits.status_of(error)
+    finally:
+        lock.release()
+    status = judge.safely(store, app, status, new=True)
+    replenish(store, app.config.base)
+    return status
+
+
+def _try_in_new(
+    store: Store,
+    argv: tuple[str, ...],
+    judge: _Judge,
+    *,
+    name: str | None,
+    base: str,
+    hides: tuple[str, ...],
+    mode: IdMode | None,
+    cwd: str | None,
+    env: dict[str, str],
+) -> int:
+    """Run the command in a throwaway of its own, or in the one called ``name``."""
+    from layerrun.runtime import launch, throwaway
+
+    known = {app.name for app in store.apps()}
+    app = throwaway.start(store, name, base, hides, ids=mode)
+    check_mode(app, mode)
+    warn_of(app)
+    new = app.name not in known
+    if name is None:
+        env = {"LAYERRUN_APP": "try", **env}  # as in a spare, which has no name
+    try:
+        status = launch.run(store, app, argv, cwd=cwd, env=env)
+    except KeyboardInterrupt:
+        say(f"kept as {app.name}")
+        raise
+    except Exception:
+        # The command never ran: there is nothing to read and nothing to keep.
+        if new:
+            store.remove_app(app.name, only=app.id)
+        raise
+    settings().runs = False
+    return judge.safely(store, app, status, new=new)
 
 
 def _check_report(report: str | None) -> None:
@@ -129,29 +202,54 @@ def _check_report(report: str | None) -> None:
         )
 
 
-def _judge(
-    store: Store, app: App, status: int, *, new: bool, quiet: bool, as_json: bool, report: str | None
-) -> None:
-    """List what ``app`` changed; keep or discard it; report."""
-    from layerrun.runtime import data
+@attrs.frozen
+class _Judge:
+    """What is to become of a throwaway whose command has ended."""
 
-    changes = data.diff(store, app)
-    if not as_json:
-        print_changes(changes)
-        sys.stdout.flush()
-    kept = bool(changes) or not new
-    if changes and not quiet and not as_json and has_terminal():
-        kept = _keeps(app, changes)
-    if not kept:
-        data.discard(store, app)
-    elif changes:
-        say(f"kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}")
-    done = _report(app, status, kept, changes)
-    if as_json:
-        emit(done)
-    if report is not None:
-        with open(report, "w", encoding="ascii") as file:
-            file.write(document(done) + "\n")
+    yes: bool
+    keep: bool
+    as_json: bool
+    report: str | None
+
+    @property
+    def options(self) -> list[str]:
+        """What the front door is to pass on to whoever looks at the end."""
+        return ["-y"] * self.yes + ["-n"] * self.keep
+
+    def safely(self, store: Store, app: App, status: int, *, new: bool) -> int:
+        """List, keep or discard, report; return the exit status: the command's own unless it would hide a failure."""
+        try:
+            if self._judge(store, app, status, new=new) and self.yes:
+                say(f"{app.name} is not committed: this version has no commit yet")
+                return status or 1
+        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
+            exits.report(error)
+            say(f"kept as {app.name}")
+            return status or exits.status_of(error)
+        return status
+
+    def _judge(self, store: Store, app: App, status: int, *, new: bool) -> bool:
+        """List what ``app`` changed; keep or discard it; report. Return whether it changed anything."""
+        from layerrun.runtime import data
+
+        changes = data.diff(store, app)
+        if not self.as_json:
+            print_changes(changes)
+            sys.stdout.flush()
+        kept = bool(changes) or not new
+        if changes and not (self.yes or self.keep or self.as_json) and has_terminal():
+            kept = _keeps(app, changes)
+        if not kept:
+            data.discard(store, app)
+        elif changes:
+            say(f"kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}")
+        done = _report(app, status, kept, changes)
+        if self.as_json:
+            emit(done)
+        if self.report is not None:
+            with open(self.report, "w", encoding="ascii") as file:
+                file.write(document(done) + "\n")
+        return bool(changes)
 
 
 def _report(app: App, status: int, kept: bool, changes: Sequence[Change]) -> dict[str, Any]:

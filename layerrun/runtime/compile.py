@@ -56,7 +56,7 @@ class _Compiler:
     @property
     def throwaway(self) -> bool:
         """A throwaway over the host sees what a direct run would: its /tmp, its environment."""
-        return self.app.kind is AppKind.THROWAWAY and self.over_host
+        return self.app.kind is not AppKind.APP and self.over_host
 
     @property
     def private(self) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ class _Compiler:
 
     def environment(self, extra: Mapping[str, str]) -> None:
         """Add the environment: all of the caller's for a throwaway over the host, else a short list."""
-        who, values = self.who, {"LAYERRUN_APP": self.app.name}
+        who, values = self.who, {"LAYERRUN_APP": self.app.shown_name}
         # Over the host the caller's PATH leads to what the caller has; over a base it would lead nowhere.
         for name in ["*"] if self.throwaway else [*_KEPT, *(["PATH"] if self.over_host else [])]:
             self.plan.add("keepenv", name)

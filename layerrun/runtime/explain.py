@@ -94,7 +94,7 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
     why = os.strerror(failure.code)
     if failure.step.startswith("execute"):
         detail = failure.step.removeprefix("execute").strip(" ()")
-        text = f"cannot run {failure.path!r} in {app.name!r}: {detail or why}"
+        text = f"cannot run {failure.path!r} in {app.shown_name!r}: {detail or why}"
         if failure.code == errno.ENOENT:
             hint = (
                 None if detail else "it is not there: install it in the app, or check the spelling and PATH"
@@ -108,7 +108,7 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
             return LaunchError(text, hint=_general_hint(failure.code))
         return CommandNotExecutableError(text, hint=hint)
     about = f" {failure.path}" if failure.path else ""
-    text = f"cannot start {app.name!r}: {failure.step}{about}: {why}"
+    text = f"cannot start {app.shown_name!r}: {failure.step}{about}: {why}"
     if failure.step == "enter the working folder":
         return LaunchError(text, hint="choose another --cwd: paths are as seen inside")
     if failure.step in ("create the namespaces", "write the id map"):

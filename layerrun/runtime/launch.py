@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["compile_plan", "enter", "run", "run_ephemeral"]
+__all__ = ["compile_plan", "enter", "environment", "run", "run_ephemeral", "run_spare"]
 
 _NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
 # Seconds: with one holder of the lock who does not let us in, and with all of them. Where fifty starts share a
@@ -37,7 +37,7 @@ def _own_tty() -> bool:
     return all(os.isatty(fd) for fd in range(3))
 
 
-def _environment() -> dict[bytes, bytes]:
+def environment() -> dict[bytes, bytes]:
     """Return the caller's environment, without the LC_CTYPE that Python sets in the C locale (PEP 538)."""
     values = dict(os.environb)
     if values.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
@@ -152,6 +152,20 @@ def run_ephemeral(
         store.sweep()
 
 
+def run_spare(
+    store: Store,
+    app: App,
+    lock: AppLock,
+    argv: Sequence[str],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command in a spare whose lock the caller holds, and wait; as `run`."""
+    _check(argv)
+    return _start(store, app, lock, argv, cwd=cwd, env=env, door=None)
+
+
 def enter(
     store: Store,
     app: App,
@@ -197,7 +211,7 @@ def _start_of(
     return Start(
         plan=plan.to_bytes(),
         argv=None if argv is None else [os.fsencode(word) for word in argv],
-        environ=_environment(),
+        environ=environment(),
         cwd=None if place is None else os.fsencode(place),
         cwd_must=cwd is not None,
         lock_fd=lock_fd,
@@ -218,7 +232,8 @@ def _start(
     door: Callable[[], None] | None,
 ) -> int:
     mounts = mounts_sum()
-    plan = compile_plan(store, app, env=env, make=True)
+    # A spare is ready. Making anything in it would be a change.
+    plan = compile_plan(store, app, env=env, make=app.kind is not AppKind.SPARE)
     if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE and not app.ephemeral:
         store_plan(store, app, plan, mounts)
         if door is not None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from layerrun.model import HOST_BASE, App, Home
-from layerrun.store.plans import write_plan
+from layerrun.store.plans import signature, upper_state, write_plan
 
 if TYPE_CHECKING:
     from layerrun.runtime.plan import Plan
     from layerrun.store.store import Store
 
-__all__ = ["caller", "fnv", "mode", "mounts_sum", "signature", "store_plan"]
+__all__ = ["caller", "fnv", "mode", "mounts_sum", "signature", "store_plan", "stored_plan", "upper_states"]
 
 _MASK = (1 << 64) - 1
 _MOUNTS = "/proc/self/mountinfo"
@@ -31,16 +31,6 @@ def fnv(data: bytes) -> str:
     for byte in data:
         value = (value ^ byte) * 0x100000001B3 & _MASK
     return f"{value:016x}"
-
-
-def signature(path: str) -> str:
-    """Return what identifies a file as unchanged: device, inode, change, mode, size; ``-``: not there."""
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return "-"
-    seconds, rest = divmod(info.st_ctime_ns, 1_000_000_000)
-    return f"{info.st_dev}:{info.st_ino}:{seconds}.{rest:09d}:{info.st_mode:o}:{info.st_size}"
 
 
 def mode(path: str) -> str:
@@ -107,12 +97,13 @@ def _is_known(uid: int) -> bool:
     return True
 
 
-def store_plan(store: Store, app: App, plan: Plan, mounts: str) -> None:
-    """Store the plan of an app that is locked, for later starts. ``plan`` has the app's own command.
+def stored_plan(
+    store: Store, app: App, plan: Plan, mounts: str, uppers: Mapping[str, str] | None = None
+) -> bytes:
+    """Return a plan as it is stored; ``plan`` has the app's own command.
 
-    ``mounts`` is the `mounts_sum` of before the plan was compiled.
-
-    What cannot be stored (a full disk) is not: the next start asks Python again.
+    ``mounts`` is the `mounts_sum` of before the plan was compiled. ``uppers``, a spare's, is what
+    `upper_states` gave.
     """
     info = os.fstat(store.fd)
     words = [
@@ -126,6 +117,26 @@ def store_plan(store: Store, app: App, plan: Plan, mounts: str) -> None:
     ]
     for condition in _conditions(app, plan, mounts):
         words += condition
+    for path, state in (uppers or {}).items():
+        words += ["upper", path, state]
     words.append("plan")
     data = b"".join(os.fsencode(word) + b"\0" for word in words) + plan.to_bytes()
-    write_plan(store, app, data + fnv(data).encode("ascii") + b"\0")
+    return data + fnv(data).encode("ascii") + b"\0"
+
+
+def store_plan(store: Store, app: App, plan: Plan, mounts: str) -> None:
+    """Store the plan of an app that is locked, for later starts; see `stored_plan`.
+
+    What cannot be stored (a full disk) is not: the next start asks Python again.
+    """
+    write_plan(store, app, stored_plan(store, app, plan, mounts))
+
+
+def upper_states(data: str) -> dict[str, str] | None:
+    """Return the folders of a data unit's upper with their `upper_state`; ``None`` if it holds anything else."""
+    states = {}
+    for path, _, files in os.walk(os.path.join(data, "upper")):
+        if files:
+            return None
+        states[path] = upper_state(path)
+    return states

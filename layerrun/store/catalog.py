@@ -213,6 +213,10 @@ class Catalog:
             self._app(row) for row in self._rows(f"{_APPS} WHERE apps.parent = ? ORDER BY apps.name", id_)
         ]
 
+    def spares(self) -> list[App]:
+        """Return the spares, by name; theirs alone begin with a dot."""
+        return [self._app(row) for row in self._rows(f"{_APPS} WHERE apps.name > '.' AND apps.name < '/'")]
+
     def ephemeral(self) -> list[str]:
         """Return the ids of the apps that are to go at the end of their only start."""
         return [row[0] for row in self._rows("SELECT id FROM apps WHERE ephemeral")]
@@ -265,6 +269,13 @@ class Catalog:
         """Move an app from ``generation`` to the next, if it is still there; within a transaction."""
         self._db.execute(
             "UPDATE apps SET generation = generation + 1 WHERE id = ? AND generation = ?", (id_, generation)
+        )
+
+    def adopt_app(self, id_: str, name: str, created: str) -> None:
+        """Make a spare a throwaway with a name, made at that time; within a transaction."""
+        self._db.execute(
+            "UPDATE apps SET kind = ?, name = ?, created = ? WHERE id = ? AND kind = ?",
+            (AppKind.THROWAWAY.value, name, created, id_, AppKind.SPARE.value),
         )
 
     def delete_app(self, id_: str) -> None:
@@ -330,9 +341,9 @@ class Catalog:
     def delete_base(self, base: Base) -> None:
         """Forget a base; within a transaction. Raises `BaseInUseError` naming the apps that stand on it."""
         users = [
-            row[0]
+            "a `try` that runs" if row[1] == AppKind.SPARE.value else row[0]
             for row in self._rows(
-                "SELECT name FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name", base.id
+                "SELECT name, kind FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name", base.id
             )
         ]
         if users:

@@ -19,7 +19,19 @@ from layerrun.store.uids import lowest_free, taken_elsewhere
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["make_app", "make_ephemeral", "make_profile", "now", "root_status"]
+__all__ = [
+    "THROWAWAY",
+    "make_app",
+    "make_ephemeral",
+    "make_profile",
+    "make_spare",
+    "now",
+    "root_status",
+    "unused_name",
+]
+
+# What a name that is made up for a throwaway begins with.
+THROWAWAY = "try-"
 
 
 def now() -> str:
@@ -35,7 +47,7 @@ def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, i
     def row(id_: str) -> App:
         return App(
             id=id_,
-            name=_unused(store, "try-") if name is None else name,
+            name=unused_name(store, THROWAWAY) if name is None else name,
             kind=kind,
             config=config,
             ids=ids,
@@ -45,6 +57,27 @@ def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, i
         )
 
     return _make(store, name or "the throwaway", config, row)[0]
+
+
+def make_spare(store: Store, name: str, config: AppConfig, ids: IdMode) -> tuple[App, AppLock]:
+    """Make a spare, locked. Raises `ExistsError` when there is one of this name."""
+
+    def row(id_: str) -> App:
+        return App(
+            id=id_,
+            name=name,
+            kind=AppKind.SPARE,
+            config=config,
+            ids=ids,
+            uid_start=_range(store, ids),
+            created=now(),
+            generation=1,
+        )
+
+    app, lock = _make(store, "the throwaway", config, row, locked=True)
+    assert lock is not None
+    lock.write_holder(os.getpid(), "try")
+    return app, lock
 
 
 def make_profile(store: Store, parent: App, profile: str) -> App:
@@ -73,7 +106,9 @@ def _row_of(store: Store, parent: App, profile: str | None) -> Callable[[str], A
         above = store.app_again(parent)
         if above.config != parent.config:  # the files were made for the earlier one
             raise BusyError(f"{above.name!r} was given another configuration meanwhile", hint="try again")
-        name = _unused(store, f"{above.name}@{EPHEMERAL}") if profile is None else f"{above.name}@{profile}"
+        name = (
+            unused_name(store, f"{above.name}@{EPHEMERAL}") if profile is None else f"{above.name}@{profile}"
+        )
         return App(
             id=id_,
             name=name,
@@ -91,7 +126,8 @@ def _row_of(store: Store, parent: App, profile: str | None) -> Callable[[str], A
     return row
 
 
-def _unused(store: Store, prefix: str) -> str:
+def unused_name(store: Store, prefix: str) -> str:
+    """Return a name with this beginning that nobody has; within a transaction."""
     while True:
         name = prefix + os.urandom(2).hex()
         if store.catalog.app(name) is None:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from layerrun.model import App
     from layerrun.store.store import Store
 
-__all__ = ["forget_plan", "write_plan"]
+__all__ = ["forget_plan", "is_stored", "signature", "stored_uppers", "upper_state", "write_plan"]
 
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Words before the first condition, see docs/plan.md.
+_HEAD = 7
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,7 +42,7 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
     The caller holds the app's lock. A rename does not need that lock, but a transaction, as this does:
     so no plan is left under a name that has become another's. A plan that cannot be written is not.
     """
-    if _is_there(store, app.name, data):
+    if is_stored(store, app.name, data):
         return
     # The name of an app never begins with a dot, and the writer holds the app's lock.
     new = f"plans/.{app.id}"
@@ -60,7 +62,45 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
             os.unlink(new, dir_fd=store.fd)
 
 
-def _is_there(store: Store, name: str, data: bytes) -> bool:
+def signature(path: str) -> str:
+    """Return what identifies a file as unchanged: device, inode, change, mode, size; ``-``: not there."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return "-"
+    seconds, rest = divmod(info.st_ctime_ns, 1_000_000_000)
+    return f"{info.st_dev}:{info.st_ino}:{seconds}.{rest:09d}:{info.st_mode:o}:{info.st_size}"
+
+
+def upper_state(path: str) -> str:
+    """Return what a folder of an upper is like, as a stored plan has it: entries, then `signature`; ``-``: none."""
+    seen = signature(path)  # first, and without following a link: an app may have put one there
+    try:
+        return f"{len(os.listdir(path))}:{seen}" if seen != "-" else seen
+    except OSError:
+        return "-"
+
+
+def stored_uppers(store: Store, name: str) -> dict[str, str]:
+    """Return the folders of the upper that a stored plan says are empty, with their `upper_state` then.
+
+    Nothing where there is no such plan.
+    """
+    try:
+        with open(os.open(f"plans/{name}", _READ, dir_fd=store.fd), "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return {}
+    uppers = {}
+    for i in range(_HEAD, len(words) - 2, 3):
+        if words[i] == b"plan":
+            break
+        if words[i] == b"upper":
+            uppers[os.fsdecode(words[i + 1])] = os.fsdecode(words[i + 2])
+    return uppers
+
+
+def is_stored(store: Store, name: str, data: bytes) -> bool:
     """Say whether just this plan lies there already, in a file that the front door takes."""
     try:
         with open(os.open(f"plans/{name}", _READ, dir_fd=store.fd), "rb") as file:

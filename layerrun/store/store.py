@@ -116,8 +116,8 @@ class Store:
     # What there is
 
     def apps(self, kind: AppKind | None = None) -> list[App]:
-        """Return the apps and throwaways, or those of one kind, by name."""
-        return self.catalog.apps(kind)
+        """Return the apps and throwaways, or those of one kind, by name. Spares are none of them."""
+        return [app for app in self.catalog.apps(kind) if app.kind is not AppKind.SPARE]
 
     def profiles(self, app: App) -> list[App]:
         """Return the profiles of an app, by name."""
@@ -126,7 +126,7 @@ class Store:
     def app(self, name: str, kind: AppKind | None = None) -> App:
         """Return the app or throwaway called ``name``; `NotFoundError` hints at the nearest names."""
         app = self.catalog.app(name)
-        if app is None or (kind is not None and app.kind is not kind):
+        if app is None or app.kind is AppKind.SPARE or (kind is not None and app.kind is not kind):
             raise unknown(kind.value if kind else "app", name, [a.name for a in self.apps(kind)])
         return app
 

@@ -358,7 +358,7 @@ def test_the_environment_of_an_app(layerrun, either):
 def test_the_environment_of_a_try(layerrun, either):
     found = state(layerrun, either, env={"SECRET": "x"}, verb=("try", "-n"))["environ"]
     assert found["SECRET"] == "x"
-    assert found["LAYERRUN_APP"].startswith("try-")
+    assert found["LAYERRUN_APP"] == "try"
 
 
 def test_it_is_pid_two(layerrun, either):

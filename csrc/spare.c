@@ -1,0 +1,135 @@
+/* spare.c: a spare is a throwaway that Python has made ready, with a stored plan. A command that changes nothing leaves it as it was,
+ * so that the next one can have it. If it was changed, it is what `try` shows and keeps: Python makes it a throwaway with a name,
+ * while we hold its lock for it.
+ */
+#include "spare.h"
+
+#include "current.h"
+#include "launch.h"
+#include "sys.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPARES 4 /* as in layerrun/store/spares.py: as many tries at once need no Python */
+#define BASE 64 /* bytes of the name of a base, see NAME in layerrun/model.py */
+
+extern char **environ;
+
+struct try {
+    const char *base;
+    const char *const *argv;
+};
+
+static bool is_one_of(const char *word, const char *one, const char *other)
+{
+    return !strcmp(word, one) || !strcmp(word, other);
+}
+
+/* Only what cannot be meant otherwise. */
+static int parse(struct try *try, const char *const *words)
+{
+    bool asked = false;
+    *try = (struct try){.base = "host"};
+    for (; *words && **words == '-' && strcmp(*words, "--"); words++) {
+        if (is_one_of(*words, "-y", "--yes") || is_one_of(*words, "-n", "--keep")) {
+            if (asked)
+                return -1;
+            asked = true;
+        } else if (!strcmp(*words, "--base") && words[1])
+            try->base = *++words;
+        else
+            return -1;
+    }
+    if (*words && !strcmp(*words, "--"))
+        words++;
+    try->argv = words;
+    return *words && **words && *try->base && strlen(try->base) < BASE && !strchr(try->base, '/') ? 0 : -1;
+}
+
+/* What one of us tells the other is not for the command. Returns whether Python has passed the start back to us. */
+static bool forget_variables(void)
+{
+    bool passed = getenv("LAYERRUN_PASSED");
+    unsetenv("LAYERRUN_PASSED");
+    unsetenv("LAYERRUN_START");
+    unsetenv("LAYERRUN_ENDED");
+    return passed;
+}
+
+/* Leave the lock to Python, and tell it how the command has ended and in what. */
+static int pass_on(const struct lr_current *current, int *lock, int status)
+{
+    char text[128];
+    const char *id = strrchr(current->stored.app, '/');
+    snprintf(text, sizeof text, "%d %s %d", status, id ? id + 1 : "", *lock);
+    if (fcntl(*lock, F_SETFD, 0) || setenv("LAYERRUN_ENDED", text, 1)) {
+        fprintf(stderr, "layerrun: cannot say what was changed: %s\n  try: layerrun list\n", strerror(errno));
+        return status;
+    }
+    lr_steal(lock);
+    return -1;
+}
+
+static int run(const struct try *try, const struct lr_current *current, int *lock, const char *cwd, bool *ran)
+{
+    struct lr_error error;
+    struct lr_result result;
+    struct lr_launch launch = {
+        .plan = current->stored.plan,
+        .plan_size = current->stored.plan_size,
+        .argv = try->argv,
+        .environ = (const char *const *)environ,
+        .cwd = current->keep_cwd ? cwd : NULL,
+        .lock_fd = *lock,
+        .app_fd = -1,
+        .own_tty = isatty(0) && isatty(1) && isatty(2),
+    };
+    *ran = true;
+    if (lr_run(&launch, &result, &error)) {
+        if (!result.started)
+            return -1;
+        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
+        result.status = 125;
+    }
+    /* All that ran has been waited for: the line in the lock file names nobody any more. */
+    if (lr_current_untouched(current) && !ftruncate(*lock, 0))
+        return result.status;
+    return pass_on(current, lock, result.status);
+}
+
+/* Run in one spare, if it is there, free and as it was made. */
+static int run_in(const struct try *try, int store, const char *name, const char *cwd, bool *ran)
+{
+    struct lr_current current;
+    LR_FD app = -1;
+    LR_FD lock = -1;
+    int status = -1;
+    if (!lr_current_open(&current, store, name, cwd)) {
+        app = lr_current_app(&current, store);
+        lock = app < 0 ? -1 : lr_current_lock(app);
+        if (lock >= 0 && lr_current_is_there(&current, store, name) && lr_current_untouched(&current))
+            status = run(try, &current, &lock, cwd, ran);
+    }
+    lr_current_close(&current);
+    return status;
+}
+
+int lr_spare_try(const char *const *words)
+{
+    struct try try;
+    char cwd[PATH_MAX], name[BASE + 16];
+    int status = -1;
+    bool ran = false, passed = forget_variables();
+    LR_FD store = lr_current_store();
+    if (store >= 0 && !parse(&try, words) && getcwd(cwd, sizeof cwd))
+        for (int i = 0; i < SPARES && !ran; i++) {
+            snprintf(name, sizeof name, ".try@%s.%d", try.base, i);
+            status = run_in(&try, store, name, cwd, &ran);
+        }
+    if (status < 0 && (passed || ran))
+        setenv("LAYERRUN_PASSED", "yes", 1);
+    return status;
+}
