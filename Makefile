@@ -60,6 +60,7 @@ test-long: build ## the tests marked long as well
 bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(call need,$(NEED_TEST) $(NEED_BENCH))
 	$(BIN)/python benchmarks/launch.py $(ARGS)
+	$(BIN)/python benchmarks/many.py $(ARGS)
 	$(BIN)/python benchmarks/reset.py $(ARGS)
 
 .PHONY: lint
