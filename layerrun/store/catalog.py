@@ -7,6 +7,7 @@ a process's POSIX locks on it, fcntl_locking(2)), and a connection is never used
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sqlite3
@@ -34,6 +35,12 @@ HOST = Base(
     entries=0,
     size=0,
 )
+
+
+@functools.lru_cache(maxsize=64)
+def _config(text: str) -> AppConfig:
+    """Return a configuration; of a thousand apps most have one of a few."""
+    return AppConfig.from_json(json.loads(text))
 
 
 @contextmanager
@@ -293,7 +300,7 @@ class Catalog:
                 id=id_,
                 name=name,
                 kind=AppKind(kind),
-                config=AppConfig.from_json(json.loads(config)),
+                config=_config(config),
                 ids=IdMode(ids),
                 uid_start=uid_start,
                 created=created,
