@@ -37,7 +37,7 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
     tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
     when the name stands for another tree, `UsageError` when the folder holds no root file system.
     """
-    if check_name(name) == HOST_BASE:
+    if check_name(name, "name of a base") == HOST_BASE:
         raise UsageError("the base 'host' is the machine's own / and cannot be imported")
     source = _open_source(store, directory)
     try:

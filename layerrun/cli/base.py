@@ -65,7 +65,7 @@ def import_(name: str, directory: str, as_json: bool) -> int:
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
 
-    check_name(name)
+    check_name(name, "name of a base")
     with open_store() as store, counter(f"importing {name}") as progress:
         from layerrun.bases import tree
 
