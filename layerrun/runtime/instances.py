@@ -7,7 +7,6 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -47,7 +46,10 @@ class Instance:
 
 def _holder(store: Store, app: App) -> int | None:
     """Return the host's pid of an app's pid 1, if it runs."""
-    fd = store.open_app_dir(app)
+    try:
+        fd = store.open_app_dir(app)
+    except NotFoundError:  # an ephemeral one goes at its end
+        return None
     try:
         lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     except FileNotFoundError:
@@ -124,9 +126,8 @@ def instances(store: Store, apps: Iterable[App] | None = None) -> list[Instance]
     """Return those of ``apps`` (``None``: of all, by name) that run."""
     running = []
     for app in store.apps() if apps is None else apps:
-        with suppress(NotFoundError):  # removed meanwhile
-            if (pid := _holder(store, app)) is not None:
-                running.append((app, pid))
+        if (pid := _holder(store, app)) is not None:
+            running.append((app, pid))
     children = _children() if running else {}
     return [Instance(app, pid, _started(pid), _processes(pid, children)) for app, pid in running]
 
