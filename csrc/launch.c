@@ -250,7 +250,7 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
                  struct lr_result *result, struct lr_error *err)
 {
     struct lr_mounts mounts = {
-        .userns = -1, .data = -1, .devices = {-1, -1, -1, -1, -1, -1}, .root = -1, .ptmx = -1};
+        .userns = -1, .store = -1, .data = -1, .devices = {-1, -1, -1, -1, -1, -1}, .root = -1, .ptmx = -1};
     int pair[2], pidfd_raw = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
         return lr_fail(err, "open a pair of sockets", "");

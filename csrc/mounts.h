@@ -14,6 +14,9 @@ extern const char *const lr_device_names[LR_DEVICES];
 
 struct lr_mounts {
     int userns; /* the user namespace that maps what has the flag idmap; -1 where mounts are built inside it */
+    const char *
+        store_path; /* lowers beneath it are reached through one mount: making and ending one for each costs */
+    int store;
     int data; /* the app's data folder: upper and work must lie on one and the same mount */
     int devices[LR_DEVICES];
     int root; /* the new root, once attached */

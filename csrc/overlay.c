@@ -34,6 +34,24 @@ static int open_layer(const char *path, unsigned flags, const struct lr_mounts *
     return fd < 0 ? lr_op_fail(err, op, "open", path) : fd;
 }
 
+/* A lower in the store, by the one mapped copy of the store's mount; -1 if it is not to be had there. */
+static int open_stored(const char *path, const struct lr_mounts *mounts)
+{
+    size_t length = mounts->store < 0 ? 0 : strlen(mounts->store_path);
+    if (!length || strncmp(path, mounts->store_path, length) || path[length] != '/')
+        return -1;
+    return lr_openat2(mounts->store, path + length + 1, O_PATH | O_DIRECTORY,
+                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+}
+
+static int open_lower(const char *path, unsigned flags, const struct lr_mounts *mounts, struct lr_error *err,
+                      const struct lr_op *op)
+{
+    /* What is missing, or is a mount of its own within the store, is said or done below. */
+    int fd = flags & LR_FLAG_IDMAP ? open_stored(path, mounts) : -1;
+    return fd >= 0 ? fd : open_layer(path, flags | LR_FLAG_RO, mounts, err, op);
+}
+
 static int configure_overlay(int fs, const struct lr_op *op)
 {
     /* index and nfs_export tie an upper to one lower, metacopy and redirects make it unreadable by anything else, xino
@@ -62,7 +80,7 @@ static int add_lowers(int fs, struct lr_op *op, const struct lr_op *end, const s
                       struct lr_error *err)
 {
     for (struct lr_op *lower = op + 1; lower < end && lower->kind == LR_OP_LOWER; lower++) {
-        lower->fd = open_layer(lower->arg[0], lower->flags | LR_FLAG_RO, mounts, err, lower);
+        lower->fd = open_lower(lower->arg[0], lower->flags, mounts, err, lower);
         if (lower->fd < 0)
             return -1;
         if (set_layer(fs, "lowerdir+", lower->fd))
@@ -159,10 +177,18 @@ static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct 
  * whose child folder is. */
 int lr_overlays_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
 {
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->ops[i].kind == LR_OP_DATA &&
-            (mounts->data = open_layer(plan->ops[i].arg[0], LR_FLAG_IDMAP, mounts, err, &plan->ops[i])) < 0)
+    for (size_t i = 0; i < plan->count; i++) {
+        struct lr_op *op = &plan->ops[i];
+        if (op->kind == LR_OP_DATA &&
+            (mounts->data = open_layer(op->arg[0], LR_FLAG_IDMAP, mounts, err, op)) < 0)
             return -1;
+        if (op->kind == LR_OP_STORE && mounts->userns >= 0) {
+            mounts->store_path = op->arg[0];
+            mounts->store = open_layer(op->arg[0], LR_FLAG_IDMAP | LR_FLAG_RO, mounts, err, op);
+            if (mounts->store < 0)
+                return -1;
+        }
+    }
     for (size_t i = plan->count; i-- > 0;) {
         struct lr_op *op = &plan->ops[i];
         if (op->kind != LR_OP_OVERLAY)

@@ -24,6 +24,7 @@ static const struct {
     [LR_OP_NAMESPACE] = {"namespace", 1, 0, MANY},
     [LR_OP_HOSTNAME] = {"hostname", 1, 0, ONCE},
     [LR_OP_IDENTITY] = {"identity", 2, 0, MUST},
+    [LR_OP_STORE] = {"store", 1, 0, ONCE}, /* the folder in which most lowers lie */
     [LR_OP_DATA] = {"data", 1, 0, MUST}, /* the folder that holds every upper and work folder */
     [LR_OP_OVERLAY] = {"overlay", 4, LR_FLAG_USERXATTR | LR_FLAG_TRY, MANY}, /* target, upper, work */
     [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO, MANY}, /* belongs to the overlay before it */
@@ -176,6 +177,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         if (strcmp(op->arg[1], "dir") && strcmp(op->arg[1], "file"))
             return -1;
         return *op->arg[0] == '/' && op->arg[0][1] ? 0 : -1;
+    case LR_OP_STORE:
     case LR_OP_DATA:
     case LR_OP_OVERLAY:
     case LR_OP_LOWER:

@@ -18,6 +18,7 @@ enum lr_op_kind {
     LR_OP_NAMESPACE,
     LR_OP_HOSTNAME,
     LR_OP_IDENTITY,
+    LR_OP_STORE,
     LR_OP_DATA,
     LR_OP_OVERLAY,
     LR_OP_LOWER,

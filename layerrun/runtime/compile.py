@@ -68,6 +68,8 @@ class _Compiler:
             os.path.join(self.store.path, "layers", layer, "tree")
             for layer in reversed(self.app.config.layers)
         ]
+        if self.app.ids is IdMode.RANGE and (layers or not self.over_host):
+            self.plan.add("store", self.store.path)
         if self.over_host:
             host = HostStack(
                 self.plan, self.app, data, self.uppers, self.skeleton, layers=layers, private=self.private
