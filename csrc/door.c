@@ -4,6 +4,7 @@
 #include "door.h"
 
 #include "current.h"
+#include "join.h"
 #include "launch.h"
 #include "sys.h"
 
@@ -38,9 +39,7 @@ static int start_or_join(struct lr_launch *launch, const struct lr_current *curr
         fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
         return 125;
     }
-    *again = lock == LR_LOCK_BUSY &&
-             (error.code == ECONNREFUSED || error.code == ECONNRESET || error.code == EPIPE ||
-              (error.code == ENOENT && !strcmp(error.step, "join the running app")));
+    *again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
     return -1;
 }
 

@@ -157,7 +157,8 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
     struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
     int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
-                 lr_plan_environ(&plan, launch->environ, err) || lr_run_check(launch, &plan, err);
+                 lr_plan_environ(&plan, launch->environ, launch->env, err) ||
+                 lr_run_check(launch, &plan, err);
     if (!failed) {
         LR_FD control = knock(launch->app_fd, err);
         failed = control < 0 || lr_run_block(&signals, err);
@@ -170,6 +171,12 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
     }
     lr_plan_free(&plan);
     return failed ? -1 : 0;
+}
+
+bool lr_join_missed(const struct lr_error *error)
+{
+    return error->code == ECONNREFUSED || error->code == ECONNRESET || error->code == EPIPE ||
+           (error->code == ENOENT && !strcmp(error->step, "join the running app"));
 }
 
 int lr_signal(int app_fd, int number, struct lr_error *err)

@@ -6,8 +6,14 @@
 
 #include "launch.h"
 
+#include <stdbool.h>
+
 /* The socket that pid 1 will listen at, in the app's folder. The caller holds the app's lock. */
 int lr_join_listen(int app_fd, struct lr_error *err);
+
+/* Whether a join failed because nobody was there to let us in (yet, or any more): nothing has happened, and it may go better in a
+ * moment. */
+bool lr_join_missed(const struct lr_error *error);
 
 /* Inside: serve a guest, in a process that pid 1 has forked for it. */
 void lr_join_serve(int guest) __attribute__((noreturn));

@@ -294,7 +294,8 @@ int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_e
     struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
     int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
-                 lr_plan_environ(&plan, launch->environ, err) || lr_run_check(launch, &plan, err);
+                 lr_plan_environ(&plan, launch->environ, launch->env, err) ||
+                 lr_run_check(launch, &plan, err);
     if (!failed) {
         failed = lr_run_block(&signals, err) || start(launch, &plan, &signals.mask, signals.fd, result, err);
         lr_run_unblock(&signals);

@@ -1,7 +1,9 @@
 /* main.c: the front door, bin/layerrun. It runs an app whose plan is current, and hands everything else, and anything it is not
- * sure of, to Python unchanged: one behaviour, two speeds. LAYERRUN_FRONT_DOOR=0 hands over everything.
+ * sure of, to Python unchanged: one behaviour, two speeds. LAYERRUN_FRONT_DOOR=0 hands over everything. What Python has worked out it
+ * hands back to be run, so that no Python stays behind an app.
  */
 #include "door.h"
+#include "handed.h"
 #include "spare.h"
 
 #include <errno.h>
@@ -65,11 +67,16 @@ static int hand_over(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    int status = -1;
     reopen_standard();
-    if (is_wanted() && is_app(argc, argv))
-        status = lr_door_run(argv[2], argc > 4 ? (const char *const *)argv + 4 : NULL);
-    else if (is_wanted() && argc > 2 && !strcmp(argv[1], "try"))
-        status = lr_spare_try((const char *const *)argv + 2);
+    bool passed = lr_handed_is_passed();
+    int status = lr_handed_run();
+    if (status == LR_HANDED_NONE) {
+        if (is_wanted() && is_app(argc, argv))
+            status = lr_door_run(argv[2], argc > 4 ? (const char *const *)argv + 4 : NULL);
+        else if (is_wanted() && argc > 2 && !strcmp(argv[1], "try"))
+            status = lr_spare_try((const char *const *)argv + 2);
+        if (status < 0 && passed)
+            lr_handed_pass();
+    }
     return status >= 0 ? status : hand_over(argc, argv);
 }

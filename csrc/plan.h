@@ -91,7 +91,10 @@ struct lr_plan {
 };
 
 int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct lr_error *err);
-int lr_plan_environ(struct lr_plan *plan, const char *const *environ, struct lr_error *err);
+
+/* Fill plan->env. more: NAME=VALUE words that are set over all others; may be NULL. */
+int lr_plan_environ(struct lr_plan *plan, const char *const *environ, const char *const *more,
+                    struct lr_error *err);
 int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path);
 void lr_plan_free(struct lr_plan *plan);
 

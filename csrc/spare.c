@@ -5,6 +5,7 @@
 #include "spare.h"
 
 #include "current.h"
+#include "handed.h"
 #include "launch.h"
 #include "sys.h"
 
@@ -49,23 +50,11 @@ static int parse(struct try *try, const char *const *words)
     return *words && **words && *try->base && strlen(try->base) < BASE && !strchr(try->base, '/') ? 0 : -1;
 }
 
-/* What one of us tells the other is not for the command. Returns whether Python has passed the start back to us. */
-static bool forget_variables(void)
-{
-    bool passed = getenv("LAYERRUN_PASSED");
-    unsetenv("LAYERRUN_PASSED");
-    unsetenv("LAYERRUN_START");
-    unsetenv("LAYERRUN_ENDED");
-    return passed;
-}
-
 /* Leave the lock to Python, and tell it how the command has ended and in what. */
 static int pass_on(const struct lr_current *current, int *lock, int status)
 {
-    char text[128];
     const char *id = strrchr(current->stored.app, '/');
-    snprintf(text, sizeof text, "%d %s %d", status, id ? id + 1 : "", *lock);
-    if (fcntl(*lock, F_SETFD, 0) || setenv("LAYERRUN_ENDED", text, 1)) {
+    if (lr_handed_end("spare", id ? id + 1 : "", status, *lock)) {
         fprintf(stderr, "layerrun: cannot say what was changed: %s\n  try: layerrun list\n", strerror(errno));
         return status;
     }
@@ -122,14 +111,14 @@ int lr_spare_try(const char *const *words)
     struct try try;
     char cwd[PATH_MAX], name[BASE + 16];
     int status = -1;
-    bool ran = false, passed = forget_variables();
+    bool ran = false;
     LR_FD store = lr_current_store();
     if (store >= 0 && !parse(&try, words) && getcwd(cwd, sizeof cwd))
         for (int i = 0; i < SPARES && !ran; i++) {
             snprintf(name, sizeof name, ".try@%s.%d", try.base, i);
             status = run_in(&try, store, name, cwd, &ran);
         }
-    if (status < 0 && (passed || ran))
-        setenv("LAYERRUN_PASSED", "yes", 1);
+    if (status < 0 && ran)
+        lr_handed_pass();
     return status;
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from layerrun.model import App
+    from layerrun.runtime.handoff import Door
     from layerrun.store.store import Store
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "base_argument",
     "base_option",
     "chosen",
+    "front_door",
     "has_terminal",
     "json_option",
     "kill_option",
@@ -53,11 +55,13 @@ F = TypeVar("F", bound="Callable[..., Any]")
 class Settings:
     """What the global options say, and whether the verb at work is to run a program.
 
-    ``runs`` turns a plain exit status 1 into 125: a 1 would be mistaken for the program's own.
+    ``runs`` turns a plain exit status 1 into 125: a 1 would be mistaken for the program's own. ``words`` are
+    those that layerrun was called with.
     """
 
     store: str | None = None
     runs: bool = False
+    words: tuple[str, ...] = ()
 
 
 def settings() -> Settings:
@@ -98,6 +102,19 @@ def _recover(store: Store) -> None:
     except LayerrunError as error:
         # It stays where it is, for the next command. This one has other things to do: to make room, perhaps.
         say(f"a try was cut short, and what it changed cannot be listed yet: {error}")
+
+
+def front_door(*, created: str | None = None, after: str = "") -> Door | None:
+    """Return the front door that a start is to go through, so that no Python stays behind; ``None``: run it here.
+
+    Args:
+        created: the id of the app that was made for this start.
+        after: what is left to do after the command's end, a word; see `layerrun.runtime.handoff.ended`.
+    """
+    from layerrun.runtime import handoff
+
+    path = handoff.find()
+    return None if path is None else handoff.Door(path, settings().words, created=created, after=after)
 
 
 def nearest(word: str, among: Iterable[str]) -> list[str]:

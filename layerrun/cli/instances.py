@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli.common import F, RunVerb, Verb, app_argument, chosen, json_option, nothing, open_store
+from layerrun.cli.common import (
+    F,
+    RunVerb,
+    Verb,
+    app_argument,
+    chosen,
+    front_door,
+    json_option,
+    nothing,
+    open_store,
+)
 from layerrun.cli.output import emit, printable, say, table
 from layerrun.cli.run import run_options, variables
 
@@ -41,7 +51,8 @@ def enter(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
         raise click.UsageError(f"there is no command: layerrun enter {name} -- CMD...")
     given = variables(env)
     with open_store() as store:
-        return launch.enter(store, store.app(name, AppKind.APP), argv, cwd=cwd, env=given)
+        app = store.app(name, AppKind.APP)
+        return launch.enter(store, app, argv, cwd=cwd, env=given, door=front_door())
 
 
 @click.command(

@@ -151,7 +151,7 @@ def main(args: Sequence[str]) -> int:
             reconfigure(errors="backslashreplace")
     if COMPLETE in os.environ:
         cli.main(list(args), prog_name="layerrun", complete_var=COMPLETE)
-    state = Settings()
+    state = Settings(words=tuple(args))
 
     def run() -> Any:
         with cli.make_context("layerrun", list(args), obj=state) as ctx:

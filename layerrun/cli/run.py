@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli.common import F, RunVerb, app_argument, open_store, profile_option
+from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option
 from layerrun.cli.output import say
 from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from layerrun.model import App, IdMode
     from layerrun.store.store import Store
@@ -86,8 +85,12 @@ def app(
     name, profile = _named(name, profile, ephemeral=ephemeral)
     given = variables(env)
     with open_store() as store:
-        from layerrun.runtime import launch
+        from layerrun.runtime import handoff, launch
 
+        if ephemeral and (end := handoff.ended()):
+            os.close(end.lock_fd)
+            store.sweep()
+            return end.status
         if profile is not None or ephemeral:
             found, created = _above(store, name, argv, id_mode(no_userns)), False
         else:
@@ -101,31 +104,13 @@ def app(
             )
         warn_of(found)
         if ephemeral:
-            return launch.run_ephemeral(store, found, argv, cwd=cwd, env=given)
+            door = front_door(after="ephemeral")
+            return launch.run_ephemeral(store, found, argv, cwd=cwd, env=given, door=door)
         if profile is not None:
             found, created = _find_profile(store, name, profile)
-        created = created or os.environ.get(_PASSED) == "created"
-        door = None if cwd or given else _front_door(store, found, argv, created=created)
-        if not created:
-            return launch.run(store, found, argv, cwd=cwd, env=given, door=door)
-        return _first_run(store, found, argv, door, cwd=cwd, env=given)
-
-
-# Set for a front door that Python has passed a start back to, so that neither passes it on for ever.
-_PASSED = "LAYERRUN_PASSED"
-
-
-def _front_door(
-    store: Store, app: App, argv: Sequence[str] | None, *, created: bool
-) -> Callable[[], None] | None:
-    """Return what runs the start through the front door, so that no Python stays behind the app."""
-    door = os.path.join(os.path.dirname(sys.executable), "layerrun")
-    unwanted = os.environ.get("LAYERRUN_FRONT_DOOR") == "0" or _PASSED in os.environ
-    if unwanted or not os.access(door, os.X_OK):
-        return None
-    words = [door, "app", app.name, *(["--", *argv] if argv else [])]
-    env = {**os.environ, "LAYERRUN_STORE": store.path, _PASSED: "created" if created else "yes"}
-    return lambda: os.execve(door, words, env)  # noqa: S606  (a shell is what it must not be)
+        if not created and handoff.passed() != ("created", found.id):
+            return launch.run(store, found, argv, cwd=cwd, env=given, door=front_door())
+        return _first_run(store, found, argv, cwd=cwd, env=given)
 
 
 def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str | None]:
@@ -198,7 +183,6 @@ def _first_run(
     store: Store,
     app: App,
     argv: Sequence[str] | None,
-    door: Callable[[], None] | None,
     *,
     cwd: str | None,
     env: dict[str, str],
@@ -208,7 +192,7 @@ def _first_run(
     from layerrun.runtime import launch
 
     try:
-        return launch.run(store, app, argv, cwd=cwd, env=env, door=door)
+        return launch.run(store, app, argv, cwd=cwd, env=env, door=front_door(created=app.id))
     except LaunchError:
         store.remove_app(app.name, only=app.id)
         what = "app" if app.profile is None else "profile"
@@ -240,4 +224,5 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
 
         found = store.app(name, AppKind.APP)
         warn_of(found)
-        return launch.run(store, found, None, cwd=cwd, env=given, shell=True)  # noqa: S604  (no subprocess)
+        # No subprocess, and no shell of Python's.
+        return launch.run(store, found, None, cwd=cwd, env=given, shell=True, door=front_door())  # noqa: S604

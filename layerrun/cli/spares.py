@@ -12,43 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from layerrun.model import App
+    from layerrun.runtime.handoff import Ended
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["Ended", "ended", "go_through_door", "resume", "run"]
+__all__ = ["go_through_door", "resume", "run"]
 
-# What the front door tells us: it has tried and could not; or the command has ended, and in what (csrc/spare.c).
-_PASSED = "LAYERRUN_PASSED"
-_ENDED = "LAYERRUN_ENDED"
-
-# The exit status, the id of the spare, the descriptor that holds its lock.
-Ended = tuple[int, str, int]
-
-
-def ended() -> Ended | None:
-    """Return what the front door said of a command that has ended; nobody else is to read it again."""
-    words = os.environ.pop(_ENDED, "").split()
-    if len(words) != 3 or not (words[0] + words[2]).isdigit():
-        return None
-    os.set_inheritable(int(words[2]), False)
-    return int(words[0]), words[1], int(words[2])
-
-
-def resume(store: Store, what: Ended) -> tuple[App, AppLock]:
+def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
     """Return the spare that a command ended in, and its lock, which the front door has held for us all the while."""
     from layerrun.errors import DamagedError
     from layerrun.model import AppKind
     from layerrun.store.locks import AppLock
 
-    _, id_, fd = what
-    app = store.catalog.app_by_id(id_)
+    app = store.catalog.app_by_id(end.app_id)
     try:
-        held = os.path.samestat(os.fstat(fd), os.stat(f"apps/{id_}/lock", dir_fd=store.fd))
+        held = os.path.samestat(
+            os.fstat(end.lock_fd), os.stat(f"apps/{end.app_id}/lock", dir_fd=store.fd)
+        )
     except OSError:
         held = False
     if app is None or app.kind is not AppKind.SPARE or not held:
         raise DamagedError("what the command has changed cannot be found", hint="look at `layerrun list`")
-    return app, AppLock(fd, app.name)
+    return app, AppLock(end.lock_fd, app.name)
 
 
 def go_through_door(lock: AppLock, base: str, argv: Sequence[str], options: Sequence[str]) -> None:
@@ -56,19 +41,17 @@ def go_through_door(lock: AppLock, base: str, argv: Sequence[str], options: Sequ
 
     Returns if there is none, or if it must not be used. ``options``: those it need not understand.
     """
-    from layerrun.runtime.launch import environment
+    from layerrun.runtime import handoff
 
-    door = os.path.join(os.path.dirname(sys.executable), "layerrun")
-    unwanted = os.environ.get("LAYERRUN_FRONT_DOOR") == "0" or os.environ.pop(_PASSED, None) is not None
+    door = handoff.find()
     # A store that was named on the command line is not in the environment, nor should the command find it there.
-    if unwanted or settings().store is not None or not os.access(door, os.X_OK):
+    if door is None or settings().store is not None:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    env = {**environment(), _PASSED.encode(): b"yes"}
     words = [door, "try", *options, "--base", base, "--", *argv]
     lock.release()
-    os.execve(door, words, env)  # noqa: S606  (a shell is what it must not be)
+    os.execve(door, words, handoff.environment_passed())  # noqa: S606  (a shell is what it must not be)
 
 
 def run(

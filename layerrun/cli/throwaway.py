@@ -83,6 +83,7 @@ def try_(
     it is kept and its name is said. One that changed nothing goes without a word. The exit status is CMD's.
     """
     from layerrun.model import check_name, check_path
+    from layerrun.runtime import handoff
 
     if argv is None:
         raise click.UsageError("there is no command: layerrun try -- CMD...")
@@ -94,11 +95,11 @@ def try_(
     hidden = tuple(check_path(path, "--hide") for path in hides)
     _check_report(report)
     judge = _Judge(yes=yes, keep=keep, as_json=as_json, report=report)
-    done = spares.ended()
+    done = handoff.ended()
     with open_store(recover=done is None) as store:
         if done is not None:
             settings().runs = False
-            return _adopt(store, *spares.resume(store, done), done[0], judge)
+            return _adopt(store, *spares.resume(store, done), done.status, judge)
         # Nobody has asked for anything that only a throwaway of its own has: a name, for one.
         if not (name or hidden or no_userns or as_json or report):
             status = _try_in_spare(store, base, argv, judge, cwd=cwd, env=given)

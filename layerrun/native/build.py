@@ -42,7 +42,7 @@ def sources() -> list[str]:
     return [
         f"csrc/{path.name}"
         for path in sorted(CSRC.glob("*.c"))
-        if path.name not in ("main.c", "door.c", "current.c", "spare.c", "stored.c")
+        if path.name not in ("main.c", "door.c", "current.c", "spare.c", "stored.c", "handed.c", "handoff.c")
     ]
 
 

@@ -39,7 +39,8 @@ def _strings(values: Sequence[bytes]) -> tuple[object, list[object]]:
 class Start:
     """One start of a plan, as struct lr_launch has it.
 
-    ``argv=None`` runs the plan's own command. Of ``environ`` the plan takes what it names. ``cwd`` is as
+    ``argv=None`` runs the plan's own command. Of ``environ`` the plan takes what it names; ``env``, words
+    NAME=VALUE, is set over everything. ``cwd`` is as
     seen inside; unless ``cwd_must``, one that is missing is replaced by the plan's. ``lock_fd`` holds the
     app's lock, ``app_fd`` is the app's folder, where others find it to join (-1: neither). ``stay``: it
     lives until its last process has gone. ``own_tty``: give the command a terminal of its own.
@@ -48,17 +49,21 @@ class Start:
     plan: bytes
     argv: Sequence[bytes] | None
     environ: Mapping[bytes, bytes]
+    env: Sequence[bytes] = ()
     cwd: bytes | None = None
     cwd_must: bool = False
     lock_fd: int = -1
     app_fd: int = -1
     stay: bool = False
     own_tty: bool = False
+    status_fd: int = -1
+    detach: bool = False
 
 
 def _call(function: Any, start: Start) -> int:
     argv_c, argv_kept = _strings(start.argv or ())
     environ_c, environ_kept = _strings([name + b"=" + value for name, value in start.environ.items()])
+    env_c, env_kept = _strings(start.env)
     cwd_c = ffi.NULL if start.cwd is None else ffi.new("char[]", start.cwd)
     buffer = ffi.from_buffer(start.plan)
     launch = ffi.new(
@@ -68,6 +73,7 @@ def _call(function: Any, start: Start) -> int:
             "plan_size": len(start.plan),
             "argv": ffi.NULL if start.argv is None else argv_c,
             "environ": environ_c,
+            "env": env_c,
             "cwd": cwd_c,
             "cwd_must": start.cwd_must,
             "lock_fd": start.lock_fd,
@@ -78,7 +84,7 @@ def _call(function: Any, start: Start) -> int:
     )
     result, error = ffi.new("struct lr_result *"), new_error()
     failed = function(launch, result, error)
-    del argv_kept, environ_kept, buffer
+    del argv_kept, environ_kept, env_kept, buffer
     if failed:
         raise Failure(*error_text(error))
     return int(result.status)

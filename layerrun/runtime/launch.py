@@ -6,15 +6,17 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import attrs
 
 from layerrun.errors import BusyError, NotRunningError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.native.launch import Failure, Start, join_plan, run_plan
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
+from layerrun.runtime.handoff import Door, deadline, environment
 from layerrun.runtime.stored import mounts_sum, store_plan
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["compile_plan", "enter", "environment", "run", "run_ephemeral", "run_spare"]
+__all__ = ["compile_plan", "enter", "run", "run_ephemeral", "run_spare"]
 
 _NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
 # Seconds: with one holder of the lock who does not let us in, and with all of them. Where fifty starts share a
@@ -35,18 +37,6 @@ _POLL = 0.01
 def _own_tty() -> bool:
     """Say whether stdin, stdout and stderr are terminals, so that the command gets one of its own."""
     return all(os.isatty(fd) for fd in range(3))
-
-
-def environment() -> dict[bytes, bytes]:
-    """Return the caller's environment, without the LC_CTYPE that Python sets in the C locale (PEP 538)."""
-    values = dict(os.environb)
-    if values.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
-        with suppress(OSError), open("/proc/self/environ", "rb") as file:
-            given = [word for word in file.read().split(b"\0") if word.startswith(b"LC_CTYPE=")]
-            values.pop(b"LC_CTYPE")
-            if given:
-                values[b"LC_CTYPE"] = given[0].partition(b"=")[2]
-    return values
 
 
 def _cwd(app: App, cwd: str | None) -> str | None:
@@ -76,11 +66,46 @@ def _shell(app: App, store: Store) -> list[str]:
     return ["/bin/sh", "-l"]
 
 
+@attrs.frozen
+class _Wanted:
+    """What is asked for: see `run`."""
+
+    argv: Sequence[str] | None
+    cwd: str | None
+    env: Mapping[str, str] | None
+    door: Door | None
+
+    def __attrs_post_init__(self) -> None:
+        if self.argv is not None and (not self.argv or not self.argv[0]):
+            raise UsageError("the command is empty")
+        if any("\0" in word for word in self.argv or ()):
+            raise UsageError("the command holds a NUL byte")
+
+    def start(self, app: App, plan: Plan, *, app_fd: int, lock_fd: int = -1) -> Start:
+        """Return this as the C core takes it."""
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        place = _cwd(app, self.cwd)
+        return Start(
+            plan=plan.to_bytes(),
+            argv=None if self.argv is None else [os.fsencode(word) for word in self.argv],
+            environ=environment(),
+            env=[os.fsencode(f"{name}={value}") for name, value in (self.env or {}).items()],
+            cwd=None if place is None else os.fsencode(place),
+            cwd_must=self.cwd is not None,
+            lock_fd=lock_fd,
+            app_fd=app_fd,
+            stay=app.kind is AppKind.APP and not app.ephemeral,
+            own_tty=_own_tty(),
+        )
+
+
 class _Patience:
     """How long a start tries again that meets another's beginning or end, or a change of the app."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic() + _PATIENCE_WITH_ALL
+        self.last = deadline() or time.monotonic() + _PATIENCE_WITH_ALL
         self._end = 0.0
         self._said = ""
 
@@ -88,7 +113,7 @@ class _Patience:
         """Wait a moment, or raise ``error`` when it has been too long."""
         now = time.monotonic()
         if error.beginning or str(error) != self._said:
-            self._end, self._said = min(now + _PATIENCE, self._last), str(error)
+            self._end, self._said = min(now + _PATIENCE, self.last), str(error)
         if now > self._end:
             raise error
         time.sleep(_POLL)
@@ -102,30 +127,30 @@ def run(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     shell: bool = False,
-    door: Callable[[], None] | None = None,
+    door: Door | None = None,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
-    what runs. ``door`` is called once the plan is stored, and may replace this process by the front door.
+    what runs. With a ``door`` this process becomes the front door, and does not return.
     Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
-    _check(argv)
+    wanted = _Wanted(argv, cwd, env, door)
     patience = _Patience()
     while True:
         try:
             with store.app_lock(app, f"run {what} {app.name}") as lock:
                 app = store.app_again(app)
-                return _start(store, app, lock, argv, cwd=cwd, env=env, door=door)
+                return _start(store, app, lock, wanted)
         except BusyError as error:
             # It runs, or is being changed, or is just ending or beginning.
             joins = app.kind is AppKind.APP and not error.beginning
-            status = _join(store, app, argv, cwd=cwd, env=env) if joins else None
+            status = _join(store, app, wanted, patience.last) if joins else None
             if status is not None:
                 return status
             patience.wait(error)
@@ -138,16 +163,18 @@ def run_ephemeral(
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    door: Door | None = None,
 ) -> int:
     """Run a command in a fresh profile of an app, which is thrown away at the end; as `run`.
 
-    It ends with its command: what that leaves running ends too.
+    It ends with its command: what that leaves running ends too. With a ``door`` the throwing away is left to
+    whoever finds that it has `ended`.
     """
-    _check(argv)
+    wanted = _Wanted(argv, cwd, env, door)
     app, lock = store.create_ephemeral(parent)
     try:
         with lock:
-            return _start(store, app, lock, argv, cwd=cwd, env=env, door=None)
+            return _start(store, app, lock, wanted)
     finally:
         store.sweep()
 
@@ -162,8 +189,7 @@ def run_spare(
     env: Mapping[str, str] | None = None,
 ) -> int:
     """Run a command in a spare whose lock the caller holds, and wait; as `run`."""
-    _check(argv)
-    return _start(store, app, lock, argv, cwd=cwd, env=env, door=None)
+    return _start(store, app, lock, _Wanted(argv, cwd, env, door=None))
 
 
 def enter(
@@ -173,15 +199,16 @@ def enter(
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    door: Door | None = None,
 ) -> int:
-    """Run a command in an app that runs already, and wait; return its exit status.
+    """Run a command in an app that runs already, and wait; return its exit status. ``door`` as for `run`.
 
     Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
-    _check(argv)
+    wanted = _Wanted(argv, cwd, env, door)
     patience = _Patience()
     while True:
-        status = _join(store, app, argv, cwd=cwd, env=env)
+        status = _join(store, app, wanted, patience.last)
         if status is not None:
             return status
         try:
@@ -194,53 +221,18 @@ def enter(
             )
 
 
-def _check(argv: Sequence[str] | None) -> None:
-    if argv is not None and (not argv or not argv[0]):
-        raise UsageError("the command is empty")
-    if any("\0" in word for word in argv or ()):
-        raise UsageError("the command holds a NUL byte")
-
-
-def _start_of(
-    app: App, plan: Plan, argv: Sequence[str] | None, cwd: str | None, *, app_fd: int, lock_fd: int = -1
-) -> Start:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    place = _cwd(app, cwd)
-    return Start(
-        plan=plan.to_bytes(),
-        argv=None if argv is None else [os.fsencode(word) for word in argv],
-        environ=environment(),
-        cwd=None if place is None else os.fsencode(place),
-        cwd_must=cwd is not None,
-        lock_fd=lock_fd,
-        app_fd=app_fd,
-        stay=app.kind is AppKind.APP and not app.ephemeral,
-        own_tty=_own_tty(),
-    )
-
-
-def _start(
-    store: Store,
-    app: App,
-    lock: AppLock,
-    argv: Sequence[str] | None,
-    *,
-    cwd: str | None,
-    env: Mapping[str, str] | None,
-    door: Callable[[], None] | None,
-) -> int:
+def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     mounts = mounts_sum()
     # A spare is ready. Making anything in it would be a change.
-    plan = compile_plan(store, app, env=env, make=app.kind is not AppKind.SPARE)
-    if app.kind is AppKind.APP and not env and app.ids is not IdMode.NONE and not app.ephemeral:
+    plan = compile_plan(store, app, make=app.kind is not AppKind.SPARE)
+    if app.kind is AppKind.APP and app.ids is not IdMode.NONE and not app.ephemeral:
         store_plan(store, app, plan, mounts)
-        if door is not None:
-            door()
     app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
     try:
-        return run_plan(_start_of(app, plan, argv, cwd, app_fd=app_fd, lock_fd=lock.fileno()))
+        start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
+        if wanted.door is not None:
+            wanted.door.through(start, app.id)
+        return run_plan(start)
     except Failure as failure:
         raise launch_error(failure, app, store.path) from None
     finally:
@@ -248,17 +240,31 @@ def _start(
             os.close(app_fd)
 
 
-def _join(
-    store: Store, app: App, argv: Sequence[str] | None, *, cwd: str | None, env: Mapping[str, str] | None
-) -> int | None:
-    """Run a command in a running app; ``None`` when nobody let us in."""
-    plan = compile_plan(store, app, env=env)
+def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
+    """Run a command in a running app; ``None`` when nobody let us in. ``until``: how long the front door tries it."""
     app_fd = store.open_app_dir(app)
     try:
-        return join_plan(_start_of(app, plan, argv, cwd, app_fd=app_fd))
+        # Where the front door has knocked in vain, make sure of an answer before it is sent again.
+        if deadline() is not None and not _is_listening(app_fd):
+            return None
+        start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
+        if wanted.door is not None and time.monotonic() < until:
+            wanted.door.through(start, app.id, join_until=until)
+        return join_plan(start)
     except Failure as failure:
         if failure.step.startswith("join") and failure.code in _NOT_IN:
             return None
         raise launch_error(failure, app, store.path) from None
     finally:
         os.close(app_fd)
+
+
+def _is_listening(app_fd: int) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as knock:
+        try:
+            knock.connect(f"/proc/self/fd/{app_fd}/socket")
+        except OSError:
+            return False
+    return True

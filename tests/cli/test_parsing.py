@@ -53,7 +53,7 @@ def calls(monkeypatch):
         def kept(self, name):
             return []
 
-    def fake_run(store, app, argv, *, cwd=None, env=None, shell=False):
+    def fake_run(store, app, argv, *, cwd=None, env=None, shell=False, **options):
         made.append(
             types.SimpleNamespace(
                 what="run", name=app.name, argv=argv, cwd=cwd, env=dict(env or {}), shell=shell

@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
 {
     static const char *const environ[] = {"PATH=/bin", "LC_ALL=C", "TERM", "=x", "", "HOME=", "A=B=C", NULL};
+    static const char *const more[] = {"A=1", "NEW=", "A=2", NULL};
     struct lr_plan plan;
     struct lr_error error;
     memset(&error, 'x', sizeof error);
@@ -45,9 +46,9 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
     for (size_t i = 0; i < words; i++)
         inside(plan.argv[i], bytes, size);
     must(!plan.argv[words]);
-    must(!lr_plan_environ(&plan, environ, &error));
+    must(!lr_plan_environ(&plan, environ, more, &error));
     for (char **entry = plan.env; *entry; entry++)
-        must(**entry && **entry != '=' && strchr(*entry, '='));
+        must(**entry && **entry != '=' && strchr(*entry, '=') && strcmp(*entry, "A=1"));
     lr_plan_free(&plan);
     return 0;
 }
