@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["go_through_door", "resume", "run"]
 
+
 def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
     """Return the spare that a command ended in, and its lock, which the front door has held for us all the while."""
     from layerrun.errors import DamagedError
@@ -26,9 +27,7 @@ def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
 
     app = store.catalog.app_by_id(end.app_id)
     try:
-        held = os.path.samestat(
-            os.fstat(end.lock_fd), os.stat(f"apps/{end.app_id}/lock", dir_fd=store.fd)
-        )
+        held = os.path.samestat(os.fstat(end.lock_fd), os.stat(f"apps/{end.app_id}/lock", dir_fd=store.fd))
     except OSError:
         held = False
     if app is None or app.kind is not AppKind.SPARE or not held:

@@ -67,7 +67,7 @@ def passed() -> tuple[str, str] | None:
 
 @attrs.frozen
 class Ended:
-    """How the command of a start ended that had something left to do ``after``, and the descriptor of the app's lock."""
+    """How a command ended that left something to do ``after``, and the descriptor of the app's lock."""
 
     after: str
     app_id: str

@@ -227,7 +227,8 @@ os.environ["LAYERRUN_START"] = f"{{{pid}}}:{{fd}}"
 """
 SEALED = "fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)"
 # A start of nothing: its plan is refused.
-EMPTY = b"layerrun-start\01\00\0\00\01\00\00\0-\0-\0-\0p\0a\0\00\00\0plan\0"
+HEAD = "layerrun-start 1 0 _ 0 1 0 0 - - - p a _ _ 0 0 plan _"
+EMPTY = b"".join((b"" if word == "_" else word.encode()) + b"\0" for word in HEAD.split())
 
 
 @pytest.mark.root
@@ -240,7 +241,7 @@ EMPTY = b"layerrun-start\01\00\0\00\01\00\00\0-\0-\0-\0p\0a\0\00\00\0plan\0"
         {"content": EMPTY + b"\0" * 100, "flags": "2", "seal": SEALED, "pid": "os.getpid()"},
         {"content": b"", "flags": "2", "seal": SEALED, "pid": "os.getpid()"},
         {
-            "content": EMPTY.replace(b"start\x001", b"start\x002"),
+            "content": EMPTY.replace(b"\x001\x00", b"\x002\x00", 1),
             "flags": "2",
             "seal": SEALED,
             "pid": "os.getpid()",
