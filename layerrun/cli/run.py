@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerrun.cli import exits
 from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option
 from layerrun.cli.output import say
 from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerrun.model import App, IdMode
+    from layerrun.runtime.handoff import Ended
     from layerrun.store.store import Store
 
 __all__ = ["app", "run_options", "shell", "variables"]
@@ -84,13 +86,13 @@ def app(
     """
     name, profile = _named(name, profile, ephemeral=ephemeral)
     given = variables(env)
-    with open_store() as store:
-        from layerrun.runtime import handoff, launch
+    from layerrun.runtime import handoff
 
-        if ephemeral and (end := handoff.ended()):
-            os.close(end.lock_fd)
-            store.sweep()
-            return end.status
+    if ephemeral and (end := handoff.ended()):
+        return _thrown_away(end)
+    with open_store() as store:
+        from layerrun.runtime import launch
+
         if profile is not None or ephemeral:
             found, created = _above(store, name, argv, id_mode(no_userns)), False
         else:
@@ -130,6 +132,18 @@ def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str
             hint=f"layerrun app {app} --ephemeral\nlayerrun app {app} --profile {profile}",
         )
     return app, profile
+
+
+def _thrown_away(end: Ended) -> int:
+    """Remove what an ephemeral start was made for, and return how its command ended, whatever comes of that."""
+    from layerrun.errors import LayerrunError
+
+    os.close(end.lock_fd)
+    try:
+        open_store().close()  # who opens the store sweeps it
+    except LayerrunError as error:
+        exits.report(error)
+    return end.status
 
 
 def _above(store: Store, name: str, argv: Sequence[str] | None, ids: IdMode | None) -> App:

@@ -172,3 +172,28 @@ def test_ids_are_given_back(run, who):
     maps = {run.sh("cat /proc/self/uid_map", "web", "--ephemeral") for _ in range(3)}
     assert len(maps) == 1
     assert (maps == {run.sh("cat /proc/self/uid_map", "web")}) is bool(who)
+
+
+def test_no_python_stays_behind(run):
+    """Not while it runs; at its end Python is called once more, and sees to it that nothing is left."""
+    if os.environ.get("LAYERRUN_FRONT_DOOR") == "0":
+        return
+    before = run.folders()
+    for words in (["web", "--ephemeral"], ["web", "--profile", "a"]):
+        process = run.popen("echo ready; read line; exit 3", *words)
+        assert os.path.basename(os.readlink(f"/proc/{process.pid}/exe")) == "layerrun"
+        run.ended(process, 3)
+    run("remove", "-y", "web@a")
+    assert run.folders() == before
+
+
+def test_a_store_that_cannot_be_opened_at_the_end(run):
+    """The status is the command's own all the same, and what could not be thrown away is swept later."""
+    before = run.folders()
+    process = run.popen("echo ready; read line; exit 3", "web", "--ephemeral")
+    os.chmod(run.path, 0o755)
+    run.ended(process, 3)
+    os.chmod(run.path, 0o700)
+    assert run.folders() != before
+    run("list")
+    assert run.folders() == before
