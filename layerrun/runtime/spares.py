@@ -82,13 +82,19 @@ def recover(store: Store) -> list[App]:
         with lock:
             if not spares.is_touched(store, app):
                 continue
-            # Before it is looked at: whatever goes wrong in that, nothing is lost.
-            adopted = spares.adopt(store, app)
-        if data.diff(store, adopted):
-            kept.append(adopted)
-        else:
-            data.discard(store, adopted)
+            if _is_empty(store, app):
+                spares.drop(store, app)
+            else:
+                kept.append(spares.adopt(store, app))
     return kept
+
+
+def _is_empty(store: Store, app: App) -> bool:
+    """Say whether a spare changes nothing. What cannot be looked at is not empty."""
+    try:
+        return not data.diff(store, app)
+    except (LayerrunError, OSError):
+        return False
 
 
 def _is_current(store: Store, app: App) -> bool:

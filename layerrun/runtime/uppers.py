@@ -13,6 +13,8 @@ from contextlib import suppress
 
 import attrs
 
+from layerrun.store.fs import present
+
 __all__ = ["Uppers", "effective_mode", "read_roots"]
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -152,6 +154,9 @@ class Uppers:
             os.close(fd)
 
     def _enter(self, fd: int, part: str, path: str) -> int:
+        if not present(fd, part):
+            # First: who is killed in between has made nothing that would count as a change.
+            self._note(path)
         made = _make_folder(fd, part)
         entered = _open_own(fd, part)
         if made:
@@ -160,7 +165,6 @@ class Uppers:
             _give(entered, info.st_uid, info.st_gid)
             mode = effective_mode(path, info) if self.unprivileged else stat.S_IMODE(info.st_mode)
             os.fchmod(entered, mode)
-            self._note(path)
         return entered
 
     def _note(self, path: str) -> None:

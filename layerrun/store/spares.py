@@ -37,7 +37,11 @@ def is_touched(store: Store, app: App) -> bool:
     Only under its lock is the answer more than a guess.
     """
     uppers = stored_uppers(store, app.name)
-    return not uppers or any(upper_state(path) != state for path, state in uppers.items())
+    # In a copy of a store the paths lead to the other one.
+    own = store.app_dir(app) + "/"
+    return not uppers or any(
+        not path.startswith(own) or upper_state(path) != state for path, state in uppers.items()
+    )
 
 
 def take(store: Store, app: App) -> AppLock | None:

@@ -11,7 +11,10 @@ import time
 import pytest
 from support.stores import check_whole, die_at_line
 
-from layerrun.model import AppConfig, Home, IdMode
+from layerrun.model import AppConfig, AppKind, Home, IdMode
+from layerrun.runtime.spares import find, recover
+from layerrun.store import making, spares
+from layerrun.store.plans import upper_state, write_plan
 from layerrun.store.store import Store
 
 # Neighbouring lines mostly stand for the same state on disk. 1 tries every one.
@@ -37,7 +40,7 @@ def precious(store, name):
         return None
 
 
-def at_every_line(template, store_path, action, check):
+def at_every_line(template, store_path, action, check, stride=STRIDE):
     def act():
         with Store.open(store_path) as store:
             action(store)
@@ -52,7 +55,7 @@ def at_every_line(template, store_path, action, check):
             assert precious(store, "two") == "two"
         check_whole(store_path)
         shutil.rmtree(store_path)
-        number += STRIDE
+        number += stride
     assert number > 100
 
 
@@ -123,6 +126,78 @@ def test_update_and_rename(template, store_path):
             os.close(store.open_app_dir(app, "data/home"))
 
     at_every_line(template, store_path, action, check)
+
+
+@pytest.fixture
+def spare(template):
+    """A spare in the template, as it was made: its stored plan says what its upper is like."""
+    with Store.open(template) as store:
+        app, lock = making.make_spare(store, ".try@host.0", AppConfig(), IdMode.RANGE)
+        with lock:
+            upper = f"{store.app_dir(app)}/data/upper"
+            words = ["layerrun-stored", *"123456", "upper", upper, upper_state(upper), "plan", "end", ""]
+            write_plan(store, app, "\0".join(words).encode())
+            assert not spares.is_touched(store, app)
+    return app
+
+
+def test_drop_a_spare(template, spare, store_path):
+    # In a copy it has other inode numbers, and may be anybody's data.
+    def action(store):
+        (app,) = store.catalog.spares()
+        with spares.take(store, app):
+            spares.drop(store, app)
+
+    def check(store, *, done):
+        left = store.catalog.spares()
+        assert len(left) <= (0 if done else 1)
+        assert [app.name for app in store.apps()] == ["one", "two"]
+        for app in left:
+            with spares.take(store, app):
+                spares.drop(store, app)
+
+    at_every_line(template, store_path, action, check)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("wrote", [True, False])
+def test_adopt_a_spare(template, spare, store_path, wrote):
+    """Whatever happens while it is saved, what was written into a spare is there, and under one name."""
+    if wrote:
+        with open(f"{template}/apps/{spare.id}/data/upper/written", "w") as file:
+            file.write("precious")
+
+    def check(store, *, done):
+        if done:
+            assert store.catalog.spares() == []
+        recover(store)
+        assert store.catalog.spares() == []
+        found = store.apps(AppKind.THROWAWAY)
+        assert len(found) == wrote
+        for app in found:
+            with open(f"{store.app_dir(app)}/data/upper/written") as file:
+                assert file.read() == "precious"
+
+    at_every_line(template, store_path, recover, check)
+
+
+@pytest.mark.root
+@pytest.mark.idmap
+def test_make_a_spare(template, store_path):
+    def action(store):
+        find(store, "host")[1].release()
+
+    def check(store, *, done):
+        recover(store)
+        assert store.apps(AppKind.THROWAWAY) == []
+        assert len(store.catalog.spares()) <= 1
+        app, lock = find(store, "host")
+        with lock:
+            assert not spares.is_touched(store, app)
+        assert len(store.catalog.spares()) == 1
+
+    # Most lines are those of the compiler, which changes nothing.
+    at_every_line(template, store_path, action, check, stride=STRIDE * 25)
 
 
 def test_new_store(folder):
