@@ -13,7 +13,8 @@ enum lr_message_type {
     LR_MSG_ERROR = 'E', /* to the launcher: it failed, and why */
     LR_MSG_TERMINAL = 'T', /* to the launcher: the master of the command's terminal */
     LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
-    LR_MSG_ENDED = 'X', /* to the launcher: the command's exit status; more: something of it lives on */
+    LR_MSG_ENDED =
+        'X', /* to the launcher: the command's exit status, and the signal it was killed by << 8; more: something of it lives on */
     LR_MSG_JOIN = 'J', /* to pid 1: a request and three standard descriptors */
     LR_MSG_WELCOME = 'W', /* to who joined: from now on it counts as started */
     LR_MSG_SIGNAL =
@@ -26,7 +27,7 @@ enum lr_message_type {
 struct lr_message {
     int32_t type;
     int32_t more;
-    int32_t value; /* a signal or an exit status */
+    int32_t value; /* a signal or how the command ended */
     uint32_t count; /* descriptors that come along */
     union {
         uint16_t places[LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes */

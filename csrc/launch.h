@@ -24,6 +24,7 @@ struct lr_launch {
 /* How a start ended. */
 struct lr_result {
     int status; /* 0..255: the command's exit status, 128+N for signal N */
+    int signal; /* N; 0 if the command ended by itself */
     int started; /* 0: the command never ran, and the error record says why */
     int ended; /* 1: the command's end was reported */
     int stays; /* 1: the command has ended, and other processes of the app live on */

@@ -19,6 +19,7 @@ struct state {
     struct lr_server *server;
     pid_t pid; /* the command's; 0 once it has ended */
     int status; /* the command's exit status, once it has ended */
+    int killer; /* the signal that it was killed by; 0: none */
     int signals;
     bool stopped, lonely, joined;
 };
@@ -75,7 +76,8 @@ static void reap(struct state *state)
             if (state->server->command.terminal >= 0 || WSTOPSIG(status) != SIGSTOP)
                 tell(state, LR_MSG_STOPPED, 0, 0);
         } else {
-            state->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+            state->killer = WIFEXITED(status) ? 0 : WTERMSIG(status);
+            state->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + state->killer;
             state->pid = 0;
         }
     }
@@ -157,7 +159,7 @@ static void finish_command(struct state *state)
     bool staying = getpid() == 1 && state->server->stay && !state->lonely;
     if (staying)
         prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
-    tell(state, LR_MSG_ENDED, state->status, staying);
+    tell(state, LR_MSG_ENDED, state->status | state->killer << 8, staying);
     lr_close(&state->server->control);
     if (!staying)
         _exit(state->status);

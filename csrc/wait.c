@@ -206,7 +206,8 @@ static bool handle_message(const struct lr_wait *wait, struct terminal *terminal
     } else if (message.type == LR_MSG_WELCOME) {
         result->started = 1;
     } else if (message.type == LR_MSG_ENDED) {
-        result->status = message.value;
+        result->status = message.value & 0xff;
+        result->signal = message.value >> 8;
         result->ended = 1;
         result->stays = message.more;
     }
@@ -220,8 +221,10 @@ static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_
     while (waitid(P_PIDFD, (id_t)wait->pidfd, &info, WEXITED) < 0)
         if (errno != EINTR)
             return lr_fail(err, "wait for the sandbox", "");
-    if (!result->ended)
-        result->status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    if (result->ended)
+        return 0;
+    result->signal = info.si_code == CLD_EXITED ? 0 : info.si_status;
+    result->status = result->signal ? 128 + result->signal : info.si_status;
     return 0;
 }
 
@@ -241,7 +244,8 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
     if (wait->pidfd < 0 && !result->ended) {
         if (!result->started && !err->code)
             return lr_fail_code(err, ECONNRESET, "join the running app", "");
-        result->status = 137; /* the app was killed */
+        result->signal = SIGKILL; /* the app was killed */
+        result->status = 128 + SIGKILL;
     }
     return result->started ? 0 : -1;
 }
