@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #define MOST (1 << 20) /* bytes of a stored plan */
+#define PATIENCE 2 /* ms */
 #define GROUPS 256 /* who is in more is served by Python */
 
 static bool equals(const char *text, const char *wanted)
@@ -215,12 +216,13 @@ int lr_current_app(const struct lr_current *current, int store)
                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
-/* Whether a process runs. One that is dead does not, even if its parent never looks at it. */
+/* Whether a process runs, and goes on doing so for a moment: most that still run are about to end. One that is dead does not, even if
+ * its parent never looks at it. */
 static bool is_there(pid_t pid)
 {
     LR_FD fd = (int)syscall(SYS_pidfd_open, pid, 0);
     struct pollfd ended = {.fd = fd, .events = POLLIN};
-    return fd < 0 ? errno != ESRCH : poll(&ended, 1, 0) == 0;
+    return fd < 0 ? errno != ESRCH : poll(&ended, 1, PATIENCE) == 0;
 }
 
 /* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */

@@ -13,9 +13,10 @@
 #include <string.h>
 #include <time.h>
 
-/* For a start that meets another's beginning or end: as often as that, a moment apart. */
-#define TRIES 150
-#define MOMENT 2000000 /* ns */
+/* For a start that meets another's beginning or end: most of these are over at once. */
+#define FIRST_MOMENT 100000 /* ns */
+#define LAST_MOMENT 4000000
+#define PATIENCE 300000000
 
 extern char **environ;
 
@@ -66,12 +67,14 @@ int lr_door_run(const char *name, const char *const *argv)
         .cwd = current.keep_cwd ? cwd : NULL,
         .app_fd = app,
         .stay = 1,
+        .leave = 1,
         .own_tty = isatty(0) && isatty(1) && isatty(2),
     };
-    for (int left = TRIES; left && again; left--) {
+    for (long moment = FIRST_MOMENT, waited = 0; again && waited < PATIENCE; waited += moment) {
         status = start_or_join(&launch, &current, store, name, &result, &again);
         if (again)
-            nanosleep(&(struct timespec){.tv_nsec = MOMENT}, NULL);
+            nanosleep(&(struct timespec){.tv_nsec = moment}, NULL);
+        moment = moment * 2 < LAST_MOMENT ? moment * 2 : LAST_MOMENT;
     }
 out:
     lr_current_close(&current);

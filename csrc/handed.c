@@ -87,6 +87,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .lock_fd = handoff->lock_fd,
         .app_fd = handoff->app_fd,
         .stay = handoff->stay,
+        .leave = !*handoff->after,
         .own_tty = handoff->own_tty,
     };
     if (!handoff->join)

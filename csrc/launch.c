@@ -275,7 +275,7 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
     lr_close(&listening); /* pid 1 alone listens: when it ends, nobody must wait at the door */
-    struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals};
+    struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals, .leave = launch->leave};
     struct lr_error failure;
     if (record_holder(launch->lock_fd, pid, &failure) || serve_child(plan, pid, &mounts, ours, &failure)) {
         /* If the child failed first, what it says is the cause and ours only the consequence. */

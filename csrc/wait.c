@@ -239,7 +239,8 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
             ;
     make_cooked(terminal);
     lr_close(&terminal->master);
-    if (wait->pidfd >= 0 && !result->stays && reap(wait, result, err))
+    bool left = result->ended && (result->stays || wait->leave);
+    if (wait->pidfd >= 0 && !left && reap(wait, result, err))
         return -1;
     if (wait->pidfd < 0 && !result->ended) {
         if (!result->started && !err->code)
@@ -287,7 +288,7 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             output = carry_output(&terminal) || errno == EAGAIN;
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
-        if (polled[0].revents || (result->ended && result->stays) ||
+        if (polled[0].revents || (result->ended && (result->stays || wait->leave)) ||
             (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
