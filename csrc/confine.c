@@ -11,7 +11,7 @@
 
 /* The bounding set first: dropping from it needs CAP_SETPCAP, which goes with the rest. Inheritable and ambient sets are emptied, or
  * an exec would bring back what they hold (CVE-2022-29162). */
-static int drop_capabilities(uint64_t keep, struct lr_error *err)
+static int drop_bounding(uint64_t keep, struct lr_error *err)
 {
     for (unsigned cap = 0; cap < 64; cap++) {
         if (keep >> cap & 1)
@@ -22,6 +22,11 @@ static int drop_capabilities(uint64_t keep, struct lr_error *err)
             return lr_fail(err, "drop a capability from the bounding set", "");
         }
     }
+    return 0;
+}
+
+static int drop_capabilities(uint64_t keep, struct lr_error *err)
+{
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
         return lr_fail(err, "clear the ambient capabilities", "");
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -31,6 +36,11 @@ static int drop_capabilities(uint64_t keep, struct lr_error *err)
     if (syscall(SYS_capset, &header, data))
         return lr_fail(err, "drop the capabilities", "");
     return 0;
+}
+
+int lr_confine_begin(const struct lr_plan *plan, struct lr_error *err)
+{
+    return drop_bounding(plan->caps, err);
 }
 
 int lr_confine(const struct lr_plan *plan, struct lr_error *err)

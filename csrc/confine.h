@@ -4,6 +4,9 @@
 
 #include "plan.h"
 
+/* What of it can be given up before the sandbox is built: the bounding set, which counts at exec only. lr_confine needs it done. */
+int lr_confine_begin(const struct lr_plan *plan, struct lr_error *err);
+
 /* Give up everything that the plan does not grant: capabilities, new privileges, system calls. In this order, which cannot be undone. */
 int lr_confine(const struct lr_plan *plan, struct lr_error *err);
 

@@ -26,6 +26,7 @@
 
 #include <linux/securebits.h>
 #include <net/if.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -106,18 +107,29 @@ static int leave_session(struct lr_error *err)
     return setsid() < 0 ? lr_fail(err, "open a session", "") : 0;
 }
 
+/* What needs neither ids nor mounts, while the launcher is busy with those. A network namespace costs the kernel more than all the others
+ * together, so it is made here, beside the launcher's work, not by the clone, which the launcher would wait for. */
+static int begin(const struct lr_plan *plan, struct lr_error *err)
+{
+    if (plan->namespaces & CLONE_NEWNET) {
+        if (unshare(CLONE_NEWNET))
+            return lr_fail(err, "create the network namespace", "");
+        if (loopback_up(err))
+            return -1;
+    }
+    if (plan->hostname && sethostname(plan->hostname, strlen(plan->hostname)))
+        return lr_fail(err, "set the host name", plan->hostname);
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+        return lr_fail(err, "make the mounts private", "/");
+    return lr_confine_begin(plan, err);
+}
+
 static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
                  int *terminal, struct lr_error *err)
 {
-    if (leave_session(err) || become_root_inside(plan, mounts, control, err))
+    if (leave_session(err) || begin(plan, err) || become_root_inside(plan, mounts, control, err))
         return -1;
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-        return lr_fail(err, "make the mounts private", "/");
     if (plan->userns != LR_USERNS_RANGE && lr_mounts_prepare(plan, mounts, err))
-        return -1;
-    if (plan->hostname && sethostname(plan->hostname, strlen(plan->hostname)))
-        return lr_fail(err, "set the host name", plan->hostname);
-    if (plan->namespaces & CLONE_NEWNET && loopback_up(err))
         return -1;
     if (lr_mounts_attach(plan, mounts, launch->own_tty, err) || enter_root(mounts, err))
         return -1;
@@ -162,6 +174,12 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
 
 /* ---- the launcher ---- */
 
+/* The lowers stay here: an overlay has its own copies of them. */
+static int to_send(const struct lr_op *op)
+{
+    return op->kind == LR_OP_OVERLAY || op->kind == LR_OP_BIND ? op->fd : -1;
+}
+
 static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mounts, int control,
                        struct lr_error *err)
 {
@@ -169,7 +187,7 @@ static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mount
     int fds[LR_MESSAGE_FDS];
     size_t total = plan->count + LR_DEVICES;
     for (size_t i = 0; i < total; i++) {
-        int fd = i < plan->count ? plan->ops[i].fd : mounts->devices[i - plan->count];
+        int fd = i < plan->count ? to_send(&plan->ops[i]) : mounts->devices[i - plan->count];
         if (fd >= 0) {
             message.places[message.count] =
                 (uint16_t)(i < plan->count ? i : LR_PLACE_DEVICE + i - plan->count);
@@ -260,8 +278,8 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     if (launch->app_fd >= 0 && listening < 0)
         return -1;
     struct clone_args args = {
-        .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | plan->namespaces |
-                 (plan->userns ? CLONE_NEWUSER : 0),
+        .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                 (plan->namespaces & ~(uint64_t)CLONE_NEWNET) | (plan->userns ? CLONE_NEWUSER : 0),
         .pidfd = (uint64_t)(uintptr_t)&pidfd_raw,
         .exit_signal = SIGCHLD,
     };

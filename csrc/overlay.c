@@ -169,7 +169,9 @@ static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct 
     int mount = add_lowers(fs, op, end, mounts, err) || add_places(fs, op + 1, end, err)
                     ? -1
                     : create_overlay(fs, op, mounts, err);
-    close_lowers(op, end);
+    /* Outside, a lower is a detached mount, and closing one waits for the kernel: later, when the child has its mounts. */
+    if (mounts->userns < 0)
+        close_lowers(op, end);
     return mount;
 }
 
