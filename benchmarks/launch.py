@@ -55,12 +55,12 @@ def runc_bundle(where: str, tree: str) -> str:
     return bundle
 
 
-def prepare_app(where: str, tree: str, prefix: list[str], env: dict) -> dict:
+def prepare_app(where: str, tree: str, prefix: list[str], env: dict, ids: str) -> dict:
     """Import the tree into a store in ``where`` and make an app over it; return the environment for it."""
     env = {**env, "LAYERRUN_STORE": f"{where}/store"}
     for words in (
         ["base", "import", "debian", tree],
-        ["create", "bench", "--base", "debian", "--network", "none", "--", "true"],
+        ["create", "bench", "--base", "debian", "--network", "none", "--ids", ids, "--", "true"],
         ["app", "bench"],
     ):
         done = subprocess.run(
@@ -72,12 +72,14 @@ def prepare_app(where: str, tree: str, prefix: list[str], env: dict) -> dict:
     return env
 
 
-def contest(title: str, where: str, tree: str, floor: str, user: users.User | None) -> arena.Contest:
+def contest(
+    title: str, where: str, tree: str, floor: str, *, user: users.User | None, ids: str
+) -> arena.Contest:
     """Return the contest, everybody set up. As a plain user each start pays for setpriv alike."""
     prefix = user.prefix() if user else []
     owner = (user.uid, user.gid) if user else (0, 0)
     env = user.environ() if user else dict(os.environ)
-    own = os.path.join(where, user.name if user else "root")
+    own = os.path.join(where, f"{user.name if user else 'root'}-{ids}")
     os.mkdir(own, 0o755)
     os.chown(own, *owner)
     race = arena.Contest(title)
@@ -88,7 +90,7 @@ def contest(title: str, where: str, tree: str, floor: str, user: users.User | No
         arena.run("chown", "-hR", f"{user.uid}:{user.gid}", mine)
         tree = mine
 
-    env_app = prepare_app(own, tree, prefix, env)
+    env_app = prepare_app(own, tree, prefix, env, ids)
     race.add("layerrun app", [*prefix, LAYERRUN, "app", "bench", "--", "true"], env_app)
     race.add("layerrun try", [*prefix, LAYERRUN, "try", "--base", "debian", "-n", "--", "true"], env_app)
 
@@ -150,8 +152,12 @@ def main() -> None:
             floor = f"{where}/floor"
             arena.run("cc", "-O2", "-o", floor, os.path.join(HERE, "floor.c"))
             plain = users.ensure(users.PLAIN)
-            for title, user in (("launch as root", None), ("launch as a plain user", plain)):
-                race = contest(title, where, tree, floor, user)
+            for title, user, ids in (
+                ("launch as root", None, "range"),
+                ("launch as a plain user, one id", plain, "single"),
+                ("launch as a plain user, subordinate ids", plain, "subids"),
+            ):
+                race = contest(title, where, tree, floor, user=user, ids=ids)
                 race.run(options.rounds)
                 results.append(race.result())
     finally:

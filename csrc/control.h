@@ -30,7 +30,8 @@ struct lr_message {
     int32_t value; /* a signal or how the command ended */
     uint32_t count; /* descriptors that come along */
     union {
-        uint16_t places[LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes */
+        uint16_t places
+            [LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes, shared memory */
         struct lr_error error;
     };
 };

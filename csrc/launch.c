@@ -35,6 +35,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#define SHM LR_DEVICES /* its place, behind the devices */
+
 /* ---- the child ---- */
 
 static int loopback_up(struct lr_error *err)
@@ -68,7 +70,9 @@ static int receive_mounts(struct lr_plan *plan, struct lr_mounts *mounts, int co
                        : lr_fail_code(err, ECANCELED, "wait for the launcher", "");
         for (uint32_t i = 0; i < message.count; i++) {
             unsigned place = message.places[i];
-            if (place >= LR_PLACE_DEVICE)
+            if (place == LR_PLACE_DEVICE + SHM)
+                mounts->shm = fds[i];
+            else if (place >= LR_PLACE_DEVICE)
                 mounts->devices[place - LR_PLACE_DEVICE] = fds[i];
             else
                 plan->ops[place].fd = fds[i];
@@ -174,10 +178,15 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
 
 /* ---- the launcher ---- */
 
-/* The lowers stay here: an overlay has its own copies of them. */
-static int to_send(const struct lr_op *op)
+/* What pid 1 is sent, by its place. The lowers stay here: an overlay has its own copies of them. */
+static int to_send(const struct lr_plan *plan, const struct lr_mounts *mounts, unsigned place)
 {
-    return op->kind == LR_OP_OVERLAY || op->kind == LR_OP_BIND ? op->fd : -1;
+    if (place == LR_PLACE_DEVICE + SHM)
+        return mounts->shm;
+    if (place >= LR_PLACE_DEVICE)
+        return mounts->devices[place - LR_PLACE_DEVICE];
+    return plan->ops[place].kind == LR_OP_LOWER || plan->ops[place].kind == LR_OP_PLACE ? -1
+                                                                                        : plan->ops[place].fd;
 }
 
 static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mounts, int control,
@@ -185,12 +194,12 @@ static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mount
 {
     struct lr_message message = {.type = LR_MSG_MOUNTS};
     int fds[LR_MESSAGE_FDS];
-    size_t total = plan->count + LR_DEVICES;
+    size_t total = plan->count + LR_DEVICES + 1;
     for (size_t i = 0; i < total; i++) {
-        int fd = i < plan->count ? to_send(&plan->ops[i]) : mounts->devices[i - plan->count];
+        unsigned place = (unsigned)(i < plan->count ? i : LR_PLACE_DEVICE + i - plan->count);
+        int fd = to_send(plan, mounts, place);
         if (fd >= 0) {
-            message.places[message.count] =
-                (uint16_t)(i < plan->count ? i : LR_PLACE_DEVICE + i - plan->count);
+            message.places[message.count] = (uint16_t)place;
             fds[message.count++] = fd;
         }
         message.more = i + 1 < total;
@@ -267,8 +276,13 @@ static int record_holder(int lock_fd, pid_t pid, struct lr_error *err)
 static int start(const struct lr_launch *launch, struct lr_plan *plan, const sigset_t *mask, int signals,
                  struct lr_result *result, struct lr_error *err)
 {
-    struct lr_mounts mounts = {
-        .userns = -1, .store = -1, .data = -1, .devices = {-1, -1, -1, -1, -1, -1}, .root = -1, .ptmx = -1};
+    struct lr_mounts mounts = {.userns = -1,
+                               .store = -1,
+                               .data = -1,
+                               .devices = {-1, -1, -1, -1, -1, -1},
+                               .shm = -1,
+                               .root = -1,
+                               .ptmx = -1};
     int pair[2], pidfd_raw = -1;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
         return lr_fail(err, "open a pair of sockets", "");

@@ -63,13 +63,65 @@ int lr_context_fail(int fs, struct lr_error *err, const struct lr_op *op, const 
     return lr_op_fail(err, op, step, path);
 }
 
-/* Outside, an overlay works with the credentials of whoever makes it: these must be the sandbox's root for file ownership
+static int prepare_tmpfs(struct lr_op *op, struct lr_error *err)
+{
+    const char *const options[][2] = {{"source", "tmpfs"}, {"mode", op->arg[1]}, {0}};
+    return op->fd = lr_new_mount("tmpfs", options, op->flags | LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
+}
+
+static int make_node(int dev, const char *name, struct lr_error *err, const struct lr_op *op)
+{
+    LR_FD file = openat(dev, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    return file < 0 ? lr_op_fail(err, op, "make the device", name) : 0;
+}
+
+/* /dev: a tmpfs with places for the six harmless nodes, an own devpts, shared memory and message queues. */
+static int prepare_dev(struct lr_mounts *mounts, struct lr_op *op, struct lr_error *err)
+{
+    static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
+                                           {"/proc/self/fd", "fd"},
+                                           {"/proc/self/fd/0", "stdin"},
+                                           {"/proc/self/fd/1", "stdout"},
+                                           {"/proc/self/fd/2", "stderr"}};
+    static const char *const dev_options[][2] = {{"source", "tmpfs"}, {"mode", "0755"}, {"size", "1m"}, {0}};
+    static const char *const shm_options[][2] = {{"source", "shm"}, {"mode", "1777"}, {0}};
+    /* Made outside it would not know by itself that nodes in it are nobody's; the six are mounts of their own. */
+    unsigned nodev = mounts->userns >= 0 ? LR_FLAG_NODEV : 0;
+    int dev = op->fd = lr_new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC | nodev, err, op);
+    if (dev < 0)
+        return -1;
+    for (int i = 0; i < LR_DEVICES; i++)
+        if (make_node(dev, lr_device_names[i], err, op))
+            return -1;
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        if (symlinkat(links[i][0], dev, links[i][1]))
+            return lr_op_fail(err, op, "make the link", links[i][1]);
+    if (mkdirat(dev, "pts", 0755) || mkdirat(dev, "shm", 01777) || mkdirat(dev, "mqueue", 0755))
+        return lr_op_fail(err, op, "make a folder in", op->arg[0]);
+    return mounts->shm = lr_new_mount("tmpfs", shm_options, LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
+}
+
+/* What belongs to the sandbox's root. */
+static int prepare_own(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
+{
+    int failed = lr_overlays_prepare(plan, mounts, err);
+    for (size_t i = 0; !failed && i < plan->count; i++) {
+        struct lr_op *op = &plan->ops[i];
+        if (op->kind == LR_OP_TMPFS)
+            failed = prepare_tmpfs(op, err) < 0;
+        else if (op->kind == LR_OP_DEV)
+            failed = prepare_dev(mounts, op, err) < 0;
+    }
+    return failed ? -1 : 0;
+}
+
+/* Outside, a file system works with the credentials of whoever makes it: these must be the sandbox's root for file ownership
  * and the machine's root for everything else, hence fsuid with the capabilities kept (capabilities(7), SECBIT_NO_SETUID_FIXUP,
  * set by the caller). All of it is per thread. */
-static int prepare_overlays_as_root(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
+static int prepare_own_as_root(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
 {
     int uid = setfsuid(plan->root_uid), gid = setfsgid(plan->root_gid);
-    int result = lr_overlays_prepare(plan, mounts, err);
+    int result = prepare_own(plan, mounts, err);
     setfsgid((gid_t)gid);
     setfsuid((uid_t)uid);
     return result;
@@ -79,8 +131,8 @@ int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_
 {
     char path[32];
     const struct lr_op none = {.number = -1};
-    int failed = mounts->userns >= 0 ? prepare_overlays_as_root(plan, mounts, err)
-                                     : lr_overlays_prepare(plan, mounts, err);
+    int failed =
+        mounts->userns >= 0 ? prepare_own_as_root(plan, mounts, err) : prepare_own(plan, mounts, err);
     for (size_t i = 0; !failed && i < plan->count; i++) {
         struct lr_op *op = &plan->ops[i];
         if (op->kind != LR_OP_BIND)
@@ -142,13 +194,6 @@ static int attach_new(const struct lr_mounts *mounts, const char *type, const ch
     return mount < 0 ? -1 : attach(mounts, mount, target, err, op);
 }
 
-static int do_tmpfs(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
-{
-    const char *const options[][2] = {{"source", "tmpfs"}, {"mode", op->arg[1]}, {0}};
-    return attach_new(mounts, "tmpfs", options, op->flags | LR_FLAG_NOSUID | LR_FLAG_NODEV, op->arg[0], err,
-                      op);
-}
-
 /* Open the folder that holds the last part of path, which *name then points at. */
 static int open_parent(const struct lr_mounts *mounts, const char *path, const char **name)
 {
@@ -192,34 +237,9 @@ static int do_proc(const struct lr_mounts *mounts, const struct lr_op *op, struc
                       err, op);
 }
 
-static int make_node(int dev, const char *name, struct lr_error *err, const struct lr_op *op)
-{
-    LR_FD file = openat(dev, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
-    return file < 0 ? lr_op_fail(err, op, "make the device", name) : 0;
-}
-
-static int attach_devices(struct lr_mounts *mounts, int dev, const struct lr_op *op, struct lr_error *err)
-{
-    for (int i = 0; i < LR_DEVICES; i++) {
-        if (make_node(dev, lr_device_names[i], err, op))
-            return -1;
-        if (move_mount(mounts->devices[i], "", dev, lr_device_names[i], MOVE_MOUNT_F_EMPTY_PATH))
-            return lr_op_fail(err, op, "attach the device", lr_device_names[i]);
-    }
-    return 0;
-}
-
-/* /dev: a tmpfs with the six harmless nodes, an own devpts, shared memory and message queues. */
 static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, const struct lr_op *op,
                   struct lr_error *err)
 {
-    static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
-                                           {"/proc/self/fd", "fd"},
-                                           {"/proc/self/fd/0", "stdin"},
-                                           {"/proc/self/fd/1", "stdout"},
-                                           {"/proc/self/fd/2", "stderr"}};
-    static const char *const dev_options[][2] = {{"source", "tmpfs"}, {"mode", "0755"}, {"size", "1m"}, {0}};
-    static const char *const shm_options[][2] = {{"source", "shm"}, {"mode", "1777"}, {0}};
     static const char *const queue_options[][2] = {{"source", "mqueue"}, {0}};
     /* gid 5 is tty in every distribution we know of; it can be used only where ids beside the caller's are mapped. */
     const char *const pts_options[][2] = {{"source", "devpts"},
@@ -227,23 +247,20 @@ static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_
                                           {"mode", "0620"},
                                           {plan->userns == LR_USERNS_SELF ? NULL : "gid", "5"},
                                           {0}};
-    LR_FD dev = lr_new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
-    if (dev < 0 || attach(mounts, dev, op->arg[0], err, op) || attach_devices(mounts, dev, op, err))
+    int dev = op->fd;
+    if (attach(mounts, dev, op->arg[0], err, op))
         return -1;
-    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
-        if (symlinkat(links[i][0], dev, links[i][1]))
-            return lr_op_fail(err, op, "make the link", links[i][1]);
-    if (mkdirat(dev, "pts", 0755) || mkdirat(dev, "shm", 01777) || mkdirat(dev, "mqueue", 0755))
-        return lr_op_fail(err, op, "make a folder in", op->arg[0]);
+    for (int i = 0; i < LR_DEVICES; i++)
+        if (move_mount(mounts->devices[i], "", dev, lr_device_names[i], MOVE_MOUNT_F_EMPTY_PATH))
+            return lr_op_fail(err, op, "attach the device", lr_device_names[i]);
     LR_FD pts = lr_new_mount("devpts", pts_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC, err, op);
-    LR_FD shm = pts < 0 ? -1 : lr_new_mount("tmpfs", shm_options, LR_FLAG_NOSUID | LR_FLAG_NODEV, err, op);
-    LR_FD queue = shm < 0 ? -1
+    LR_FD queue = pts < 0 ? -1
                           : lr_new_mount("mqueue", queue_options,
                                          LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err, op);
-    if (pts < 0 || shm < 0 || queue < 0)
+    if (pts < 0 || queue < 0)
         return -1;
     if (move_mount(pts, "", dev, "pts", MOVE_MOUNT_F_EMPTY_PATH) ||
-        move_mount(shm, "", dev, "shm", MOVE_MOUNT_F_EMPTY_PATH) ||
+        move_mount(mounts->shm, "", dev, "shm", MOVE_MOUNT_F_EMPTY_PATH) ||
         move_mount(queue, "", dev, "mqueue", MOVE_MOUNT_F_EMPTY_PATH))
         return lr_op_fail(err, op, "attach a mount in", op->arg[0]);
     if (own_tty && (mounts->ptmx = openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
@@ -323,7 +340,7 @@ int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty
             failed = op->fd >= 0 && attach(mounts, op->fd, op->arg[1], err, op);
             break;
         case LR_OP_TMPFS:
-            failed = do_tmpfs(mounts, op, err);
+            failed = attach(mounts, op->fd, op->arg[0], err, op);
             break;
         case LR_OP_DIR:
         case LR_OP_FILE:
@@ -357,6 +374,7 @@ void lr_mounts_close(struct lr_plan *plan, struct lr_mounts *mounts)
         lr_close(&plan->ops[i].fd);
     for (int i = 0; i < LR_DEVICES; i++)
         lr_close(&mounts->devices[i]);
+    lr_close(&mounts->shm);
     lr_close(&mounts->store);
     lr_close(&mounts->data);
 }

@@ -19,6 +19,7 @@ struct lr_mounts {
     int store;
     int data; /* the app's data folder: upper and work must lie on one and the same mount */
     int devices[LR_DEVICES];
+    int shm; /* for /dev/shm */
     int root; /* the new root, once attached */
     int ptmx; /* the master of the command's own terminal; -1 */
 };
