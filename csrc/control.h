@@ -7,9 +7,8 @@
 #include <stdint.h>
 
 enum lr_message_type {
-    LR_MSG_GO = 'G', /* to pid 1: the maps are written */
     LR_MSG_MOUNTS =
-        'M', /* to pid 1: prepared mounts, by descriptor; places says whose; the last one has more == 0 */
+        'M', /* to pid 1: its maps are written; what was prepared for it, by descriptor; the last one has more == 0 */
     LR_MSG_ERROR = 'E', /* to the launcher: it failed, and why */
     LR_MSG_TERMINAL = 'T', /* to the launcher: the master of the command's terminal */
     LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
@@ -31,7 +30,7 @@ struct lr_message {
     uint32_t count; /* descriptors that come along */
     union {
         uint16_t places
-            [LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes, shared memory */
+            [LR_MESSAGE_FDS]; /* operation numbers; from LR_PLACE_DEVICE on: device nodes, shared memory, the app's socket */
         struct lr_error error;
     };
 };

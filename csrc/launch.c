@@ -35,7 +35,10 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define SHM LR_DEVICES /* its place, behind the devices */
+/* Places behind the devices. */
+#define SHM LR_DEVICES
+#define SOCKET (LR_DEVICES + 1)
+#define BEYOND (LR_DEVICES + 2)
 
 /* ---- the child ---- */
 
@@ -70,7 +73,9 @@ static int receive_mounts(struct lr_plan *plan, struct lr_mounts *mounts, int co
                        : lr_fail_code(err, ECANCELED, "wait for the launcher", "");
         for (uint32_t i = 0; i < message.count; i++) {
             unsigned place = message.places[i];
-            if (place == LR_PLACE_DEVICE + SHM)
+            if (place == LR_PLACE_DEVICE + SOCKET)
+                mounts->listening = fds[i];
+            else if (place == LR_PLACE_DEVICE + SHM)
                 mounts->shm = fds[i];
             else if (place >= LR_PLACE_DEVICE)
                 mounts->devices[place - LR_PLACE_DEVICE] = fds[i];
@@ -145,9 +150,9 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
 }
 
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  int listen_fd, const sigset_t *mask) __attribute__((noreturn));
+                  const sigset_t *mask) __attribute__((noreturn));
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  int listen_fd, const sigset_t *mask)
+                  const sigset_t *mask)
 {
     struct lr_error error;
     struct lr_server server = {
@@ -165,7 +170,7 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
             },
         .control = control,
         .lock_fd = launch->lock_fd,
-        .listen_fd = listen_fd,
+        .listen_fd = -1,
         .stay = launch->stay,
     };
     if (build(launch, plan, mounts, control, &server.command.terminal, &error)) {
@@ -173,6 +178,7 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
         lr_send(control, &message, NULL);
         _exit(125);
     }
+    server.listen_fd = mounts->listening;
     lr_serve(&server);
 }
 
@@ -181,6 +187,8 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
 /* What pid 1 is sent, by its place. The lowers stay here: an overlay has its own copies of them. */
 static int to_send(const struct lr_plan *plan, const struct lr_mounts *mounts, unsigned place)
 {
+    if (place == LR_PLACE_DEVICE + SOCKET)
+        return mounts->listening;
     if (place == LR_PLACE_DEVICE + SHM)
         return mounts->shm;
     if (place >= LR_PLACE_DEVICE)
@@ -194,7 +202,7 @@ static int send_mounts(const struct lr_plan *plan, const struct lr_mounts *mount
 {
     struct lr_message message = {.type = LR_MSG_MOUNTS};
     int fds[LR_MESSAGE_FDS];
-    size_t total = plan->count + LR_DEVICES + 1;
+    size_t total = plan->count + BEYOND;
     for (size_t i = 0; i < total; i++) {
         unsigned place = (unsigned)(i < plan->count ? i : LR_PLACE_DEVICE + i - plan->count);
         int fd = to_send(plan, mounts, place);
@@ -231,18 +239,24 @@ static int prepare_outside(struct lr_plan *plan, pid_t pid, struct lr_mounts *mo
     return result;
 }
 
-static int serve_child(struct lr_plan *plan, pid_t pid, struct lr_mounts *mounts, int control,
-                       struct lr_error *err)
+static int open_socket(const struct lr_launch *launch, struct lr_mounts *mounts, struct lr_error *err)
 {
-    struct lr_message go = {.type = LR_MSG_GO};
+    if (launch->app_fd < 0)
+        return 0;
+    mounts->listening = lr_join_listen(launch->app_fd, err);
+    return mounts->listening < 0 ? -1 : 0;
+}
+
+static int serve_child(const struct lr_launch *launch, struct lr_plan *plan, pid_t pid,
+                       struct lr_mounts *mounts, int control, struct lr_error *err)
+{
     int failed = 0;
     if (plan->userns == LR_USERNS_RANGE)
-        failed = lr_ids_map_range(plan, pid, err) || prepare_outside(plan, pid, mounts, err) ||
-                 send_mounts(plan, mounts, control, err);
-    else
-        failed = (plan->userns == LR_USERNS_HELPER && lr_ids_map_helper(plan, pid, err)) ||
-                 (lr_send(control, &go, NULL) && lr_fail(err, "tell the child to go on", ""));
-    lr_mounts_close(plan, mounts);
+        failed = lr_ids_map_range(plan, pid, err) || prepare_outside(plan, pid, mounts, err);
+    else if (plan->userns == LR_USERNS_HELPER)
+        failed = lr_ids_map_helper(plan, pid, err);
+    failed = failed || open_socket(launch, mounts, err) || send_mounts(plan, mounts, control, err);
+    lr_mounts_close(plan, mounts); /* the socket too: when pid 1 ends, nobody must wait at the door */
     return failed ? -1 : 0;
 }
 
@@ -281,6 +295,7 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
                                .data = -1,
                                .devices = {-1, -1, -1, -1, -1, -1},
                                .shm = -1,
+                               .listening = -1,
                                .root = -1,
                                .ptmx = -1};
     int pair[2], pidfd_raw = -1;
@@ -288,9 +303,6 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "open a pair of sockets", "");
     LR_FD ours = pair[0];
     LR_FD theirs = pair[1];
-    LR_FD listening = launch->app_fd < 0 ? -1 : lr_join_listen(launch->app_fd, err);
-    if (launch->app_fd >= 0 && listening < 0)
-        return -1;
     struct clone_args args = {
         .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
                  (plan->namespaces & ~(uint64_t)CLONE_NEWNET) | (plan->userns ? CLONE_NEWUSER : 0),
@@ -302,14 +314,14 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "create the namespaces", "");
     if (pid == 0) {
         lr_close(&ours);
-        child(launch, plan, &mounts, theirs, listening, mask);
+        child(launch, plan, &mounts, theirs, mask);
     }
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
-    lr_close(&listening); /* pid 1 alone listens: when it ends, nobody must wait at the door */
     struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals, .leave = launch->leave};
     struct lr_error failure;
-    if (record_holder(launch->lock_fd, pid, &failure) || serve_child(plan, pid, &mounts, ours, &failure)) {
+    if (record_holder(launch->lock_fd, pid, &failure) ||
+        serve_child(launch, plan, pid, &mounts, ours, &failure)) {
         /* If the child failed first, what it says is the cause and ours only the consequence. */
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
         if (!lr_wait_for(&wait, result, err))

@@ -374,6 +374,7 @@ void lr_mounts_close(struct lr_plan *plan, struct lr_mounts *mounts)
         lr_close(&plan->ops[i].fd);
     for (int i = 0; i < LR_DEVICES; i++)
         lr_close(&mounts->devices[i]);
+    lr_close(&mounts->listening);
     lr_close(&mounts->shm);
     lr_close(&mounts->store);
     lr_close(&mounts->data);
