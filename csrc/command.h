@@ -27,4 +27,10 @@ void lr_command_run(const struct lr_command *command, int control) __attribute__
 /* Tell the launcher why there will be no command, and end. */
 void lr_command_fail(int control, const struct lr_error *error) __attribute__((noreturn));
 
+/* Whether what failed is the command or its folder, and not the sandbox. */
+bool lr_command_is_at_fault(const struct lr_error *error);
+
+/* The exit status of a command that could not be run, as runtime/explain.py has it. */
+int lr_command_status(const struct lr_error *error);
+
 #endif

@@ -1,6 +1,7 @@
 /* handed.c: see handed.h, memfd_create(2). */
 #include "handed.h"
 
+#include "door.h"
 #include "handoff.h"
 #include "join.h"
 #include "launch.h"
@@ -68,7 +69,7 @@ static int map_start(int fd, struct bytes *bytes)
     return bytes->at == MAP_FAILED ? -1 : 0;
 }
 
-/* What Python let us inherit. */
+/* What Python let us inherit is not for what we execute. */
 static int hold(int fd)
 {
     return fd < 3 ? 0 : fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -86,6 +87,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .cwd_must = handoff->cwd_must,
         .lock_fd = handoff->lock_fd,
         .app_fd = handoff->app_fd,
+        .status_fd = handoff->status_fd,
         .stay = handoff->stay,
         .own_tty = handoff->own_tty,
     };
@@ -110,10 +112,11 @@ static int carry_out(struct lr_handoff *handoff)
         if (!result.started) {
             setenv("LAYERRUN_PASSED",
                    handoff->join && lr_join_missed(&error) ? handoff->again : handoff->passed, 1);
+            if (handoff->status_fd > 2)
+                fcntl(handoff->status_fd, F_SETFD, 0);
             return -1;
         }
-        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
-        result.status = 125;
+        result.status = lr_door_lost(handoff->status_fd, &error);
     }
     if (!*handoff->after)
         return result.status;
@@ -140,7 +143,7 @@ int lr_handed_run(void)
         return LR_HANDED_NONE;
     }
     if (!map_start(start, &bytes) && !lr_handoff_parse(&handoff, bytes.at, bytes.size) &&
-        !hold(handoff.lock_fd) && !hold(handoff.app_fd)) {
+        !hold(handoff.lock_fd) && !hold(handoff.app_fd) && !hold(handoff.status_fd)) {
         lr_close(&start);
         status = carry_out(&handoff);
     } else

@@ -141,14 +141,44 @@ static int knock(int app_fd, struct lr_error *err)
 }
 
 static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, const sigset_t *blocked,
-                        int control, struct lr_error *err)
+                        int control, int executing, struct lr_error *err)
 {
-    struct lr_message message = {.type = LR_MSG_JOIN, .count = 4};
+    struct lr_message message = {.type = LR_MSG_JOIN, .count = executing < 0 ? 4 : 5};
     LR_FD request = write_request(launch, plan, blocked, err);
-    const int fds[] = {request, 0, 1, 2};
+    const int fds[] = {request, 0, 1, 2, executing};
     if (request < 0)
         return -1;
     return lr_send(control, &message, fds) ? lr_fail(err, "join the running app", "") : 0;
+}
+
+/* The host's pid of the pid 1 that let us in, from the lock file; it is for people, nothing is done by it. */
+static pid_t pid_of(int app_fd)
+{
+    char line[32];
+    LR_FD lock = openat(app_fd, "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    ssize_t size = lock < 0 ? -1 : pread(lock, line, sizeof line - 1, 0);
+    line[size > 0 ? size : 0] = 0;
+    return (pid_t)strtol(line, NULL, 10);
+}
+
+static int join(const struct lr_launch *launch, const struct lr_plan *plan, int control,
+                const struct lr_run_signals *signals, struct lr_result *result, struct lr_error *err)
+{
+    LR_FD executed = -1;
+    LR_FD executing = -1;
+    if (lr_run_watch(launch, &executed, &executing, err) ||
+        send_request(launch, plan, &signals->mask, control, executing, err))
+        return -1;
+    lr_close(&executing);
+    const struct lr_wait wait = {
+        .pidfd = -1,
+        .control = control,
+        .signals = signals->fd,
+        .executed = executed,
+        .status = launch->status_fd,
+        .pid = executed < 0 ? 0 : pid_of(launch->app_fd),
+    };
+    return lr_wait_for(&wait, result, err);
 }
 
 int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
@@ -161,13 +191,11 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
                  lr_run_check(launch, &plan, err);
     if (!failed) {
         LR_FD control = knock(launch->app_fd, err);
-        failed = control < 0 || lr_run_block(&signals, err);
-        struct lr_wait wait = {.pidfd = -1, .control = control, .signals = signals.fd};
-        if (!failed)
-            failed =
-                send_request(launch, &plan, &signals.mask, control, err) || lr_wait_for(&wait, result, err);
-        if (control >= 0)
+        failed = control < 0;
+        if (!failed) {
+            failed = lr_run_block(&signals, err) || join(launch, &plan, control, &signals, result, err);
             lr_run_unblock(&signals);
+        }
     }
     lr_plan_free(&plan);
     return failed ? -1 : 0;
@@ -291,7 +319,7 @@ void lr_join_serve(int guest)
         _exit(125);
     if (message.type == LR_MSG_SIGNAL)
         signal_all(message.value);
-    if (message.type != LR_MSG_JOIN || message.count != 4)
+    if (message.type != LR_MSG_JOIN || message.count < 4 || message.count > 5)
         _exit(125);
     struct lr_message welcome = {.type = LR_MSG_WELCOME};
     lr_send(guest, &welcome, NULL);

@@ -256,6 +256,10 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "open a pair of sockets", "");
     LR_FD ours = pair[0];
     LR_FD theirs = pair[1];
+    LR_FD executed = -1;
+    LR_FD executing = -1; /* closed by the command's exec */
+    if (lr_run_watch(launch, &executed, &executing, err))
+        return -1;
     LR_FD listening = launch->app_fd < 0 ? -1 : lr_join_listen(launch->app_fd, err);
     if (launch->app_fd >= 0 && listening < 0)
         return -1;
@@ -274,12 +278,22 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     }
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
+    lr_close(&executing);
     lr_close(&listening); /* pid 1 alone listens: when it ends, nobody must wait at the door */
-    struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals};
+    struct lr_wait wait = {
+        .pidfd = pidfd,
+        .control = ours,
+        .signals = signals,
+        .executed = executed,
+        .status = launch->status_fd,
+        .pid = pid,
+    };
     struct lr_error failure;
     if (record_holder(launch->lock_fd, pid, &failure) || serve_child(plan, pid, &mounts, ours, &failure)) {
         /* If the child failed first, what it says is the cause and ours only the consequence. */
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        wait.executed = -1;
+        wait.status = 0;
         if (!lr_wait_for(&wait, result, err))
             *err = failure;
         result->started = 0;

@@ -18,6 +18,7 @@ struct lr_launch {
     int lock_fd; /* an open file description that holds the app's lock: pid 1 keeps it; -1 for none */
     int app_fd; /* the app's folder, where others who join will find it; -1: nobody joins */
     int stay; /* 1: it lives until its last process has gone, else only as long as the command */
+    int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
     int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
 };
 

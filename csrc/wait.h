@@ -10,8 +10,13 @@ struct lr_wait {
     int pidfd; /* pid 1 of the sandbox */
     int control; /* to pid 1 */
     int signals; /* a signalfd of everything that is blocked */
+    int executed; /* a pipe that ends when the command has been executed, or never will be; -1: nobody asks */
+    int status; /* where that is told; 0: nowhere */
+    pid_t pid; /* pid 1, as the host has it */
+    int detach; /* 1: leave the command alone once it has been executed */
 };
 
+/* Wait for the command's end, or until it is left alone. Returns as lr_run. */
 int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err);
 
 #endif

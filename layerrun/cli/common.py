@@ -56,12 +56,13 @@ class Settings:
     """What the global options say, and whether the verb at work is to run a program.
 
     ``runs`` turns a plain exit status 1 into 125: a 1 would be mistaken for the program's own. ``words`` are
-    those that layerrun was called with.
+    those that layerrun was called with. ``status_fd`` is where ``--status-fd`` wants to be told how it goes.
     """
 
     store: str | None = None
     runs: bool = False
     words: tuple[str, ...] = ()
+    status_fd: int | None = None
 
 
 def settings() -> Settings:

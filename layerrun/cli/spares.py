@@ -43,7 +43,7 @@ def go_through_door(lock: AppLock, words: Sequence[str]) -> None:
 
     door = handoff.find()
     # A store that was named on the command line is not in the environment, nor should the command find it there.
-    if door is None or settings().store is not None:
+    if door is None or settings().store is not None or settings().status_fd is not None:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -69,7 +69,7 @@ def run(
     from layerrun.store import spares
 
     try:
-        return launch.run_spare(store, app, lock, argv, cwd=cwd, env=env)
+        return launch.run_spare(store, app, lock, argv, cwd=cwd, env=env, status_fd=settings().status_fd)
     except (CommandNotFoundError, CommandNotExecutableError):
         raise
     except LaunchError:

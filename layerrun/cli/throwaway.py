@@ -198,7 +198,7 @@ def _try_in_new(
         env = {"LAYERRUN_APP": "try", **env}  # as in a spare, which has no name
     door = front_door(created=app.id if new else None, after=_NEW if new else "throwaway")
     try:
-        status = launch.run(store, app, argv, cwd=cwd, env=env, door=door)
+        status = launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=settings().status_fd)
     except KeyboardInterrupt:
         say(f"kept as {app.name}")
         raise

@@ -17,7 +17,17 @@ import attrs
 
 from layerrun.native.launch import Start
 
-__all__ = ["Door", "Ended", "deadline", "ended", "environment", "environment_passed", "find", "passed"]
+__all__ = [
+    "Door",
+    "Ended",
+    "deadline",
+    "ended",
+    "environment",
+    "environment_passed",
+    "find",
+    "is_ended",
+    "passed",
+]
 
 _START = "LAYERRUN_START"
 _PASSED = "LAYERRUN_PASSED"
@@ -86,6 +96,11 @@ def ended() -> Ended | None:
     return Ended(after, app_id, int(status), int(fd))
 
 
+def is_ended() -> bool:
+    """Say whether the front door has something to say of a command that has ended."""
+    return _own(_ENDED) is not None
+
+
 def deadline() -> float | None:
     """Return until when, on the monotonic clock, a start that has missed another's beginning or end tries again."""
     word, about = passed() or ("", "")
@@ -114,7 +129,7 @@ class Door:
             memory = os.memfd_create("layerrun-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
             return
-        fds = [fd for fd in (memory, start.lock_fd, start.app_fd) if fd >= 0]
+        fds = [fd for fd in (memory, start.lock_fd, start.app_fd, start.status_fd) if fd > 2]
         try:
             with open(memory, "wb", closefd=False) as file:
                 file.write(self._words_of(start, app_id, join_until))
@@ -170,6 +185,6 @@ def find() -> str | None:
     """Return the front door beside this Python, unless this start is not to go through it."""
     path = os.path.join(os.path.dirname(sys.executable), "layerrun")
     word = (passed() or ("",))[0]
-    if os.environ.get("LAYERRUN_FRONT_DOOR") == "0" or word in ("yes", "created"):
+    if os.environ.get("LAYERRUN_FRONT_DOOR") in ("0", "alone") or word in ("yes", "created"):
         return None
     return path if os.access(path, os.X_OK) else None

@@ -74,6 +74,7 @@ class _Wanted:
     cwd: str | None
     env: Mapping[str, str] | None
     door: Door | None
+    status_fd: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.argv is not None and (not self.argv or not self.argv[0]):
@@ -98,6 +99,7 @@ class _Wanted:
             app_fd=app_fd,
             stay=app.kind is AppKind.APP and not app.ephemeral,
             own_tty=_own_tty(),
+            status_fd=-1 if self.status_fd is None else self.status_fd,
         )
 
 
@@ -128,19 +130,21 @@ def run(
     env: Mapping[str, str] | None = None,
     shell: bool = False,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
-    what runs. With a ``door`` this process becomes the front door, and does not return.
+    what runs. With a ``door`` this process becomes the front door, and does not return. ``status_fd`` is told of
+    the command's start and end, as docs/json.md has it.
     Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
-    wanted = _Wanted(argv, cwd, env, door)
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
     patience = _Patience()
     while True:
         try:
@@ -164,13 +168,14 @@ def run_ephemeral(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in a fresh profile of an app, which is thrown away at the end; as `run`.
 
     It ends with its command: what that leaves running ends too. With a ``door`` the throwing away is left to
     whoever finds that it has `ended`.
     """
-    wanted = _Wanted(argv, cwd, env, door)
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
     app, lock = store.create_ephemeral(parent)
     try:
         with lock:
@@ -187,9 +192,10 @@ def run_spare(
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in a spare whose lock the caller holds, and wait; as `run`."""
-    return _start(store, app, lock, _Wanted(argv, cwd, env, door=None))
+    return _start(store, app, lock, _Wanted(argv, cwd, env, None, status_fd))
 
 
 def enter(
@@ -200,12 +206,13 @@ def enter(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in an app that runs already, and wait; return its exit status. ``door`` as for `run`.
 
     Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
-    wanted = _Wanted(argv, cwd, env, door)
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
     patience = _Patience()
     while True:
         status = _join(store, app, wanted, patience.last)
