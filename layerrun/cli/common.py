@@ -374,9 +374,10 @@ def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     def names(store: Store) -> set[str]:
-        parent = ctx.params.get("name")  # None where it is not typed yet
+        # click stops at an option that has no value yet, and leaves the words in front of it.
+        parents = [ctx.params.get("name"), *ctx.args]
         profiles = [app for app in store.apps() if app.profile is not None and not app.ephemeral]
-        return {str(app.profile) for app in profiles if parent in (None, app.parent_name)}
+        return {str(app.profile) for app in profiles if app.parent_name in parents or not any(parents)}
 
     return _complete_from(ctx, names, incomplete)
 

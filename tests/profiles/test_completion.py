@@ -45,9 +45,9 @@ class Bash:
         return seen
 
     def run(self, typed):
-        """Type a line, tabs included, and return what its command prints."""
+        """Type the rest of a line and return what comes until the next prompt: typed ahead, a tab may be a tab."""
         os.write(self.master, f"{typed}; echo 'done'-$?\n".encode())
-        return self.until("done-")
+        return self.until("done-0\n$ ")
 
     def end(self):
         os.write(self.master, b"\x15exit\n")
