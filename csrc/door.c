@@ -42,13 +42,18 @@ static int start_or_join(struct start *start, struct lr_error *why)
     start->launch.lock_fd = lock;
     if (!(lock == LR_LOCK_BUSY ? lr_join(&start->launch, &result, &error)
                                : lr_run(&start->launch, &result, &error)))
-        return result.status;
+        return lr_door_status(&result);
     if (result.started) /* it ran, and must not run again */
         return lr_door_lost(start->launch.status_fd, &error);
     start->again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
     if (lr_command_is_at_fault(&error))
         *why = error;
     return -1;
+}
+
+int lr_door_status(const struct lr_result *result)
+{
+    return result->status | result->signal << 8;
 }
 
 int lr_door_lost(int status_fd, const struct lr_error *error)

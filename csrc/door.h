@@ -2,10 +2,13 @@
 #ifndef LR_DOOR_H
 #define LR_DOOR_H
 
-#include "lr.h"
+#include "launch.h"
 #include "options.h"
 
-/* Try to run an app without Python. Returns the exit status of the command, or -1 if there is any doubt: nothing has happened then, and
+/* How a command has ended, in a word: its exit status, and the signal that killed it << 8. */
+int lr_door_status(const struct lr_result *result);
+
+/* Try to run an app without Python. Returns as lr_door_status, or -1 if there is any doubt: nothing has happened then, and
  * Python must decide. why->code: not 0 if the command itself is what cannot be run. */
 int lr_door_run(const struct lr_options *options, struct lr_error *why);
 

@@ -104,12 +104,13 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
 }
 
 /* Returns the exit status, or -1 if Python must go on. */
-static int carry_out(struct lr_handoff *handoff)
+static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
 {
     struct lr_result result;
     struct lr_error error;
     if (start_or_join(handoff, &result, &error)) {
         if (!result.started) {
+            *why = error;
             setenv("LAYERRUN_PASSED",
                    handoff->join && lr_join_missed(&error) ? handoff->again : handoff->passed, 1);
             if (handoff->status_fd > 2)
@@ -119,7 +120,7 @@ static int carry_out(struct lr_handoff *handoff)
         result.status = lr_door_lost(handoff->status_fd, &error);
     }
     if (!*handoff->after)
-        return result.status;
+        return lr_door_status(&result);
     if (lr_handed_end(handoff->after, handoff->id, result.status, handoff->lock_fd)) {
         fprintf(stderr, "layerrun: cannot finish %s: %s\n", handoff->after, strerror(errno));
         return result.status;
@@ -128,11 +129,19 @@ static int carry_out(struct lr_handoff *handoff)
     return -1;
 }
 
-int lr_handed_run(void)
+/* A program that started us could not know our pid beforehand. What it has written is sealed, and its own. */
+static const char *parents(const char *name)
+{
+    char *end;
+    const char *text = getenv(name);
+    return text && strtol(text, &end, 10) == getppid() && end != text && *end == ':' ? end + 1 : NULL;
+}
+
+int lr_handed_run(bool alone, int *status_fd, struct lr_error *why)
 {
     struct lr_handoff handoff = {.lock_fd = -1, .app_fd = -1};
     struct bytes bytes;
-    const char *named = own("LAYERRUN_START");
+    const char *named = alone ? parents("LAYERRUN_START") : own("LAYERRUN_START");
     LR_FD start = named ? atoi(named) : -1;
     int status = -1;
     unsetenv("LAYERRUN_START");
@@ -145,7 +154,8 @@ int lr_handed_run(void)
     if (!map_start(start, &bytes) && !lr_handoff_parse(&handoff, bytes.at, bytes.size) &&
         !hold(handoff.lock_fd) && !hold(handoff.app_fd) && !hold(handoff.status_fd)) {
         lr_close(&start);
-        status = carry_out(&handoff);
+        status = carry_out(&handoff, why);
+        *status_fd = handoff.status_fd;
     } else
         lr_handed_pass(); /* not handed to us again, or it would go on for ever */
     lr_close(&handoff.lock_fd);

@@ -11,10 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 /* A descriptor below 3 that is closed would be taken by the next file that is opened, and be written to as stderr. */
@@ -74,6 +76,18 @@ static int end_alone(int status_fd, const struct lr_error *why)
     return why->code ? lr_command_status(why) : 125;
 }
 
+/* As the command did: whoever started us by a program sees the difference from a status of 128 and more. */
+static void die_by(int number)
+{
+    sigset_t set;
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* the core, if there is one, is the command's */
+    signal(number, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
 int main(int argc, char **argv)
 {
     const char *const *words = (const char *const *)argv + (argc > 2 ? 2 : argc);
@@ -83,7 +97,9 @@ int main(int argc, char **argv)
     struct lr_error why = {0};
     reopen_standard();
     bool passed = lr_handed_is_passed();
-    int status = lr_handed_run();
+    int status = lr_handed_run(is_alone, &options.status_fd, &why);
+    if (status == -1 && is_alone)
+        status = end_alone(options.status_fd, &why);
     if (status == LR_HANDED_NONE) {
         if (!is_off && argc > 2 && !strcmp(argv[1], "app") && !lr_options_parse(&options, words))
             status = try_app(&options, &why);
@@ -95,5 +111,7 @@ int main(int argc, char **argv)
             lr_handed_pass();
     }
     lr_options_free(&options);
-    return status >= 0 ? status : hand_over(argc, argv);
+    if (status >> 8 > 0 && is_alone)
+        die_by(status >> 8);
+    return status >= 0 ? status & 0xff : hand_over(argc, argv);
 }

@@ -106,8 +106,8 @@ class _Wanted:
 class _Patience:
     """How long a start tries again that meets another's beginning or end, or a change of the app."""
 
-    def __init__(self) -> None:
-        self.last = deadline() or time.monotonic() + _PATIENCE_WITH_ALL
+    def __init__(self, door: Door | None) -> None:
+        self.last = _knocked_until(door) or time.monotonic() + _PATIENCE_WITH_ALL
         self._end = 0.0
         self._said = ""
 
@@ -145,7 +145,7 @@ def run(
     if shell:
         argv = _shell(app, store)
     wanted = _Wanted(argv, cwd, env, door, status_fd)
-    patience = _Patience()
+    patience = _Patience(door)
     while True:
         try:
             with store.app_lock(app, f"run {what} {app.name}") as lock:
@@ -213,7 +213,7 @@ def enter(
     Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
     wanted = _Wanted(argv, cwd, env, door, status_fd)
-    patience = _Patience()
+    patience = _Patience(door)
     while True:
         status = _join(store, app, wanted, patience.last)
         if status is not None:
@@ -252,10 +252,10 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
     app_fd = store.open_app_dir(app)
     try:
         # Where the front door has knocked in vain, make sure of an answer before it is sent again.
-        if deadline() is not None and not _is_listening(app_fd):
+        if _knocked_until(wanted.door) is not None and not _is_listening(app_fd):
             return None
         start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
-        if wanted.door is not None and time.monotonic() < until:
+        if wanted.door is not None:
             wanted.door.through(start, app.id, join_until=until)
         return join_plan(start)
     except Failure as failure:
@@ -264,6 +264,11 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
         raise launch_error(failure, app, store.path) from None
     finally:
         os.close(app_fd)
+
+
+def _knocked_until(door: Door | None) -> float | None:
+    """Return until when it goes on trying, if the front door has knocked in vain before."""
+    return deadline() if door is None or door.knocked_until is None else door.knocked_until
 
 
 def _is_listening(app_fd: int) -> bool:
