@@ -97,6 +97,8 @@ void lr_command_run(const struct lr_command *command, int control)
     if (!failed && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC))
         failed = lr_fail(&error, "close the descriptors that do not belong inside", "");
     if (!failed) {
+        if (command->limits)
+            lr_limits_apply(command->limits);
         reset_signals(command);
         execute(command->argv, command->env, &error);
     }

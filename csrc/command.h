@@ -3,6 +3,7 @@
 #define LR_COMMAND_H
 
 #include "lr.h"
+#include "rlimits.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -18,6 +19,7 @@ struct lr_command {
     mode_t umask;
     const sigset_t *mask; /* the caller's signal mask, which the command gets back */
     const sigset_t *ignored; /* the signals that the caller ignores, as under nohup(1); NULL: as they are */
+    const struct lr_limits *limits; /* NULL: as they are */
     int terminal; /* the slave of a terminal of its own; -1 */
 };
 

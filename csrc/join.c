@@ -3,6 +3,7 @@
 
 #include "control.h"
 #include "plan.h"
+#include "rlimits.h"
 #include "run.h"
 #include "serve.h"
 #include "sys.h"
@@ -21,7 +22,7 @@
 #define NAME "socket"
 
 /* A request is a memory file of words that each end with a NUL, so that an argv may be as long as exec allows: version, own_tty,
- * cwd_must, umask, blocked and ignored signals, cwd ("" for none), place, the number of words of the command, these words, then the
+ * cwd_must, umask, blocked and ignored signals, limits, cwd ("" for none), place, the number of words of the command, these words, then the
  * environment. */
 #define VERSION "1"
 enum {
@@ -31,6 +32,7 @@ enum {
     WORD_UMASK,
     WORD_BLOCKED,
     WORD_IGNORED,
+    WORD_LIMITS,
     WORD_CWD,
     WORD_PLACE,
     WORD_COUNT,
@@ -96,7 +98,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
                          struct lr_error *err)
 {
     char *const *argv = launch->argv ? (char *const *)launch->argv : plan->argv;
-    char number[16], mask[16], blocked_text[17], ignored_text[17];
+    char number[16], mask[16], blocked_text[17], ignored_text[17], limits[LR_LIMITS_TEXT];
     sigset_t ignored;
     int count = 0;
     mode_t mode = umask(0);
@@ -108,6 +110,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
     find_ignored(&ignored);
     print_set(blocked_text, blocked);
     print_set(ignored_text, &ignored);
+    lr_limits_print(limits);
     const char *head[HEAD] = {
         [WORD_VERSION] = VERSION,
         [WORD_TTY] = launch->own_tty ? "1" : "0",
@@ -115,6 +118,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         [WORD_UMASK] = mask,
         [WORD_BLOCKED] = blocked_text,
         [WORD_IGNORED] = ignored_text,
+        [WORD_LIMITS] = limits,
         [WORD_CWD] = launch->cwd ? launch->cwd : "",
         [WORD_PLACE] = plan->cwd,
         [WORD_COUNT] = number,
@@ -125,8 +129,8 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         failed = put(fd, head[i]);
     for (int i = 0; !failed && argv[i]; i++)
         failed = put(fd, argv[i]);
-    for (int i = 0; !failed && plan->env[i]; i++)
-        failed = put(fd, plan->env[i]);
+    for (int i = 0; !failed && plan->env[i]; i++) /* who started it listens for readiness, not we */
+        failed = (!plan->notify || strncmp(plan->env[i], "NOTIFY_SOCKET=", 14)) && put(fd, plan->env[i]);
     return failed ? lr_fail(err, "write the request to join", "") : lr_steal(&fd);
 }
 
@@ -255,6 +259,9 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
     if (argc < 1 || (size_t)argc > count - HEAD || strcmp(words[WORD_VERSION], VERSION))
         return lr_fail_code(err, EPROTO, "read the request to join", "");
     static sigset_t blocked, ignored;
+    static struct lr_limits limits;
+    if (lr_limits_parse(&limits, words[WORD_LIMITS]))
+        return lr_fail_code(err, EPROTO, "read the request to join", "");
     parse_set(&blocked, words[WORD_BLOCKED]);
     parse_set(&ignored, words[WORD_IGNORED]);
     request->own_tty = *words[WORD_TTY] == '1';
@@ -272,6 +279,7 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
         .umask = (mode_t)strtol(words[WORD_UMASK], NULL, 8) & 0777,
         .mask = &blocked,
         .ignored = &ignored,
+        .limits = &limits,
         .terminal = -1,
     };
     return 0;

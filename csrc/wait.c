@@ -20,6 +20,7 @@
 #include <termios.h>
 
 #define CHUNK 4096
+#define LAST_WORDS 512 /* messages; what lives on may go on talking */
 #define LOOK_EVERY 200 /* ms, while in the background */
 
 struct terminal {
@@ -249,6 +250,8 @@ static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_
 static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
                   struct lr_error *err)
 {
+    for (int left = LAST_WORDS; wait->notify && left && lr_notify_carry(wait->notify); left--)
+        ;
     errno = 0;
     while (handle_message(wait, terminal, result, err) && errno != EAGAIN)
         errno = 0;
@@ -285,6 +288,7 @@ static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_r
             {.fd = events ? terminal.master : -1, .events = events},
             {.fd = input ? 0 : -1, .events = POLLIN},
             {.fd = *asking ? wait->executed : -1, .events = POLLIN},
+            {.fd = wait->notify ? wait->notify->fd : -1, .events = POLLIN},
         };
         int ready = poll(polled, sizeof polled / sizeof *polled, terminal.background ? LOOK_EVERY : -1);
         if (ready < 0 && errno != EINTR) {
@@ -308,6 +312,8 @@ static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_r
             flush_input(&terminal);
         if (polled[3].revents & (POLLIN | POLLHUP | POLLERR))
             output = carry_output(&terminal) || errno == EAGAIN;
+        if (polled[6].revents)
+            lr_notify_carry(wait->notify);
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
         if (!talking && !*asking && wait->detach && result->started && !result->ended && !polled[0].revents)

@@ -3,6 +3,7 @@
 #define LR_WAIT_H
 
 #include "launch.h"
+#include "notify.h"
 
 #include <signal.h>
 
@@ -14,6 +15,7 @@ struct lr_wait {
     int status; /* where that is told; 0: nowhere */
     pid_t pid; /* pid 1, as the host has it */
     int detach; /* 1: leave the command alone once it has been executed */
+    const struct lr_notify *notify; /* NULL: the command has nothing to say about its readiness */
 };
 
 /* Wait for the command's end, or until it is left alone. Returns as lr_run. */

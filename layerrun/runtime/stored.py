@@ -83,6 +83,9 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
     if app.config.home is Home.SHARE or not _is_known(os.geteuid()):
         home = os.environ.get("HOME")
         yield "env", "HOME", "-" if home is None else f"={home}"
+    # The plan of a start by a service manager listens for what the manager wants to hear.
+    manager = os.environ.get("NOTIFY_SOCKET")
+    yield "env", "NOTIFY_SOCKET", "-" if manager is None else f"={manager}"
     for top in ["/"] if app.config.base == HOST_BASE else [share.target for share in app.config.shares]:
         yield "cwd", top, "keep"
 
