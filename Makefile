@@ -62,6 +62,7 @@ bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(BIN)/python benchmarks/launch.py $(ARGS)
 	$(BIN)/python benchmarks/many.py $(ARGS)
 	$(BIN)/python benchmarks/reset.py $(ARGS)
+	$(BIN)/python benchmarks/api.py $(ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, clang-format

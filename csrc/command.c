@@ -97,8 +97,32 @@ void lr_command_run(const struct lr_command *command, int control)
     if (!failed && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC))
         failed = lr_fail(&error, "close the descriptors that do not belong inside", "");
     if (!failed) {
+        if (command->limits)
+            lr_limits_apply(command->limits);
         reset_signals(command);
         execute(command->argv, command->env, &error);
     }
     lr_command_fail(control, &error);
+}
+
+static bool could_not_be_executed(const struct lr_error *error)
+{
+    return !strncmp(error->step, "execute", strlen("execute"));
+}
+
+bool lr_command_is_at_fault(const struct lr_error *error)
+{
+    /* Without a path there was no command at all, which is a matter of the app's configuration. */
+    return (could_not_be_executed(error) && *error->path) || !strcmp(error->step, "enter the working folder");
+}
+
+int lr_command_status(const struct lr_error *error)
+{
+    static const int shortages[] = {EAGAIN, EMFILE, ENFILE, ENOMEM, ENOSPC, EIO};
+    if (!could_not_be_executed(error))
+        return 125;
+    for (size_t i = 0; i < sizeof shortages / sizeof *shortages; i++)
+        if (error->code == shortages[i])
+            return 125;
+    return error->code == ENOENT ? 127 : 126;
 }

@@ -14,7 +14,9 @@ enum lr_message_type {
     LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
     LR_MSG_ENDED =
         'X', /* to the launcher: the command's exit status, and the signal it was killed by << 8; more: something of it lives on */
-    LR_MSG_JOIN = 'J', /* to pid 1: a request and three standard descriptors */
+    LR_MSG_DETACH = 'D', /* inwards: live on without a launcher; the answer is that the socket is closed */
+    LR_MSG_JOIN =
+        'J', /* to pid 1: a request, three standard descriptors, perhaps a pipe to hold until exec */
     LR_MSG_WELCOME = 'W', /* to who joined: from now on it counts as started */
     LR_MSG_SIGNAL =
         'K', /* inwards: a signal for the command (more: for its group); from who has not joined: for everybody */

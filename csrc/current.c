@@ -52,7 +52,7 @@ int lr_current_store(void)
 /* O_NONBLOCK: a fifo must not hold us up. */
 static int open_stored(int store, const char *name)
 {
-    char path[96];
+    char path[160];
     snprintf(path, sizeof path, "plans/%s", name);
     return lr_openat2(store, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK,
                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
@@ -245,7 +245,7 @@ int lr_current_lock(int app)
 
 bool lr_current_is_there(const struct lr_current *current, int store, const char *name)
 {
-    char path[96];
+    char path[160];
     struct stat ours, there;
     snprintf(path, sizeof path, "plans/%s", name);
     return !fstat(current->file, &ours) && !fstatat(store, path, &there, AT_SYMLINK_NOFOLLOW) &&

@@ -3,9 +3,11 @@
  */
 #include "door.h"
 
+#include "command.h"
 #include "current.h"
 #include "join.h"
 #include "launch.h"
+#include "status.h"
 #include "sys.h"
 
 #include <limits.h>
@@ -20,59 +22,87 @@
 
 extern char **environ;
 
-/* Start the app, or join it if it runs. Returns -1 with nothing done and, in again, whether it may go better in a moment. */
-static int start_or_join(struct lr_launch *launch, const struct lr_current *current, int store,
-                         const char *name, struct lr_result *result, bool *again)
+struct start {
+    struct lr_launch launch;
+    const struct lr_current *current;
+    const char *name;
+    int store;
+    bool again; /* it may go better in a moment */
+};
+
+/* Start the app, or join it if it runs. Returns -1 with nothing done. */
+static int start_or_join(struct start *start, struct lr_error *why)
 {
+    struct lr_result result;
     struct lr_error error;
-    LR_FD lock = lr_current_lock(launch->app_fd);
-    *again = false;
-    if (lock == -1 || !lr_current_is_there(current, store, name))
+    LR_FD lock = lr_current_lock(start->launch.app_fd);
+    start->again = lock == LR_LOCK_ENDING;
+    if (lock == -1 || lock == LR_LOCK_ENDING ||
+        !lr_current_is_there(start->current, start->store, start->name))
         return -1;
-    if (lock == LR_LOCK_ENDING) {
-        *again = true;
-        return -1;
-    }
-    launch->lock_fd = lock;
-    if (!(lock == LR_LOCK_BUSY ? lr_join(launch, result, &error) : lr_run(launch, result, &error)))
-        return result->status;
-    if (result->started) { /* it ran, and must not run again */
-        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
-        return 125;
-    }
-    *again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
+    start->launch.lock_fd = lock;
+    if (!(lock == LR_LOCK_BUSY ? lr_join(&start->launch, &result, &error)
+                               : lr_run(&start->launch, &result, &error)))
+        return lr_door_status(&result);
+    if (result.started) /* it ran, and must not run again */
+        return lr_door_lost(start->launch.status_fd, &error);
+    start->again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
+    if (lr_command_is_at_fault(&error))
+        *why = error;
     return -1;
 }
 
-int lr_door_run(const char *name, const char *const *argv)
+int lr_door_status(const struct lr_result *result)
+{
+    return result->status | result->signal << 8;
+}
+
+int lr_door_lost(int status_fd, const struct lr_error *error)
+{
+    fprintf(stderr, "layerrun: %s: %s\n", error->step, strerror(error->code));
+    lr_status_exited(status_fd, 125);
+    return 125;
+}
+
+int lr_door_run(const struct lr_options *options, struct lr_error *why)
 {
     struct lr_current current = LR_CURRENT_NONE;
-    struct lr_result result;
     char cwd[PATH_MAX];
     int status = -1;
     LR_FD store = lr_current_store();
     LR_FD app = -1;
-    bool again = true;
     /* Of a folder that is gone or too deep Python knows more. */
-    if (store < 0 || !getcwd(cwd, sizeof cwd) || lr_current_open(&current, store, name, cwd))
+    if (store < 0 || !getcwd(cwd, sizeof cwd) || lr_current_open(&current, store, options->name, cwd))
         goto out;
     app = lr_current_app(&current, store);
     if (app < 0)
         goto out;
-    struct lr_launch launch = {
-        .plan = current.stored.plan,
-        .plan_size = current.stored.plan_size,
-        .argv = argv,
-        .environ = (const char *const *)environ,
-        .cwd = current.keep_cwd ? cwd : NULL,
-        .app_fd = app,
-        .stay = 1,
-        .leave = 1,
-        .own_tty = isatty(0) && isatty(1) && isatty(2),
+    struct start start = {
+        .launch =
+            {
+                .plan = current.stored.plan,
+                .plan_size = current.stored.plan_size,
+                .argv = options->argv,
+                .environ = (const char *const *)environ,
+                .env = options->env,
+                .cwd = options->cwd       ? options->cwd
+                       : current.keep_cwd ? cwd
+                                          : NULL,
+                .cwd_must = options->cwd != NULL,
+                .app_fd = app,
+                .status_fd = options->status_fd,
+                .stay = 1,
+                .leave = 1,
+                .own_tty = isatty(0) && isatty(1) && isatty(2),
+            },
+        .current = &current,
+        .name = options->name,
+        .store = store,
+        .again = true,
     };
-    for (long moment = FIRST_MOMENT, waited = 0; again && waited < PATIENCE; waited += moment) {
-        status = start_or_join(&launch, &current, store, name, &result, &again);
-        if (again)
+    for (long moment = FIRST_MOMENT, waited = 0; start.again && waited < PATIENCE; waited += moment) {
+        status = start_or_join(&start, why);
+        if (start.again)
             nanosleep(&(struct timespec){.tv_nsec = moment}, NULL);
         moment = moment * 2 < LAST_MOMENT ? moment * 2 : LAST_MOMENT;
     }

@@ -2,8 +2,17 @@
 #ifndef LR_DOOR_H
 #define LR_DOOR_H
 
-/* Try to run the app called name without Python. Returns the exit status of the command, or -1 if there is any doubt:
- * nothing has happened then, and Python must decide. argv may be NULL: the app's own command. */
-int lr_door_run(const char *name, const char *const *argv);
+#include "launch.h"
+#include "options.h"
+
+/* How a command has ended, in a word: its exit status, and the signal that killed it << 8. */
+int lr_door_status(const struct lr_result *result);
+
+/* Try to run an app without Python. Returns as lr_door_status, or -1 if there is any doubt: nothing has happened then, and
+ * Python must decide. why->code: not 0 if the command itself is what cannot be run. */
+int lr_door_run(const struct lr_options *options, struct lr_error *why);
+
+/* Say that a command that was started has been lost sight of; returns the exit status. */
+int lr_door_lost(int status_fd, const struct lr_error *error);
 
 #endif

@@ -1,6 +1,7 @@
 /* handed.c: see handed.h, memfd_create(2). */
 #include "handed.h"
 
+#include "door.h"
 #include "handoff.h"
 #include "join.h"
 #include "launch.h"
@@ -68,7 +69,7 @@ static int map_start(int fd, struct bytes *bytes)
     return bytes->at == MAP_FAILED ? -1 : 0;
 }
 
-/* What Python let us inherit. */
+/* What Python let us inherit is not for what we execute. */
 static int hold(int fd)
 {
     return fd < 3 ? 0 : fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -86,6 +87,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .cwd_must = handoff->cwd_must,
         .lock_fd = handoff->lock_fd,
         .app_fd = handoff->app_fd,
+        .status_fd = handoff->status_fd,
         .stay = handoff->stay,
         .leave = !*handoff->after,
         .own_tty = handoff->own_tty,
@@ -103,21 +105,23 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
 }
 
 /* Returns the exit status, or -1 if Python must go on. */
-static int carry_out(struct lr_handoff *handoff)
+static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
 {
     struct lr_result result;
     struct lr_error error;
     if (start_or_join(handoff, &result, &error)) {
         if (!result.started) {
+            *why = error;
             setenv("LAYERRUN_PASSED",
                    handoff->join && lr_join_missed(&error) ? handoff->again : handoff->passed, 1);
+            if (handoff->status_fd > 2)
+                fcntl(handoff->status_fd, F_SETFD, 0);
             return -1;
         }
-        fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
-        result.status = 125;
+        result.status = lr_door_lost(handoff->status_fd, &error);
     }
     if (!*handoff->after)
-        return result.status;
+        return lr_door_status(&result);
     if (lr_handed_end(handoff->after, handoff->id, result.status, handoff->lock_fd)) {
         fprintf(stderr, "layerrun: cannot finish %s: %s\n", handoff->after, strerror(errno));
         return result.status;
@@ -126,11 +130,19 @@ static int carry_out(struct lr_handoff *handoff)
     return -1;
 }
 
-int lr_handed_run(void)
+/* A program that started us could not know our pid beforehand. What it has written is sealed, and its own. */
+static const char *parents(const char *name)
+{
+    char *end;
+    const char *text = getenv(name);
+    return text && strtol(text, &end, 10) == getppid() && end != text && *end == ':' ? end + 1 : NULL;
+}
+
+int lr_handed_run(bool alone, int *status_fd, struct lr_error *why)
 {
     struct lr_handoff handoff = {.lock_fd = -1, .app_fd = -1};
     struct bytes bytes;
-    const char *named = own("LAYERRUN_START");
+    const char *named = alone ? parents("LAYERRUN_START") : own("LAYERRUN_START");
     LR_FD start = named ? atoi(named) : -1;
     int status = -1;
     unsetenv("LAYERRUN_START");
@@ -141,9 +153,10 @@ int lr_handed_run(void)
         return LR_HANDED_NONE;
     }
     if (!map_start(start, &bytes) && !lr_handoff_parse(&handoff, bytes.at, bytes.size) &&
-        !hold(handoff.lock_fd) && !hold(handoff.app_fd)) {
+        !hold(handoff.lock_fd) && !hold(handoff.app_fd) && !hold(handoff.status_fd)) {
         lr_close(&start);
-        status = carry_out(&handoff);
+        status = carry_out(&handoff, why);
+        *status_fd = handoff.status_fd;
     } else
         lr_handed_pass(); /* not handed to us again, or it would go on for ever */
     lr_close(&handoff.lock_fd);

@@ -3,6 +3,7 @@
 
 #include "control.h"
 #include "plan.h"
+#include "rlimits.h"
 #include "run.h"
 #include "serve.h"
 #include "sys.h"
@@ -21,7 +22,7 @@
 #define NAME "socket"
 
 /* A request is a memory file of words that each end with a NUL, so that an argv may be as long as exec allows: version, own_tty,
- * cwd_must, umask, blocked and ignored signals, cwd ("" for none), place, the number of words of the command, these words, then the
+ * cwd_must, umask, blocked and ignored signals, limits, cwd ("" for none), place, the number of words of the command, these words, then the
  * environment. */
 #define VERSION "1"
 enum {
@@ -31,6 +32,7 @@ enum {
     WORD_UMASK,
     WORD_BLOCKED,
     WORD_IGNORED,
+    WORD_LIMITS,
     WORD_CWD,
     WORD_PLACE,
     WORD_COUNT,
@@ -96,7 +98,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
                          struct lr_error *err)
 {
     char *const *argv = launch->argv ? (char *const *)launch->argv : plan->argv;
-    char number[16], mask[16], blocked_text[17], ignored_text[17];
+    char number[16], mask[16], blocked_text[17], ignored_text[17], limits[LR_LIMITS_TEXT];
     sigset_t ignored;
     int count = 0;
     mode_t mode = umask(0);
@@ -108,6 +110,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
     find_ignored(&ignored);
     print_set(blocked_text, blocked);
     print_set(ignored_text, &ignored);
+    lr_limits_print(limits);
     const char *head[HEAD] = {
         [WORD_VERSION] = VERSION,
         [WORD_TTY] = launch->own_tty ? "1" : "0",
@@ -115,6 +118,7 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         [WORD_UMASK] = mask,
         [WORD_BLOCKED] = blocked_text,
         [WORD_IGNORED] = ignored_text,
+        [WORD_LIMITS] = limits,
         [WORD_CWD] = launch->cwd ? launch->cwd : "",
         [WORD_PLACE] = plan->cwd,
         [WORD_COUNT] = number,
@@ -125,8 +129,8 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         failed = put(fd, head[i]);
     for (int i = 0; !failed && argv[i]; i++)
         failed = put(fd, argv[i]);
-    for (int i = 0; !failed && plan->env[i]; i++)
-        failed = put(fd, plan->env[i]);
+    for (int i = 0; !failed && plan->env[i]; i++) /* who started it listens for readiness, not we */
+        failed = (!plan->notify || strncmp(plan->env[i], "NOTIFY_SOCKET=", 14)) && put(fd, plan->env[i]);
     return failed ? lr_fail(err, "write the request to join", "") : lr_steal(&fd);
 }
 
@@ -141,14 +145,44 @@ static int knock(int app_fd, struct lr_error *err)
 }
 
 static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, const sigset_t *blocked,
-                        int control, struct lr_error *err)
+                        int control, int executing, struct lr_error *err)
 {
-    struct lr_message message = {.type = LR_MSG_JOIN, .count = 4};
+    struct lr_message message = {.type = LR_MSG_JOIN, .count = executing < 0 ? 4 : 5};
     LR_FD request = write_request(launch, plan, blocked, err);
-    const int fds[] = {request, 0, 1, 2};
+    const int fds[] = {request, 0, 1, 2, executing};
     if (request < 0)
         return -1;
     return lr_send(control, &message, fds) ? lr_fail(err, "join the running app", "") : 0;
+}
+
+/* The host's pid of the pid 1 that let us in, from the lock file; it is for people, nothing is done by it. */
+static pid_t pid_of(int app_fd)
+{
+    char line[32];
+    LR_FD lock = openat(app_fd, "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    ssize_t size = lock < 0 ? -1 : pread(lock, line, sizeof line - 1, 0);
+    line[size > 0 ? size : 0] = 0;
+    return (pid_t)strtol(line, NULL, 10);
+}
+
+static int join(const struct lr_launch *launch, const struct lr_plan *plan, int control,
+                const struct lr_run_signals *signals, struct lr_result *result, struct lr_error *err)
+{
+    LR_FD executed = -1;
+    LR_FD executing = -1;
+    if (lr_run_watch(launch, &executed, &executing, err) ||
+        send_request(launch, plan, &signals->mask, control, executing, err))
+        return -1;
+    lr_close(&executing);
+    const struct lr_wait wait = {
+        .pidfd = -1,
+        .control = control,
+        .signals = signals->fd,
+        .executed = executed,
+        .status = launch->status_fd,
+        .pid = executed < 0 ? 0 : pid_of(launch->app_fd),
+    };
+    return lr_wait_for(&wait, result, err);
 }
 
 int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
@@ -161,13 +195,11 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
                  lr_run_check(launch, &plan, err);
     if (!failed) {
         LR_FD control = knock(launch->app_fd, err);
-        failed = control < 0 || lr_run_block(&signals, err);
-        struct lr_wait wait = {.pidfd = -1, .control = control, .signals = signals.fd};
-        if (!failed)
-            failed =
-                send_request(launch, &plan, &signals.mask, control, err) || lr_wait_for(&wait, result, err);
-        if (control >= 0)
+        failed = control < 0;
+        if (!failed) {
+            failed = lr_run_block(&signals, err) || join(launch, &plan, control, &signals, result, err);
             lr_run_unblock(&signals);
+        }
     }
     lr_plan_free(&plan);
     return failed ? -1 : 0;
@@ -227,6 +259,9 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
     if (argc < 1 || (size_t)argc > count - HEAD || strcmp(words[WORD_VERSION], VERSION))
         return lr_fail_code(err, EPROTO, "read the request to join", "");
     static sigset_t blocked, ignored;
+    static struct lr_limits limits;
+    if (lr_limits_parse(&limits, words[WORD_LIMITS]))
+        return lr_fail_code(err, EPROTO, "read the request to join", "");
     parse_set(&blocked, words[WORD_BLOCKED]);
     parse_set(&ignored, words[WORD_IGNORED]);
     request->own_tty = *words[WORD_TTY] == '1';
@@ -244,6 +279,7 @@ static int read_request(int fd, struct request *request, struct lr_error *err)
         .umask = (mode_t)strtol(words[WORD_UMASK], NULL, 8) & 0777,
         .mask = &blocked,
         .ignored = &ignored,
+        .limits = &limits,
         .terminal = -1,
     };
     return 0;
@@ -291,7 +327,7 @@ void lr_join_serve(int guest)
         _exit(125);
     if (message.type == LR_MSG_SIGNAL)
         signal_all(message.value);
-    if (message.type != LR_MSG_JOIN || message.count != 4)
+    if (message.type != LR_MSG_JOIN || message.count < 4 || message.count > 5)
         _exit(125);
     struct lr_message welcome = {.type = LR_MSG_WELCOME};
     lr_send(guest, &welcome, NULL);

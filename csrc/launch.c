@@ -13,11 +13,13 @@
  */
 #include "launch.h"
 
+#include "cgroup.h"
 #include "confine.h"
 #include "control.h"
 #include "ids.h"
 #include "join.h"
 #include "mounts.h"
+#include "notify.h"
 #include "run.h"
 #include "serve.h"
 #include "sys.h"
@@ -28,6 +30,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -39,6 +42,7 @@
 #define SHM LR_DEVICES
 #define SOCKET (LR_DEVICES + 1)
 #define BEYOND (LR_DEVICES + 2)
+#define PF_EXITING 0x4 /* include/linux/sched.h of the kernel */
 
 /* ---- the child ---- */
 
@@ -260,6 +264,21 @@ static int serve_child(const struct lr_launch *launch, struct lr_plan *plan, pid
     return failed ? -1 : 0;
 }
 
+/* Whether the process of this line of proc_pid_stat(5) is ending, or SIGKILL is waiting for it. */
+static bool is_dead(const char *stat)
+{
+    const char *at = strrchr(stat, ')') + 1;
+    unsigned long long flags = 0, pending = 0;
+    char state = at[1];
+    for (int field = 3; *at && field <= 31; field++) {
+        unsigned long long value = strtoull(at, NULL, 10);
+        flags = field == 9 ? value : flags;
+        pending = field == 31 ? value : pending;
+        at += 1 + strcspn(at + 1, " ");
+    }
+    return state == 'Z' || state == 'X' || flags & PF_EXITING || pending & 1ULL << (SIGKILL - 1);
+}
+
 /* Whoever finds the lock free after we were killed learns from it whose end to wait for (docs/store.md, locks). */
 static int record_holder(int lock_fd, pid_t pid, struct lr_error *err)
 {
@@ -280,11 +299,25 @@ static int record_holder(int lock_fd, pid_t pid, struct lr_error *err)
         at = strchr(at + 1, ' ');
     if (!at)
         return lr_fail_code(err, EPROTO, "read", path);
+    if (is_dead(stat))
+        return lr_fail_code(err, EOWNERDEAD, "start the sandbox: it was killed", "");
     int length =
         snprintf(line, sizeof line, "%d %.*s %s run\n", pid, (int)strcspn(at + 1, " "), at + 1, boot);
     if (pwrite(lock_fd, line, (size_t)length, 0) != length || ftruncate(lock_fd, length))
         return lr_fail(err, "record who holds the lock", "");
     return 0;
+}
+
+/* In the app's own control group, where there is one to be had. The pid namespace holds it together where not. */
+static pid_t clone_into_group(struct clone_args *args, const struct lr_plan *plan, int app_fd)
+{
+    LR_FD group =
+        plan->cgroup_name && app_fd >= 0 ? lr_cgroup_open(plan->cgroup_mount, plan->cgroup_name, app_fd) : -1;
+    struct clone_args into = *args;
+    into.flags |= CLONE_INTO_CGROUP;
+    into.cgroup = (uint64_t)group;
+    pid_t pid = group < 0 ? -1 : (pid_t)lr_clone3(&into);
+    return pid < 0 ? (pid_t)lr_clone3(args) : pid;
 }
 
 static int start(const struct lr_launch *launch, struct lr_plan *plan, const sigset_t *mask, int signals,
@@ -303,13 +336,21 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "open a pair of sockets", "");
     LR_FD ours = pair[0];
     LR_FD theirs = pair[1];
+    LR_FD executed = -1;
+    LR_FD executing = -1; /* closed by the command's exec */
+    if (lr_run_watch(launch, &executed, &executing, err))
+        return -1;
+    struct lr_notify notify = {.fd = -1};
+    if (plan->notify && lr_notify_open(&notify, launch->app_fd, launch->environ, err))
+        return -1;
+    LR_FD notify_fd = notify.fd;
     struct clone_args args = {
         .flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
                  (plan->namespaces & ~(uint64_t)CLONE_NEWNET) | (plan->userns ? CLONE_NEWUSER : 0),
         .pidfd = (uint64_t)(uintptr_t)&pidfd_raw,
         .exit_signal = SIGCHLD,
     };
-    pid_t pid = (pid_t)lr_clone3(&args);
+    pid_t pid = clone_into_group(&args, plan, launch->app_fd);
     if (pid < 0)
         return lr_fail(err, "create the namespaces", "");
     if (pid == 0) {
@@ -318,12 +359,24 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     }
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
-    struct lr_wait wait = {.pidfd = pidfd, .control = ours, .signals = signals, .leave = launch->leave};
+    lr_close(&executing);
+    struct lr_wait wait = {
+        .pidfd = pidfd,
+        .control = ours,
+        .signals = signals,
+        .leave = launch->leave,
+        .executed = executed,
+        .status = launch->status_fd,
+        .pid = pid,
+        .notify = notify_fd < 0 ? NULL : &notify,
+    };
     struct lr_error failure;
     if (record_holder(launch->lock_fd, pid, &failure) ||
         serve_child(launch, plan, pid, &mounts, ours, &failure)) {
         /* If the child failed first, what it says is the cause and ours only the consequence. */
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        wait.executed = -1;
+        wait.status = 0;
         if (!lr_wait_for(&wait, result, err))
             *err = failure;
         result->started = 0;
@@ -342,6 +395,12 @@ int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_e
                  lr_run_check(launch, &plan, err);
     if (!failed) {
         failed = lr_run_block(&signals, err) || start(launch, &plan, &signals.mask, signals.fd, result, err);
+        if (failed && err->code == EOWNERDEAD && plan.cgroup_name) {
+            /* Linux 6.18 kills what is cloned into a group if that has seen fewer or more kills than ours. */
+            lr_cgroup_remove(launch->app_fd);
+            plan.cgroup_name = NULL;
+            failed = start(launch, &plan, &signals.mask, signals.fd, result, err);
+        }
         lr_run_unblock(&signals);
     }
     lr_plan_free(&plan);

@@ -19,6 +19,7 @@ struct lr_launch {
     int app_fd; /* the app's folder, where others who join will find it; -1: nobody joins */
     int stay; /* 1: it lives until its last process has gone, else only as long as the command */
     int leave; /* 1: return once the command's status is known, not once pid 1 is reaped: for who is about to exit */
+    int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
     int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
 };
 

@@ -1,38 +1,23 @@
 /* main.c: the front door, bin/layerrun. It runs an app whose plan is current, and hands everything else, and anything it is not
- * sure of, to Python unchanged: one behaviour, two speeds. LAYERRUN_FRONT_DOOR=0 hands over everything. What Python has worked out it
+ * sure of, to Python unchanged: one behaviour, two speeds. LAYERRUN_FRONT_DOOR=0 hands over everything; with
+ * LAYERRUN_FRONT_DOOR=alone it hands over nothing, and says so on --status-fd. What Python has worked out it
  * hands back to be run, so that no Python stays behind an app.
  */
+#include "command.h"
 #include "door.h"
 #include "handed.h"
 #include "spare.h"
+#include "status.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
-
-/* As NAME in layerrun/model.py. */
-static bool is_name(const char *name)
-{
-    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-");
-    return length && length <= 63 && !name[length] && !strchr("._-", *name);
-}
-
-static bool is_wanted(void)
-{
-    const char *wanted = getenv("LAYERRUN_FRONT_DOOR");
-    return !wanted || strcmp(wanted, "0");
-}
-
-static bool is_app(int argc, char **argv)
-{
-    if (argc < 3 || strcmp(argv[1], "app") || !is_name(argv[2]))
-        return false;
-    return argc == 3 || (argc > 4 && !strcmp(argv[3], "--") && *argv[4]);
-}
 
 /* A descriptor below 3 that is closed would be taken by the next file that is opened, and be written to as stderr. */
 static void reopen_standard(void)
@@ -65,18 +50,68 @@ static int hand_over(int argc, char **argv)
     return 125;
 }
 
+/* The descriptor that is told how it goes is not for what we execute, but for the Python that goes on in our place. */
+static int hold(int fd, int flags)
+{
+    return fd < 3 ? 0 : fcntl(fd, F_SETFD, flags);
+}
+
+static int try_app(const struct lr_options *options, struct lr_error *why)
+{
+    if (hold(options->status_fd, FD_CLOEXEC))
+        return -1;
+    int status = lr_door_run(options, why);
+    if (status < 0)
+        hold(options->status_fd, 0);
+    return status;
+}
+
+/* Where Python must not be asked. */
+static int end_alone(int status_fd, const struct lr_error *why)
+{
+    if (why->code)
+        lr_status_failed(status_fd, why);
+    else
+        lr_status_unsure(status_fd);
+    return why->code ? lr_command_status(why) : 125;
+}
+
+/* As the command did: whoever started us by a program sees the difference from a status of 128 and more. */
+static void die_by(int number)
+{
+    sigset_t set;
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* the core, if there is one, is the command's */
+    signal(number, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
 int main(int argc, char **argv)
 {
+    const char *const *words = (const char *const *)argv + (argc > 2 ? 2 : argc);
+    const char *wanted = getenv("LAYERRUN_FRONT_DOOR");
+    bool is_off = wanted && !strcmp(wanted, "0"), is_alone = wanted && !strcmp(wanted, "alone");
+    struct lr_options options = {0};
+    struct lr_error why = {0};
     reopen_standard();
     bool passed = lr_handed_is_passed();
-    int status = lr_handed_run();
+    int status = lr_handed_run(is_alone, &options.status_fd, &why);
+    if (status == -1 && is_alone)
+        status = end_alone(options.status_fd, &why);
     if (status == LR_HANDED_NONE) {
-        if (is_wanted() && is_app(argc, argv))
-            status = lr_door_run(argv[2], argc > 4 ? (const char *const *)argv + 4 : NULL);
-        else if (is_wanted() && argc > 2 && !strcmp(argv[1], "try"))
-            status = lr_spare_try((const char *const *)argv + 2);
+        if (!is_off && argc > 2 && !strcmp(argv[1], "app") && !lr_options_parse(&options, words))
+            status = try_app(&options, &why);
+        else if (!is_off && !is_alone && argc > 2 && !strcmp(argv[1], "try"))
+            status = lr_spare_try(words);
+        if (status < 0 && is_alone)
+            status = end_alone(options.status_fd, &why);
         if (status < 0 && passed)
             lr_handed_pass();
     }
-    return status >= 0 ? status : hand_over(argc, argv);
+    lr_options_free(&options);
+    if (status >> 8 > 0 && is_alone)
+        die_by(status >> 8);
+    return status >= 0 ? status & 0xff : hand_over(argc, argv);
 }

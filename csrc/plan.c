@@ -45,6 +45,8 @@ static const struct {
     [LR_OP_ENV] = {"env", 1, 0, MANY},
     [LR_OP_CWD] = {"cwd", 1, 0, ONCE},
     [LR_OP_UMASK] = {"umask", 1, 0, ONCE},
+    [LR_OP_CGROUP] = {"cgroup", 2, 0, ONCE}, /* mount, name */
+    [LR_OP_NOTIFY] = {"notify", 0, 0, ONCE},
     [LR_OP_ARG] = {"arg", 1, 0, MANY},
 };
 
@@ -189,6 +191,13 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_BIND:
     case LR_OP_SYMLINK:
         return *op->arg[1] == '/' ? 0 : -1;
+    case LR_OP_CGROUP:
+        plan->cgroup_mount = op->arg[0];
+        plan->cgroup_name = op->arg[1];
+        return *op->arg[0] == '/' && *op->arg[1] && !strchr(op->arg[1], '/') && *op->arg[1] != '.' ? 0 : -1;
+    case LR_OP_NOTIFY:
+        plan->notify = true;
+        return 0;
     case LR_OP_ENV:
         return *op->arg[0] != '=' && strchr(op->arg[0], '=') ? 0 : -1;
     case LR_OP_KEEPENV:

@@ -39,6 +39,8 @@ enum lr_op_kind {
     LR_OP_ENV,
     LR_OP_CWD,
     LR_OP_UMASK,
+    LR_OP_CGROUP,
+    LR_OP_NOTIFY,
     LR_OP_ARG,
     LR_OP_KINDS,
 };
@@ -86,6 +88,8 @@ struct lr_plan {
     mode_t umask;
     bool has_umask;
     const char *cwd;
+    const char *cgroup_mount, *cgroup_name; /* where the app gets a control group of its own; NULL: nowhere */
+    bool notify; /* carry what the command says of its readiness to $NOTIFY_SOCKET */
     char **env; /* NULL-terminated; filled by lr_plan_environ */
     char **argv; /* NULL-terminated: the plan's own command; may be empty */
 };

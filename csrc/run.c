@@ -11,6 +11,18 @@ int lr_run_check(const struct lr_launch *launch, const struct lr_plan *plan, str
     return argv[0] && *argv[0] ? 0 : lr_fail_code(err, ENOENT, "execute", "");
 }
 
+int lr_run_watch(const struct lr_launch *launch, int *executed, int *executing, struct lr_error *err)
+{
+    int pair[2];
+    if (launch->status_fd <= 0)
+        return 0;
+    if (pipe2(pair, O_CLOEXEC))
+        return lr_fail(err, "open a pipe", "");
+    *executed = pair[0];
+    *executing = pair[1];
+    return 0;
+}
+
 int lr_run_block(struct lr_run_signals *signals, struct lr_error *err)
 {
     struct sigaction plain = {.sa_handler = SIG_DFL};

@@ -15,6 +15,10 @@ struct lr_run_signals {
 };
 
 int lr_run_check(const struct lr_launch *launch, const struct lr_plan *plan, struct lr_error *err);
+
+/* A pipe whose read end tells when the command has been executed, if anybody asks; else two times -1. */
+int lr_run_watch(const struct lr_launch *launch, int *executed, int *executing, struct lr_error *err);
+
 int lr_run_block(struct lr_run_signals *signals, struct lr_error *err);
 void lr_run_unblock(struct lr_run_signals *signals);
 

@@ -20,7 +20,8 @@
 extern char **environ;
 
 struct try {
-    const char *base;
+    const char *base, *cwd;
+    const char **env; /* NULL-terminated */
     const char *const *argv;
 };
 
@@ -29,11 +30,22 @@ static bool is_one_of(const char *word, const char *one, const char *other)
     return !strcmp(word, one) || !strcmp(word, other);
 }
 
+static bool is_variable(const char *word)
+{
+    const char *equals = strchr(word, '=');
+    return equals && equals > word;
+}
+
 /* Only what cannot be meant otherwise. */
 static int parse(struct try *try, const char *const *words)
 {
+    size_t count = 0, sets = 0;
     bool asked = false;
-    *try = (struct try){.base = "host"};
+    while (words[count])
+        count++;
+    *try = (struct try){.base = "host", .env = calloc(count + 1, sizeof *try->env)};
+    if (!try->env)
+        return -1;
     for (; *words && **words == '-' && strcmp(*words, "--"); words++) {
         if (is_one_of(*words, "-y", "--yes") || is_one_of(*words, "-n", "--keep")) {
             if (asked)
@@ -41,6 +53,10 @@ static int parse(struct try *try, const char *const *words)
             asked = true;
         } else if (!strcmp(*words, "--base") && words[1])
             try->base = *++words;
+        else if (!strcmp(*words, "--cwd") && words[1] && *words[1] == '/')
+            try->cwd = *++words;
+        else if (is_one_of(*words, "-e", "--env") && words[1] && is_variable(words[1]))
+            try->env[sets++] = *++words;
         else
             return -1;
     }
@@ -71,7 +87,11 @@ static int run(const struct try *try, const struct lr_current *current, int *loc
         .plan_size = current->stored.plan_size,
         .argv = try->argv,
         .environ = (const char *const *)environ,
-        .cwd = current->keep_cwd ? cwd : NULL,
+        .env = try->env,
+        .cwd = try->cwd            ? try->cwd
+               : current->keep_cwd ? cwd
+                                   : NULL,
+        .cwd_must = try->cwd != NULL,
         .lock_fd = *lock,
         .app_fd = -1,
         .own_tty = isatty(0) && isatty(1) && isatty(2),
@@ -108,7 +128,7 @@ static int run_in(const struct try *try, int store, const char *name, const char
 
 int lr_spare_try(const char *const *words)
 {
-    struct try try;
+    struct try try = {0};
     char cwd[PATH_MAX], name[BASE + 16];
     int status = -1;
     bool ran = false;
@@ -118,6 +138,7 @@ int lr_spare_try(const char *const *words)
             snprintf(name, sizeof name, ".try@%s.%d", try.base, i);
             status = run_in(&try, store, name, cwd, &ran);
         }
+    free(try.env);
     if (status < 0 && ran)
         lr_handed_pass();
     return status;

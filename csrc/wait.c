@@ -7,6 +7,7 @@
 #include "wait.h"
 
 #include "control.h"
+#include "status.h"
 #include "sys.h"
 
 #include <poll.h>
@@ -19,6 +20,7 @@
 #include <termios.h>
 
 #define CHUNK 4096
+#define LAST_WORDS 512 /* messages; what lives on may go on talking */
 #define LOOK_EVERY 200 /* ms, while in the background */
 
 struct terminal {
@@ -214,6 +216,23 @@ static bool handle_message(const struct lr_wait *wait, struct terminal *terminal
     return true;
 }
 
+/* The pipe of the execution has ended: whoever failed has said so before. Returns whether pid 1 may still say something. */
+static bool handle_execution(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
+                             struct lr_error *err)
+{
+    struct lr_message message = {.type = LR_MSG_DETACH};
+    bool talking;
+    errno = 0;
+    while ((talking = handle_message(wait, terminal, result, err)) && errno != EAGAIN)
+        errno = 0;
+    if (!result->started || err->code)
+        return talking;
+    lr_status_started(wait->status, wait->pid, wait->pidfd < 0);
+    if (wait->detach)
+        lr_send(wait->control, &message, NULL);
+    return talking;
+}
+
 /* The end as pid 1's own end tells it. */
 static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
 {
@@ -231,6 +250,8 @@ static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_
 static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
                   struct lr_error *err)
 {
+    for (int left = LAST_WORDS; wait->notify && left && lr_notify_carry(wait->notify); left--)
+        ;
     errno = 0;
     while (handle_message(wait, terminal, result, err) && errno != EAGAIN)
         errno = 0;
@@ -251,12 +272,12 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
     return result->started ? 0 : -1;
 }
 
-int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
+/* Returns as lr_wait_for; in asking: nothing has been said of an execution yet. */
+static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_result *result,
+                           struct lr_error *err)
 {
     struct terminal terminal = {.master = -1};
     bool talking = true, output = true;
-    result->started = wait->pidfd >= 0; /* who joins has yet to be let in */
-    err->code = 0;
     for (;;) {
         bool input =
             terminal.master >= 0 && !terminal.input_ended && !terminal.background && !terminal.pending_size;
@@ -267,6 +288,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             {.fd = talking ? wait->control : -1, .events = POLLIN},
             {.fd = events ? terminal.master : -1, .events = events},
             {.fd = input ? 0 : -1, .events = POLLIN},
+            {.fd = *asking ? wait->executed : -1, .events = POLLIN},
+            {.fd = wait->notify ? wait->notify->fd : -1, .events = POLLIN},
         };
         int ready = poll(polled, sizeof polled / sizeof *polled, terminal.background ? LOOK_EVERY : -1);
         if (ready < 0 && errno != EINTR) {
@@ -282,14 +305,38 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
             errno = 0;
             talking = handle_message(wait, &terminal, result, err);
         }
+        if (polled[5].revents) {
+            *asking = false;
+            talking = talking && handle_execution(wait, &terminal, result, err);
+        }
         if (polled[3].revents & POLLOUT)
             flush_input(&terminal);
         if (polled[3].revents & (POLLIN | POLLHUP | POLLERR))
             output = carry_output(&terminal) || errno == EAGAIN;
+        if (polled[6].revents)
+            lr_notify_carry(wait->notify);
         if (polled[4].revents && !terminal.background)
             carry_input(&terminal);
+        if (!talking && !*asking && wait->detach && result->started && !result->ended && !polled[0].revents)
+            return 0;
         if (polled[0].revents || (result->ended && (result->stays || wait->leave)) ||
             (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
+}
+
+int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_error *err)
+{
+    bool asking = wait->executed >= 0;
+    result->started = wait->pidfd >= 0; /* who joins has yet to be let in */
+    err->code = 0;
+    if (serve_until_end(wait, &asking, result, err))
+        return -1;
+    if (asking) /* it was over too soon to see it begin */
+        lr_status_started(wait->status, wait->pid, wait->pidfd < 0);
+    if (wait->detach)
+        result->status = 0;
+    else
+        lr_status_exited(wait->status, result->status);
+    return 0;
 }

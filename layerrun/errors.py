@@ -121,13 +121,27 @@ class LaunchError(LayerrunError):
     exit_status = 125
 
 
-class CommandNotExecutableError(LaunchError, PermissionError):
+class _CommandError(LaunchError, OSError):
+    """Something is wrong with the command itself: ``errno`` and ``filename`` say it as OSError does."""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, errno: int | None = None, path: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CommandNotExecutableError(_CommandError, PermissionError):
     """The command exists inside but cannot be executed."""
 
     exit_status = 126
 
 
-class CommandNotFoundError(LaunchError, FileNotFoundError):
+class CommandNotFoundError(_CommandError, FileNotFoundError):
     """The command does not exist inside."""
 
     exit_status = 127

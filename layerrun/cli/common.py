@@ -56,12 +56,13 @@ class Settings:
     """What the global options say, and whether the verb at work is to run a program.
 
     ``runs`` turns a plain exit status 1 into 125: a 1 would be mistaken for the program's own. ``words`` are
-    those that layerrun was called with.
+    those that layerrun was called with. ``status_fd`` is where ``--status-fd`` wants to be told how it goes.
     """
 
     store: str | None = None
     runs: bool = False
     words: tuple[str, ...] = ()
+    status_fd: int | None = None
 
 
 def settings() -> Settings:
@@ -373,9 +374,10 @@ def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     def names(store: Store) -> set[str]:
-        parent = ctx.params.get("name")  # None where it is not typed yet
+        # click stops at an option that has no value yet, and leaves the words in front of it.
+        parents = [ctx.params.get("name"), *ctx.args]
         profiles = [app for app in store.apps() if app.profile is not None and not app.ephemeral]
-        return {str(app.profile) for app in profiles if parent in (None, app.parent_name)}
+        return {str(app.profile) for app in profiles if app.parent_name in parents or not any(parents)}
 
     return _complete_from(ctx, names, incomplete)
 

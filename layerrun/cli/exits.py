@@ -103,12 +103,28 @@ def _report_usage(error: click.UsageError) -> None:
     say_error(f"{verb}: {text}" if verb else text, f"{command} --help")
 
 
-def ended(call: Callable[[], object], is_run_like: Callable[[], bool]) -> int:
+def _tell(status_fd: int, error: BaseException) -> None:
+    """Tell ``--status-fd`` that the command never ran."""
+    import json
+
+    line = json.dumps({"event": "failed", "message": str(error)}, separators=(",", ":"))
+    try:
+        os.write(status_fd, line.encode("ascii") + b"\n")
+    except OSError:
+        pass  # nobody reads it; the status still says it
+
+
+def ended(
+    call: Callable[[], object],
+    is_run_like: Callable[[], bool],
+    status_fd: Callable[[], int | None] = lambda: None,
+) -> int:
     """Call ``call`` and return the exit status it ends with, having reported what it raised.
 
     Args:
         call: does the command's work; it returns the exit status, ``None`` for 0.
         is_run_like: tells, when the call has failed, whether a program was about to be run by it.
+        status_fd: gives, when the call has failed, the descriptor that is to be told, if there is one.
     """
     try:
         result = call()
@@ -119,6 +135,9 @@ def ended(call: Callable[[], object], is_run_like: Callable[[], bool]) -> int:
             raise
         report(error)
         _flush_or_drop()
+        fd = status_fd()
+        if fd is not None and is_run_like():
+            _tell(fd, error)
         return status_of(error, run_like=is_run_like())
 
 

@@ -18,6 +18,7 @@ from layerrun.cli.common import (
     json_option,
     nothing,
     open_store,
+    settings,
 )
 from layerrun.cli.output import emit, printable, say, table
 from layerrun.cli.run import run_options, variables
@@ -52,7 +53,9 @@ def enter(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
     given = variables(env)
     with open_store() as store:
         app = store.app(name, AppKind.APP)
-        return launch.enter(store, app, argv, cwd=cwd, env=given, door=front_door())
+        return launch.enter(
+            store, app, argv, cwd=cwd, env=given, door=front_door(), status_fd=settings().status_fd
+        )
 
 
 @click.command(

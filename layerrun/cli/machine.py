@@ -7,6 +7,7 @@ from typing import cast
 
 import click
 
+from layerrun.cli import bash
 from layerrun.cli.common import Verb, json_option, settings
 from layerrun.cli.output import emit, line, printable
 
@@ -65,7 +66,8 @@ def completion(ctx: click.Context, shell: str) -> int:
     group = cast("click.Group", ctx.find_root().command)
     complete = made(group, {}, "layerrun", COMPLETE)
     # Not .source(): for bash that starts a bash, only to warn about its version.
-    line(complete.source_template % complete.source_vars())
+    template = bash.SCRIPT.strip() if shell == "bash" else complete.source_template
+    line(template % complete.source_vars())
     return 0
 
 

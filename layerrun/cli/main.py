@@ -157,4 +157,4 @@ def main(args: Sequence[str]) -> int:
         with cli.make_context("layerrun", list(args), obj=state) as ctx:
             return cli.invoke(ctx)
 
-    return exits.ended(run, lambda: state.runs)
+    return exits.ended(run, lambda: state.runs, lambda: state.status_fd)

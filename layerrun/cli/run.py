@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerrun.cli import exits
-from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option
+from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option, settings
 from layerrun.cli.output import say
 from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
 
@@ -22,8 +22,32 @@ if TYPE_CHECKING:
 __all__ = ["app", "run_options", "shell", "variables"]
 
 
+def _take_status_fd(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
+    """Make sure of the descriptor now, before another file gets its number, and note it in the settings."""
+    from layerrun.runtime import handoff
+
+    if value is None or ctx.resilient_parsing or handoff.is_ended():  # the front door has told all there was
+        return
+    try:
+        os.fstat(value)
+    except OSError as error:
+        raise click.BadParameter(f"{value}: {error.strerror}") from None
+    if value > 2:
+        os.set_inheritable(value, False)
+    settings().status_fd = value
+
+
 def run_options(function: F) -> F:
-    """Add ``--cwd`` and ``--env``."""
+    """Add ``--cwd``, ``--env`` and ``--status-fd``."""
+    function = click.option(
+        "--status-fd",
+        type=click.IntRange(1, 2**31 - 1),
+        metavar="N",
+        expose_value=False,
+        is_eager=True,
+        callback=_take_status_fd,
+        help="Write to descriptor N when CMD has started and when it has ended, a JSON object a line.",
+    )(function)
     function = click.option(
         "-e",
         "--env",
@@ -107,11 +131,15 @@ def app(
         warn_of(found)
         if ephemeral:
             door = front_door(after="ephemeral")
-            return launch.run_ephemeral(store, found, argv, cwd=cwd, env=given, door=door)
+            return launch.run_ephemeral(
+                store, found, argv, cwd=cwd, env=given, door=door, status_fd=settings().status_fd
+            )
         if profile is not None:
             found, created = _find_profile(store, name, profile)
         if not created and handoff.passed() != ("created", found.id):
-            return launch.run(store, found, argv, cwd=cwd, env=given, door=front_door())
+            return launch.run(
+                store, found, argv, cwd=cwd, env=given, door=front_door(), status_fd=settings().status_fd
+            )
         return _first_run(store, found, argv, cwd=cwd, env=given)
 
 
@@ -206,7 +234,15 @@ def _first_run(
     from layerrun.runtime import launch
 
     try:
-        return launch.run(store, app, argv, cwd=cwd, env=env, door=front_door(created=app.id))
+        return launch.run(
+            store,
+            app,
+            argv,
+            cwd=cwd,
+            env=env,
+            door=front_door(created=app.id),
+            status_fd=settings().status_fd,
+        )
     except LaunchError:
         store.remove_app(app.name, only=app.id)
         what = "app" if app.profile is None else "profile"
@@ -238,5 +274,14 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
 
         found = store.app(name, AppKind.APP)
         warn_of(found)
-        # No subprocess, and no shell of Python's.
-        return launch.run(store, found, None, cwd=cwd, env=given, shell=True, door=front_door())  # noqa: S604
+
+        return launch.run(  # noqa: S604  (no subprocess)
+            store,
+            found,
+            None,
+            cwd=cwd,
+            env=given,
+            shell=True,
+            door=front_door(),
+            status_fd=settings().status_fd,
+        )

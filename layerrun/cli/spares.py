@@ -20,9 +20,8 @@ __all__ = ["go_through_door", "resume", "run"]
 
 
 def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
-    """Return the spare that a command ended in, and its lock, which the front door has held for us all the while."""
+    """Return what a command ended in, and its lock, which the front door has held for us all the while."""
     from layerrun.errors import DamagedError
-    from layerrun.model import AppKind
     from layerrun.store.locks import AppLock
 
     app = store.catalog.app_by_id(end.app_id)
@@ -30,27 +29,26 @@ def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
         held = os.path.samestat(os.fstat(end.lock_fd), os.stat(f"apps/{end.app_id}/lock", dir_fd=store.fd))
     except OSError:
         held = False
-    if app is None or app.kind is not AppKind.SPARE or not held:
+    if app is None or not held:
         raise DamagedError("what the command has changed cannot be found", hint="look at `layerrun list`")
     return app, AppLock(end.lock_fd, app.name)
 
 
-def go_through_door(lock: AppLock, base: str, argv: Sequence[str], options: Sequence[str]) -> None:
+def go_through_door(lock: AppLock, words: Sequence[str]) -> None:
     """Let the front door run the command, for a spare is ready now: so no Python stays behind it.
 
-    Returns if there is none, or if it must not be used. ``options``: those it need not understand.
+    Returns if there is none, or if it must not be used. ``words``: what is to stand behind `try`.
     """
     from layerrun.runtime import handoff
 
     door = handoff.find()
     # A store that was named on the command line is not in the environment, nor should the command find it there.
-    if door is None or settings().store is not None:
+    if door is None or settings().store is not None or settings().status_fd is not None:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    words = [door, "try", *options, "--base", base, "--", *argv]
     lock.release()
-    os.execve(door, words, handoff.environment_passed())  # noqa: S606  (a shell is what it must not be)
+    os.execve(door, [door, "try", *words], handoff.environment_passed())  # noqa: S606  (no shell)
 
 
 def run(
@@ -71,9 +69,11 @@ def run(
     from layerrun.store import spares
 
     try:
-        return launch.run_spare(store, app, lock, argv, cwd=cwd, env=env)
+        return launch.run_spare(store, app, lock, argv, cwd=cwd, env=env, status_fd=settings().status_fd)
     except (CommandNotFoundError, CommandNotExecutableError):
         raise
     except LaunchError:
+        if cwd is not None:  # most likely it is not there inside
+            raise
         spares.drop(store, app)
         return None

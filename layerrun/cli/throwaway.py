@@ -19,6 +19,7 @@ from layerrun.cli.common import (
     ask,
     ask_before,
     base_option,
+    front_door,
     has_terminal,
     json_option,
     nul_option,
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerrun.model import App, Change, IdMode
+    from layerrun.runtime.handoff import Ended
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
 __all__ = ["diff", "discard", "try_"]
+
+# What is left to do after the end of a command in a throwaway that was made for it.
+_NEW = "new throwaway"
 
 
 @click.command(
@@ -98,8 +103,7 @@ def try_(
     done = handoff.ended()
     with open_store(recover=done is None) as store:
         if done is not None:
-            settings().runs = False
-            return _adopt(store, *spares.resume(store, done), done.status, judge)
+            return _go_on(store, done, judge)
         # Nobody has asked for anything that only a throwaway of its own has: a name, for one.
         if not (name or hidden or no_userns or as_json or report):
             status = _try_in_spare(store, base, argv, judge, cwd=cwd, env=given)
@@ -122,8 +126,10 @@ def _try_in_spare(
     if found is None:
         return None
     app, lock = found
-    if cwd is None and not env:
-        spares.go_through_door(lock, base, argv, judge.options)
+    options = [*judge.options, "--base", base, *(("--cwd", cwd) if cwd is not None else ())]
+    for name, value in env.items():
+        options += ["--env", f"{name}={value}"]
+    spares.go_through_door(lock, [*options, "--", *argv])
     try:
         status = spares.run(store, app, lock, argv, cwd=cwd, env=env)
         if status is None:
@@ -134,6 +140,16 @@ def _try_in_spare(
         return _adopt(store, app, lock, status, judge)
     finally:
         lock.release()
+
+
+def _go_on(store: Store, end: Ended, judge: _Judge) -> int:
+    """Go on after the end of a command that the front door has run."""
+    settings().runs = False
+    app, lock = spares.resume(store, end)
+    if end.after == "spare":
+        return _adopt(store, app, lock, end.status, judge)
+    lock.release()
+    return judge.safely(store, app, end.status, new=end.after == _NEW)
 
 
 def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: _Judge) -> int:
@@ -167,17 +183,22 @@ def _try_in_new(
     env: dict[str, str],
 ) -> int:
     """Run the command in a throwaway of its own, or in the one called ``name``."""
-    from layerrun.runtime import launch, throwaway
+    from layerrun.runtime import handoff, launch, throwaway
 
-    known = {app.name for app in store.apps()}
-    app = throwaway.start(store, name, base, hides, ids=mode)
-    check_mode(app, mode)
-    warn_of(app)
-    new = app.name not in known
+    made = handoff.passed()
+    app = store.catalog.app_by_id(made[1]) if made is not None and made[0] == "created" else None
+    new = app is not None
+    if app is None:
+        known = {app.name for app in store.apps()}
+        app = throwaway.start(store, name, base, hides, ids=mode)
+        check_mode(app, mode)
+        new = app.name not in known
+        warn_of(app)
     if name is None:
         env = {"LAYERRUN_APP": "try", **env}  # as in a spare, which has no name
+    door = front_door(created=app.id if new else None, after=_NEW if new else "throwaway")
     try:
-        status = launch.run(store, app, argv, cwd=cwd, env=env)
+        status = launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=settings().status_fd)
     except KeyboardInterrupt:
         say(f"kept as {app.name}")
         raise

@@ -17,6 +17,8 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CSRC = ROOT / "csrc"
+# What only the front door is made of.
+DOOR = ("main", "door", "current", "handed", "handoff", "options", "spare", "stored")
 PUBLIC_HEADERS = ("lr.h", "tree.h", "launch.h")
 PART = re.compile(r"/\*\s*cffi:begin.*?\*/(.*?)/\*\s*cffi:end", re.DOTALL)
 
@@ -39,11 +41,7 @@ def declarations() -> str:
 
 def sources() -> list[str]:
     """Return the C files to compile, relative to the root; the front door is a program of its own."""
-    return [
-        f"csrc/{path.name}"
-        for path in sorted(CSRC.glob("*.c"))
-        if path.name not in ("main.c", "door.c", "current.c", "spare.c", "stored.c", "handed.c", "handoff.c")
-    ]
+    return [f"csrc/{path.name}" for path in sorted(CSRC.glob("*.c")) if path.stem not in DOOR]
 
 
 def make() -> FFI:

@@ -11,6 +11,7 @@ import attrs
 
 from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode, Network
+from layerrun.native import cgroups
 from layerrun.runtime import identity
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
@@ -34,6 +35,8 @@ _VOLATILE = ("/run", "/tmp", "/dev")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 # Only the machine's own root could open these, whatever its capabilities.
 _MASKED_FROM_ROOT = ("kmsg", "kpagecgroup", "kpagecount", "kpageflags", "mtrr", "acpi")
+# Where what a command says to the service manager is taken, inside.
+_NOTIFY = "/run/notify"
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
@@ -57,6 +60,11 @@ class _Compiler:
     def throwaway(self) -> bool:
         """A throwaway over the host sees what a direct run would: its /tmp, its environment."""
         return self.app.kind is not AppKind.APP and self.over_host
+
+    @property
+    def notifies(self) -> bool:
+        """A service manager wants to know of an app when it is ready, sd_notify(3)."""
+        return self.app.kind is AppKind.APP and bool(os.environ.get("NOTIFY_SOCKET"))
 
     @property
     def private(self) -> tuple[str, ...]:
@@ -186,6 +194,10 @@ class _Compiler:
         plan.add("tmpfs", "/sys", "0555", "ro,noexec")
         for top in self.private:
             plan.note(top, Policy.PRIVATE, "empty at every start" if top in _VOLATILE else "its own")
+        if self.notifies:
+            plan.add("notify")
+            plan.add("file", _NOTIFY, "0666")
+            plan.add("bind", os.path.join(self.store.app_dir(self.app), "notify"), _NOTIFY, "nosuid,nodev")
         for op in self.bound:
             plan.add(*op)
 
@@ -219,6 +231,9 @@ class _Compiler:
             }
             if self.over_host:
                 del values["PATH"]
+        if self.notifies:
+            values["NOTIFY_SOCKET"] = _NOTIFY
+            self.plan.add("keepenv", "WATCHDOG_USEC")
         values |= dict(word.split("=", 1) for word in self.app.config.env)
         values |= extra
         for name, value in values.items():
@@ -227,6 +242,9 @@ class _Compiler:
 
 def _isolation(plan: Plan, app: App) -> None:
     plan.add("namespace", "cgroup")
+    group_mount = cgroups.mount_point() if app.kind is AppKind.APP else None
+    if group_mount is not None:
+        plan.add("cgroup", group_mount, cgroups.group_name(app.id))
     if app.config.network is Network.NONE:
         plan.add("namespace", "net")
 

@@ -99,14 +99,14 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
             hint = (
                 None if detail else "it is not there: install it in the app, or check the spelling and PATH"
             )
-            return CommandNotFoundError(text, hint=hint)
+            return CommandNotFoundError(text, hint=hint, errno=failure.code, path=failure.path)
         hint = {
             errno.EACCES: "it is not executable there, or a folder on the way is closed: see `layerrun which`",
             errno.ENOEXEC: "it is not a program of this machine, or a script that lacks its #! line",
         }.get(failure.code)
         if failure.code in _SHORTAGES:
             return LaunchError(text, hint=_general_hint(failure.code))
-        return CommandNotExecutableError(text, hint=hint)
+        return CommandNotExecutableError(text, hint=hint, errno=failure.code, path=failure.path)
     about = f" {failure.path}" if failure.path else ""
     text = f"cannot start {app.shown_name!r}: {failure.step}{about}: {why}"
     if failure.step == "enter the working folder":

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
+import time
 from contextlib import suppress
 
 import attrs
 
 from layerrun.native.launch import Start
+from layerrun.runtime import door
 
-__all__ = ["Door", "Ended", "deadline", "ended", "environment", "environment_passed", "find", "passed"]
+__all__ = [
+    "Door",
+    "Ended",
+    "deadline",
+    "ended",
+    "environment",
+    "environment_passed",
+    "find",
+    "is_ended",
+    "passed",
+]
 
 _START = "LAYERRUN_START"
 _PASSED = "LAYERRUN_PASSED"
@@ -86,6 +97,11 @@ def ended() -> Ended | None:
     return Ended(after, app_id, int(status), int(fd))
 
 
+def is_ended() -> bool:
+    """Say whether the front door has something to say of a command that has ended."""
+    return _own(_ENDED) is not None
+
+
 def deadline() -> float | None:
     """Return until when, on the monotonic clock, a start that has missed another's beginning or end tries again."""
     word, about = passed() or ("", "")
@@ -97,28 +113,28 @@ class Door:
     """A front door, and the words it is called with. ``created``: the id of the app that was made for this start.
 
     ``after``, if not empty: what is left to do after the command's end. Python is then called again, and learns
-    from `ended` how it ended.
+    from `ended` how it ended. ``knocked_until``: it was let in by nobody, and goes on trying until then.
     """
 
     path: str
     words: tuple[str, ...]
     created: str | None = None
     after: str = ""
+    knocked_until: float | None = None
 
     def through(self, start: Start, app_id: str, *, join_until: float | None = None) -> None:
         """Become the front door, which carries out ``start``. Returns only if that is not possible.
 
         ``join_until``: join what runs; until then, if nobody lets us in, it is worth asking Python again.
         """
+        if join_until is not None and time.monotonic() > join_until:
+            return
         try:
-            memory = os.memfd_create("layerrun-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            memory = self.written(start, app_id, join_until=join_until)
         except OSError:
             return
-        fds = [fd for fd in (memory, start.lock_fd, start.app_fd) if fd >= 0]
+        fds = [fd for fd in (memory, start.lock_fd, start.app_fd, start.status_fd) if fd > 2]
         try:
-            with open(memory, "wb", closefd=False) as file:
-                file.write(self._words_of(start, app_id, join_until))
-            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
             for fd in fds:
                 os.set_inheritable(fd, True)
             env = environment() | {_START.encode(): b"%d:%d" % (os.getpid(), memory)}
@@ -128,6 +144,18 @@ class Door:
                 os.set_inheritable(fd, False)
         finally:
             os.close(memory)
+
+    def written(self, start: Start, app_id: str, *, join_until: float | None) -> int:
+        """Return a sealed memory file that holds the start; the caller closes it."""
+        memory = os.memfd_create("layerrun-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(self._words_of(start, app_id, join_until))
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(memory)
+            raise
+        return memory
 
     def _words_of(self, start: Start, app_id: str, join_until: float | None) -> bytes:
         """Return what csrc/handoff.c reads."""
@@ -167,9 +195,8 @@ def _number(fd: int) -> bytes:
 
 
 def find() -> str | None:
-    """Return the front door beside this Python, unless this start is not to go through it."""
-    path = os.path.join(os.path.dirname(sys.executable), "layerrun")
+    """Return the front door of this installation, unless this start is not to go through it."""
     word = (passed() or ("",))[0]
-    if os.environ.get("LAYERRUN_FRONT_DOOR") == "0" or word in ("yes", "created"):
+    if os.environ.get("LAYERRUN_FRONT_DOOR") in ("0", "alone") or word in ("yes", "created"):
         return None
-    return path if os.access(path, os.X_OK) else None
+    return door.locate()

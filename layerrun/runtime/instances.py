@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ import attrs
 
 from layerrun.errors import BusyError, NotFoundError, NotRunningError
 from layerrun.model import App
+from layerrun.native import cgroups
 from layerrun.native.launch import Failure, signal_app
 from layerrun.store.locks import holder, start_time
 
@@ -105,16 +107,27 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _processes(pid: int, children: dict[int, list[int]]) -> tuple[Process, ...]:
-    """Return what runs beside pid 1, whose orphans all come to it: so they are its descendants."""
-    found, waiting, own = [], list(children.get(pid, ())), (_name(pid), _command(pid))
+def _inside(store: Store, app: App, pid: int, tree: Callable[[], dict[int, list[int]]]) -> list[int]:
+    """Return what runs beside pid 1. It is in the app's control group; where there is none: it descends from pid 1."""
+    group = cgroups.processes(store.app_dir(app), app.id, pid)
+    if group is not None:
+        return [one for one in group if one != pid]
+    children = tree()
+    found, waiting = [], list(children.get(pid, ()))
     while waiting:
-        next_pid = waiting.pop(0)
-        command = _command(next_pid)
-        if (_name(next_pid), command) != own:  # what stands beside a command that joined is a copy of pid 1
-            found.append(Process(next_pid, command))
-        waiting += children.get(next_pid, ())
-    return tuple(found)
+        found.append(waiting.pop(0))
+        waiting += children.get(found[-1], ())
+    return found
+
+
+def _instance(store: Store, app: App, pid: int, tree: Callable[[], dict[int, list[int]]]) -> Instance:
+    own, found = (_name(pid), _command(pid)), []
+    for one in _inside(store, app, pid, tree):
+        command = _command(one)
+        # What stands beside a command that joined is a copy of pid 1. What has just ended has no name.
+        if (name := _name(one)) and (name, command) != own:
+            found.append(Process(one, command))
+    return Instance(app, pid, _started(pid), tuple(found))
 
 
 def _started(pid: int) -> float:
@@ -128,8 +141,8 @@ def instances(store: Store, apps: Iterable[App] | None = None) -> list[Instance]
     for app in store.apps() if apps is None else apps:
         if (pid := _holder(store, app)) is not None:
             running.append((app, pid))
-    children = _children() if running else {}
-    return [Instance(app, pid, _started(pid), _processes(pid, children)) for app, pid in running]
+    tree = functools.cache(_children)
+    return [_instance(store, app, pid, tree) for app, pid in running]
 
 
 def end(store: Store, app: App, *, grace: float) -> bool:
@@ -150,8 +163,10 @@ def end(store: Store, app: App, *, grace: float) -> bool:
         if grace > 0 and _signal(store, app, signal.SIGTERM) and _wait(pidfd, grace):
             return True
         # Over the socket nobody but pid 1's children is reached; pid 1 itself ends at once this way.
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not cgroups.kill(store.app_dir(app), app.id, pid):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         _wait(pidfd, None)
+        cgroups.remove(store.app_dir(app), app.id)
     except ProcessLookupError:
         pass
     finally:

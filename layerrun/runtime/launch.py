@@ -74,6 +74,7 @@ class _Wanted:
     cwd: str | None
     env: Mapping[str, str] | None
     door: Door | None
+    status_fd: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.argv is not None and (not self.argv or not self.argv[0]):
@@ -98,14 +99,15 @@ class _Wanted:
             app_fd=app_fd,
             stay=app.kind is AppKind.APP and not app.ephemeral,
             own_tty=_own_tty(),
+            status_fd=-1 if self.status_fd is None else self.status_fd,
         )
 
 
 class _Patience:
     """How long a start tries again that meets another's beginning or end, or a change of the app."""
 
-    def __init__(self) -> None:
-        self.last = deadline() or time.monotonic() + _PATIENCE_WITH_ALL
+    def __init__(self, door: Door | None) -> None:
+        self.last = _knocked_until(door) or time.monotonic() + _PATIENCE_WITH_ALL
         self._end = 0.0
         self._said = ""
 
@@ -128,20 +130,22 @@ def run(
     env: Mapping[str, str] | None = None,
     shell: bool = False,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
-    what runs. With a ``door`` this process becomes the front door, and does not return.
+    what runs. With a ``door`` this process becomes the front door, and does not return. ``status_fd`` is told of
+    the command's start and end, as docs/json.md has it.
     Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
-    wanted = _Wanted(argv, cwd, env, door)
-    patience = _Patience()
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
+    patience = _Patience(door)
     while True:
         try:
             with store.app_lock(app, f"run {what} {app.name}") as lock:
@@ -164,13 +168,14 @@ def run_ephemeral(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in a fresh profile of an app, which is thrown away at the end; as `run`.
 
     It ends with its command: what that leaves running ends too. With a ``door`` the throwing away is left to
     whoever finds that it has `ended`.
     """
-    wanted = _Wanted(argv, cwd, env, door)
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
     app, lock = store.create_ephemeral(parent)
     try:
         with lock:
@@ -187,9 +192,10 @@ def run_spare(
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in a spare whose lock the caller holds, and wait; as `run`."""
-    return _start(store, app, lock, _Wanted(argv, cwd, env, door=None))
+    return _start(store, app, lock, _Wanted(argv, cwd, env, None, status_fd))
 
 
 def enter(
@@ -200,13 +206,14 @@ def enter(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     door: Door | None = None,
+    status_fd: int | None = None,
 ) -> int:
     """Run a command in an app that runs already, and wait; return its exit status. ``door`` as for `run`.
 
     Raises `NotRunningError` when it does not run, `BusyError` when nobody lets us in though it does.
     """
-    wanted = _Wanted(argv, cwd, env, door)
-    patience = _Patience()
+    wanted = _Wanted(argv, cwd, env, door, status_fd)
+    patience = _Patience(door)
     while True:
         status = _join(store, app, wanted, patience.last)
         if status is not None:
@@ -245,10 +252,10 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
     app_fd = store.open_app_dir(app)
     try:
         # Where the front door has knocked in vain, make sure of an answer before it is sent again.
-        if deadline() is not None and not _is_listening(app_fd):
+        if _knocked_until(wanted.door) is not None and not _is_listening(app_fd):
             return None
         start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
-        if wanted.door is not None and time.monotonic() < until:
+        if wanted.door is not None:
             wanted.door.through(start, app.id, join_until=until)
         return join_plan(start)
     except Failure as failure:
@@ -257,6 +264,11 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
         raise launch_error(failure, app, store.path) from None
     finally:
         os.close(app_fd)
+
+
+def _knocked_until(door: Door | None) -> float | None:
+    """Return until when it goes on trying, if the front door has knocked in vain before."""
+    return deadline() if door is None or door.knocked_until is None else door.knocked_until
 
 
 def _is_listening(app_fd: int) -> bool:

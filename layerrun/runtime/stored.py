@@ -8,11 +8,11 @@ prose in docs/plan.md; csrc/stored.c reads it, csrc/door.c compares.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from layerrun.model import HOST_BASE, App, Home
+from layerrun.runtime import door
 from layerrun.store.plans import signature, upper_state, write_plan
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _files(app: App, plan: Plan) -> list[str]:
 
     # Where passwd and its kin came from elsewhere (LDAP), a change there is not seen: see docs/plan.md.
     files = ["/etc/passwd", "/etc/subuid", "/etc/subgid"]
-    files.append(os.path.join(os.path.dirname(sys.executable), "layerrun"))
+    files.append(door.locate() or door.beside())
     files += sorted(entry.path for top in runtime.__path__ for entry in os.scandir(top) if entry.is_file())
     if app.config.base == HOST_BASE:
         files += ["/", *plan.listed]
@@ -83,6 +83,9 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
     if app.config.home is Home.SHARE or not _is_known(os.geteuid()):
         home = os.environ.get("HOME")
         yield "env", "HOME", "-" if home is None else f"={home}"
+    # The plan of a start by a service manager listens for what the manager wants to hear.
+    manager = os.environ.get("NOTIFY_SOCKET")
+    yield "env", "NOTIFY_SOCKET", "-" if manager is None else f"={manager}"
     for top in ["/"] if app.config.base == HOST_BASE else [share.target for share in app.config.shares]:
         yield "cwd", top, "keep"
 

@@ -194,6 +194,7 @@ def test_a_store_that_cannot_be_opened_at_the_end(run):
     os.chmod(run.path, 0o755)
     run.ended(process, 3)
     os.chmod(run.path, 0o700)
-    assert run.folders() != before
+    if os.environ.get("LAYERRUN_FRONT_DOOR") != "0":  # else the start has had the store open all along
+        assert run.folders() != before
     run("list")
     assert run.folders() == before

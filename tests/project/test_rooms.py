@@ -14,6 +14,7 @@ PACKAGE = os.path.join(ROOT, "layerrun")
 HEIGHT = {
     "__main__": 9,
     "cli": 8,
+    "api": 7,
     "config": 7,
     "runtime": 6,
     "bases": 5,
@@ -22,7 +23,7 @@ HEIGHT = {
     "native": 2,
     "model": 1,
     "errors": 0,
-    "": 0,  # layerrun itself: the version
+    "": 0,  # layerrun itself: the version, and the names of the API, which are imported when they are used
 }
 
 # What may import it at all; with lazy=True only inside a function (it is slow, or needs a privilege).
@@ -77,13 +78,15 @@ def imports(path, module):
 def test_imports_point_down(module):
     own = module.split(".")[0]
     wrong = []
-    for name, _, line in imports(MODULES[module], module):
+    for name, top, line in imports(MODULES[module], module):
         first, _, rest = name.partition(".")
         if first != "layerrun":
             continue
         room = rest.split(".")[0]
         room = room if room in HEIGHT else ""
         assert own in HEIGHT, f"{own} is no room of this house: add it to HEIGHT and to the architecture"
+        if own == "" and room == "api" and not top:
+            continue
         if room != own and HEIGHT[room] >= HEIGHT[own] and room not in ("", "errors"):
             wrong.append(f"line {line}: {own} imports {name}")
     assert not wrong, wrong

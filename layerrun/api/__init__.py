@@ -1,0 +1,6 @@
+"""The in-process API: apps from a program of one's own, with subprocess's conventions. See docs/api.md."""
+
+from layerrun.api.process import Popen
+from layerrun.api.store import App, Store
+
+__all__ = ["App", "Popen", "Store"]

@@ -1,0 +1,185 @@
+"""Commands in apps, as asyncio has them: what `App.run_async` and `App.popen_async` do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from layerrun.api.report import Report, failure_of, is_passing, pipe
+from layerrun.errors import SystemError
+
+if TYPE_CHECKING:
+    from layerrun.api.command import Command
+    from layerrun.api.handing import Handed
+
+__all__ = ["popen", "run"]
+
+
+async def popen(command: Command, **options: Any) -> asyncio.subprocess.Process:
+    """Start a command in an app; return once it has been executed. Cancelled before that, it leaves nothing."""
+    handed = None if command.may_be_stored else await _work_out(command, options, None)
+    while True:
+        process, report = await _start(command, handed, options)
+        if report.word == "started":
+            return process
+        status = await process.wait()
+        knew_none = report.word == "unsure" and handed is None
+        join_until = handed.join_until if handed else None
+        if not knew_none and (join_until is None or not is_passing(report)):
+            raise await asyncio.to_thread(failure_of, command, report, status)
+        handed = await _work_out(command, options, join_until)
+
+
+async def _work_out(command: Command, options: dict[str, Any], knocked_until: float | None) -> Handed:
+    from layerrun.api.handing import is_terminal, work_out
+
+    work = asyncio.ensure_future(
+        asyncio.to_thread(work_out, command, own_tty=is_terminal(options), knocked_until=knocked_until)
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # The thread goes on; what it comes back with is closed.
+        with contextlib.suppress(Exception):
+            late = await work
+            late.close()
+            for fd in late.pipe:
+                os.close(fd)
+        raise
+
+
+async def _start(
+    command: Command, handed: Handed | None, options: dict[str, Any]
+) -> tuple[asyncio.subprocess.Process, Report]:
+    """Start the front door; return it with what it says of the start."""
+    reader, writer = pipe() if handed is None else handed.pipe
+    report = Report()
+    try:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.words(writer),
+                env=command.variables(handed),
+                pass_fds=(writer, *(handed.fds if handed else ())),
+                **options,
+            )
+        except OSError as error:
+            raise SystemError(
+                f"cannot start {command.app!r}: {error.strerror}",
+                errno=error.errno or 0,
+                path=error.filename,
+            ) from error
+        finally:
+            os.close(writer)
+            if handed is not None:
+                handed.close()
+        try:
+            await _read(reader, report)
+        except BaseException:
+            await kill(process)
+            raise
+    finally:
+        os.close(reader)
+    return process, report
+
+
+async def _read(fd: int, report: Report) -> None:
+    """Read until it is known what became of the start, or nobody is left to say it."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def ready() -> None:
+        try:
+            report.read(fd)
+        except BlockingIOError:
+            return
+        except BaseException as error:  # noqa: BLE001  (for whoever waits)
+            if not done.done():
+                done.set_exception(error)
+            return
+        if not done.done():
+            done.set_result(None)
+
+    os.set_blocking(fd, False)
+    loop.add_reader(fd, ready)
+    try:
+        await done
+    finally:
+        loop.remove_reader(fd)
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a command, here and inside, and wait for both."""
+    from layerrun.api.inside import Inside
+
+    inside = Inside(process.pid) if process.returncode is None else None
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    # Once more cancelled, it goes on all the same.
+    await asyncio.shield(asyncio.ensure_future(process.wait()))
+    if inside is not None:
+        await asyncio.shield(asyncio.to_thread(inside.wait))
+
+
+async def run(
+    command: Command,
+    *,
+    input: Any = None,  # noqa: A002  (the name is subprocess's)
+    capture_output: bool = False,
+    check: bool = False,
+    timeout: float | None = None,  # noqa: ASYNC109  (it is subprocess's: TimeoutExpired, and what was written by then)
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """Run a command in an app and wait for it: see `App.run_async`."""
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used")
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output")
+        options["stdout"] = options["stderr"] = subprocess.PIPE
+    texts = _Texts(encoding, errors) if text or encoding or errors else None
+    process: asyncio.subprocess.Process | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            process = await popen(command, **options)
+            found = await process.communicate(texts.encode(input) if texts and input is not None else input)
+    except TimeoutError:
+        if process is not None:
+            await kill(process)
+        raise subprocess.TimeoutExpired(command.shown, timeout or 0.0) from None
+    except BaseException:
+        if process is not None:
+            await kill(process)
+        raise
+    stdout, stderr = (texts.decode(data) if texts and data is not None else data for data in found)
+    status = process.returncode
+    assert status is not None
+    if check and status:
+        raise subprocess.CalledProcessError(status, command.shown, output=stdout, stderr=stderr)
+    return subprocess.CompletedProcess(command.shown, status, stdout, stderr)
+
+
+class _Texts:
+    """What subprocess does to text: the locale's encoding if none is named, and one kind of line end."""
+
+    def __init__(self, encoding: str | None, errors: str | None) -> None:
+        self.encoding = io.text_encoding(encoding) if encoding is None else encoding
+        self.errors = errors
+
+    def encode(self, text: str) -> bytes:
+        buffer = io.BytesIO()
+        file = io.TextIOWrapper(buffer, encoding=self.encoding, errors=self.errors, newline="\n")
+        file.write(text)
+        file.flush()
+        return buffer.getvalue()
+
+    def decode(self, data: bytes) -> str:
+        return io.TextIOWrapper(io.BytesIO(data), encoding=self.encoding, errors=self.errors).read()
