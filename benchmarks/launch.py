@@ -92,7 +92,8 @@ def contest(
 
     env_app = prepare_app(own, tree, prefix, env, ids)
     race.add("layerrun app", [*prefix, LAYERRUN, "app", "bench", "--", "true"], env_app)
-    race.add("layerrun try", [*prefix, LAYERRUN, "try", "--base", "debian", "-n", "--", "true"], env_app)
+    race.add("layerrun try", [*prefix, LAYERRUN, "try", "-y", "--base", "debian", "--", "true"], env_app)
+    race.add("layerrun try, over /", [*prefix, LAYERRUN, "try", "-y", "--", "true"], env_app)
 
     inside = [*prefix, sys.executable, os.path.join(HERE, "inside.py"), "bench"]
     race.add_service(("  without Python's start", "  the C core alone"), inside, env_app)

@@ -253,7 +253,7 @@ bool lr_current_is_there(const struct lr_current *current, int store, const char
 }
 
 /* A folder as it was: nothing done to it, which its time of change would tell, and no entry more or less. */
-static bool upper_is(const char *path, const char *wanted)
+bool lr_current_upper_is(const char *path, const char *wanted)
 {
     char *rest;
     long entries = -2; /* . and .. */
@@ -276,7 +276,7 @@ bool lr_current_untouched(const struct lr_current *current)
     while (lr_stored_next(&current->stored, &at, &is)) {
         if (is.kind != LR_CONDITION_UPPER)
             continue;
-        if (!upper_is(is.subject, is.wanted))
+        if (!lr_current_upper_is(is.subject, is.wanted))
             return false;
         any = true;
     }

@@ -33,6 +33,9 @@ int lr_current_lock(int app);
 /* Whether the same file still lies there. Asked under the lock: whoever outdates a plan removes it while holding the lock. */
 bool lr_current_is_there(const struct lr_current *current, int store, const char *name);
 
+/* Whether a folder of an upper is as wanted: the number of its entries, a colon, and what identifies it as unchanged. */
+bool lr_current_upper_is(const char *path, const char *wanted);
+
 /* Whether the plan says what its empty uppers are like, and they still are. Asked under the lock. */
 bool lr_current_untouched(const struct lr_current *current);
 

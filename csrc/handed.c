@@ -1,6 +1,7 @@
 /* handed.c: see handed.h, memfd_create(2). */
 #include "handed.h"
 
+#include "current.h"
 #include "door.h"
 #include "handoff.h"
 #include "join.h"
@@ -104,6 +105,14 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
     return -1;
 }
 
+static bool is_untouched(const struct lr_handoff *handoff)
+{
+    for (const char **at = handoff->uppers; at && *at; at += 2)
+        if (!lr_current_upper_is(at[0], at[1]))
+            return false;
+    return handoff->uppers != NULL;
+}
+
 /* Returns the exit status, or -1 if Python must go on. */
 static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
 {
@@ -120,7 +129,7 @@ static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
         }
         result.status = lr_door_lost(handoff->status_fd, &error);
     }
-    if (!*handoff->after)
+    if (!*handoff->after || is_untouched(handoff))
         return lr_door_status(&result);
     if (lr_handed_end(handoff->after, handoff->id, result.status, handoff->lock_fd)) {
         fprintf(stderr, "layerrun: cannot finish %s: %s\n", handoff->after, strerror(errno));

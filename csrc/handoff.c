@@ -96,6 +96,12 @@ int lr_handoff_parse(struct lr_handoff *handoff, const char *bytes, size_t size)
     handoff->id = word(&reader);
     handoff->argv = words(&reader);
     handoff->env = words(&reader);
+    handoff->uppers = words(&reader);
+    for (size_t i = 0; handoff->uppers && handoff->uppers[i]; i += 2)
+        if (!handoff->uppers[i + 1]) {
+            reader.bad = true;
+            break;
+        }
     must_be(&reader, "plan");
     handoff->plan = reader.at;
     handoff->plan_size = (size_t)(reader.end - reader.at);
@@ -107,5 +113,6 @@ void lr_handoff_free(struct lr_handoff *handoff)
 {
     free(handoff->argv);
     free(handoff->env);
-    handoff->argv = handoff->env = NULL;
+    free(handoff->uppers);
+    handoff->argv = handoff->env = handoff->uppers = NULL;
 }

@@ -19,6 +19,8 @@ struct lr_handoff {
     const char *id; /* the app's */
     const char **argv; /* NULL-terminated; NULL: the plan's own command */
     const char **env; /* NULL-terminated; NULL: none */
+    const char **
+        uppers; /* folders, each with what it is like, NULL-terminated: while they are like that nothing is left to do */
     const char *plan;
     size_t plan_size;
 };

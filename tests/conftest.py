@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import subprocess
 import sys
@@ -171,4 +173,13 @@ def layerrun(store_path, user_folder):
     run.store = store
     run.argv = argv
     run.env = env
-    return run
+    yield run
+    for path in (store_path, *stores.values()):
+        forget_groups(path)
+
+
+def forget_groups(store):
+    """Remove the control groups that are kept for the apps of a store, as removing the apps would."""
+    for link in glob.glob(f"{store}/apps/*/cgroup"):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.readlink(link))

@@ -9,6 +9,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from layerrun.api.process import sweep
 from layerrun.api.report import Report, failure_of, is_passing, pipe
 from layerrun.errors import SystemError
 
@@ -21,11 +22,15 @@ __all__ = ["popen", "run"]
 
 async def popen(command: Command, **options: Any) -> asyncio.subprocess.Process:
     """Start a command in an app; return once it has been executed. Cancelled before that, it leaves nothing."""
+    return (await _begin(command, options))[0]
+
+
+async def _begin(command: Command, options: dict[str, Any]) -> tuple[asyncio.subprocess.Process, Report]:
     handed = None if command.may_be_stored else await _work_out(command, options, None)
     while True:
         process, report = await _start(command, handed, options)
         if report.word == "started":
-            return process
+            return process, report
         status = await process.wait()
         knew_none = report.word == "unsure" and handed is None
         join_until = handed.join_until if handed else None
@@ -79,7 +84,7 @@ async def _start(
         try:
             await _read(reader, report)
         except BaseException:
-            await kill(process)
+            await kill(process, report)
             raise
     finally:
         os.close(reader)
@@ -111,17 +116,29 @@ async def _read(fd: int, report: Report) -> None:
         loop.remove_reader(fd)
 
 
-async def kill(process: asyncio.subprocess.Process) -> None:
+async def kill(process: asyncio.subprocess.Process, report: Report) -> None:
     """Kill a command, here and inside, and wait for both."""
     from layerrun.api.inside import Inside
 
-    inside = Inside(process.pid) if process.returncode is None else None
+    inside = Inside(process.pid, report.joined) if process.returncode is None else None
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     # Once more cancelled, it goes on all the same.
     await asyncio.shield(asyncio.ensure_future(process.wait()))
     if inside is not None:
         await asyncio.shield(asyncio.to_thread(inside.wait))
+
+
+async def _communicate(command: Command, options: dict[str, Any], data: Any) -> tuple[int, Any, Any]:
+    """Run a command to its end, and kill it if we are cancelled; return its status and what it wrote."""
+    process, report = await _begin(command, options)
+    try:
+        stdout, stderr = await process.communicate(data)
+    except BaseException:
+        await kill(process, report)
+        raise
+    assert process.returncode is not None
+    return process.returncode, stdout, stderr
 
 
 async def run(
@@ -146,22 +163,16 @@ async def run(
             raise ValueError("stdout and stderr arguments may not be used with capture_output")
         options["stdout"] = options["stderr"] = subprocess.PIPE
     texts = _Texts(encoding, errors) if text or encoding or errors else None
-    process: asyncio.subprocess.Process | None = None
+    data = texts.encode(input) if texts and input is not None else input
     try:
         async with asyncio.timeout(timeout):
-            process = await popen(command, **options)
-            found = await process.communicate(texts.encode(input) if texts and input is not None else input)
+            status, *found = await _communicate(command, options, data)
     except TimeoutError:
-        if process is not None:
-            await kill(process)
         raise subprocess.TimeoutExpired(command.shown, timeout or 0.0) from None
-    except BaseException:
-        if process is not None:
-            await kill(process)
-        raise
+    finally:
+        if command.ephemeral:
+            await asyncio.shield(asyncio.to_thread(sweep, command))
     stdout, stderr = (texts.decode(data) if texts and data is not None else data for data in found)
-    status = process.returncode
-    assert status is not None
     if check and status:
         raise subprocess.CalledProcessError(status, command.shown, output=stdout, stderr=stderr)
     return subprocess.CompletedProcess(command.shown, status, stdout, stderr)

@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, AnyStr
 
 from layerrun.api.report import Report, failure_of, is_passing, pipe
-from layerrun.errors import SystemError
+from layerrun.errors import LayerrunError, SystemError
 
 if TYPE_CHECKING:
     from layerrun.api.command import Command
     from layerrun.api.handing import Handed
     from layerrun.api.inside import Inside
 
-__all__ = ["Popen", "run"]
+__all__ = ["Popen", "run", "sweep"]
 
 
 class Popen(subprocess.Popen[AnyStr]):
@@ -131,7 +131,9 @@ class Popen(subprocess.Popen[AnyStr]):
         if sig == signal.SIGKILL and self._inside is None and self.returncode is None:
             from layerrun.api.inside import Inside
 
-            self._inside = Inside(self.pid)
+            if self._status_fd >= 0:
+                self._report.read_rest(self._status_fd)
+            self._inside = Inside(self.pid, self._report.joined)
         super().send_signal(sig)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -141,6 +143,32 @@ class Popen(subprocess.Popen[AnyStr]):
             inside, self._inside = self._inside, None
             inside.wait()
         return status
+
+
+def _communicate(process: Popen[Any], data: Any, timeout: float | None) -> tuple[Any, Any]:
+    """Run a process to its end, and make sure that there was a start; else, and if there is no end, kill it."""
+    end = None if timeout is None else time.monotonic() + timeout
+    try:
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            found = process.communicate(data, timeout=left)
+            if process.has_started():
+                return found
+            process.start_again()
+    except BaseException as error:
+        process.kill()
+        process.wait()  # after a KeyboardInterrupt the end of a with block would not
+        if isinstance(error, subprocess.TimeoutExpired):
+            error.timeout = timeout or 0.0
+        raise
+
+
+def sweep(command: Command) -> None:
+    """Remove what an ephemeral start has left; what cannot be removed now is left to the next opening of the store."""
+    from layerrun.store.store import Store
+
+    with suppress(LayerrunError, OSError):
+        Store.open(command.store, create=False).close()
 
 
 def run(
@@ -161,21 +189,12 @@ def run(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output")
         options["stdout"] = options["stderr"] = subprocess.PIPE
-    end = None if timeout is None else time.monotonic() + timeout
-    with Popen[Any](command, settle=False, **options) as process:
-        try:
-            while True:
-                left = None if end is None else max(0.0, end - time.monotonic())
-                stdout, stderr = process.communicate(input, timeout=left)
-                if process.has_started():
-                    break
-                process.start_again()
-        except BaseException as error:
-            process.kill()
-            process.wait()  # after a KeyboardInterrupt leaving the block would not
-            if isinstance(error, subprocess.TimeoutExpired):
-                error.timeout = timeout or 0.0
-            raise
+    try:
+        with Popen[Any](command, settle=False, **options) as process:
+            stdout, stderr = _communicate(process, input, timeout)
+    finally:
+        if command.ephemeral:
+            sweep(command)
     status = process.returncode
     if check and status:
         raise subprocess.CalledProcessError(status, command.shown, output=stdout, stderr=stderr)

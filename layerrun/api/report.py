@@ -40,6 +40,11 @@ class Report:
         self.word: str | None = None
         self.detail: dict[str, Any] = {}
 
+    @property
+    def joined(self) -> int | None:
+        """The pid 1 of what runs, if the command has joined that."""
+        return self.detail.get("pid") or None if self.detail.get("joined") else None
+
     def add(self, data: bytes) -> bool:
         """Take what was read; say whether it is known by now what became of the start."""
         *lines, self._bytes = (self._bytes + data).split(b"\n")

@@ -59,6 +59,7 @@ ENVIRONMENT = {
     "XDG_DATA_HOME": "A plain user's store is layerrun in there, or in ~/.local/share.",
     "LAYERRUN_FRONT_DOOR": "0: work out every start anew, as the first one was. Else a start that nothing has outdated "
     "is repeated as it was stored, which is quicker and does the same.",
+    "NOTIFY_SOCKET": "Set by systemd: what an app says there about its readiness is passed on (Type=notify).",
     "NO_COLOR": "If set and not empty, nothing is coloured.",
 }
 

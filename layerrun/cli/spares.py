@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from layerrun.cli.common import settings
+from layerrun.cli.common import front_door, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +15,10 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["go_through_door", "resume", "run"]
+__all__ = ["SPARE", "resume", "run"]
+
+# What is left to do after the end of a command in a spare that has been changed. As in csrc/spare.c.
+SPARE = "spare"
 
 
 def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
@@ -32,23 +34,6 @@ def resume(store: Store, end: Ended) -> tuple[App, AppLock]:
     if app is None or not held:
         raise DamagedError("what the command has changed cannot be found", hint="look at `layerrun list`")
     return app, AppLock(end.lock_fd, app.name)
-
-
-def go_through_door(lock: AppLock, words: Sequence[str]) -> None:
-    """Let the front door run the command, for a spare is ready now: so no Python stays behind it.
-
-    Returns if there is none, or if it must not be used. ``words``: what is to stand behind `try`.
-    """
-    from layerrun.runtime import handoff
-
-    door = handoff.find()
-    # A store that was named on the command line is not in the environment, nor should the command find it there.
-    if door is None or settings().store is not None or settings().status_fd is not None:
-        return
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    lock.release()
-    os.execve(door, [door, "try", *words], handoff.environment_passed())  # noqa: S606  (no shell)
 
 
 def run(
@@ -69,7 +54,16 @@ def run(
     from layerrun.store import spares
 
     try:
-        return launch.run_spare(store, app, lock, argv, cwd=cwd, env=env, status_fd=settings().status_fd)
+        return launch.run_spare(
+            store,
+            app,
+            lock,
+            argv,
+            cwd=cwd,
+            env=env,
+            door=front_door(after=SPARE),
+            status_fd=settings().status_fd,
+        )
     except (CommandNotFoundError, CommandNotExecutableError):
         raise
     except LaunchError:

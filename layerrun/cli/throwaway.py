@@ -126,10 +126,6 @@ def _try_in_spare(
     if found is None:
         return None
     app, lock = found
-    options = [*judge.options, "--base", base, *(("--cwd", cwd) if cwd is not None else ())]
-    for name, value in env.items():
-        options += ["--env", f"{name}={value}"]
-    spares.go_through_door(lock, [*options, "--", *argv])
     try:
         status = spares.run(store, app, lock, argv, cwd=cwd, env=env)
         if status is None:
@@ -146,7 +142,7 @@ def _go_on(store: Store, end: Ended, judge: _Judge) -> int:
     """Go on after the end of a command that the front door has run."""
     settings().runs = False
     app, lock = spares.resume(store, end)
-    if end.after == "spare":
+    if end.after == spares.SPARE:
         return _adopt(store, app, lock, end.status, judge)
     lock.release()
     return judge.safely(store, app, end.status, new=end.after == _NEW)
@@ -232,11 +228,6 @@ class _Judge:
     keep: bool
     as_json: bool
     report: str | None
-
-    @property
-    def options(self) -> list[str]:
-        """What the front door is to pass on to whoever looks at the end."""
-        return ["-y"] * self.yes + ["-n"] * self.keep
 
     def safely(self, store: Store, app: App, status: int, *, new: bool) -> int:
         """List, keep or discard, report; return the exit status: the command's own unless it would hide a failure."""

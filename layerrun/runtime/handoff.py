@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 import attrs
@@ -24,7 +25,6 @@ __all__ = [
     "deadline",
     "ended",
     "environment",
-    "environment_passed",
     "find",
     "is_ended",
     "passed",
@@ -51,11 +51,6 @@ def environment() -> dict[bytes, bytes]:
             if given:
                 values[b"LC_CTYPE"] = given[0].partition(b"=")[2]
     return values
-
-
-def environment_passed() -> dict[bytes, bytes]:
-    """Return the caller's environment for a front door that must not ask us to hand a start over again."""
-    return environment() | {_PASSED.encode(): b"%d:yes" % os.getpid()}
 
 
 def _own(name: str) -> str | None:
@@ -114,6 +109,7 @@ class Door:
 
     ``after``, if not empty: what is left to do after the command's end. Python is then called again, and learns
     from `ended` how it ended. ``knocked_until``: it was let in by nobody, and goes on trying until then.
+    ``uppers``: folders with their `upper_state`. If the command leaves them like that, nothing is left to do.
     """
 
     path: str
@@ -121,6 +117,7 @@ class Door:
     created: str | None = None
     after: str = ""
     knocked_until: float | None = None
+    uppers: Mapping[str, str] = attrs.field(factory=dict)
 
     def through(self, start: Start, app_id: str, *, join_until: float | None = None) -> None:
         """Become the front door, which carries out ``start``. Returns only if that is not possible.
@@ -181,6 +178,8 @@ class Door:
             *argv,
             b"%d" % len(start.env),
             *start.env,
+            b"%d" % (2 * len(self.uppers)),
+            *(os.fsencode(word) for item in self.uppers.items() for word in item),
             b"plan",
         ]
         return b"\0".join(words) + b"\0" + start.plan

@@ -18,6 +18,7 @@ from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
 from layerrun.runtime.handoff import Door, deadline, environment
 from layerrun.runtime.stored import mounts_sum, store_plan
+from layerrun.store.plans import stored_uppers
 
 if TYPE_CHECKING:
     from layerrun.runtime.plan import Plan
@@ -192,10 +193,16 @@ def run_spare(
     *,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    door: Door | None = None,
     status_fd: int | None = None,
 ) -> int:
-    """Run a command in a spare whose lock the caller holds, and wait; as `run`."""
-    return _start(store, app, lock, _Wanted(argv, cwd, env, None, status_fd))
+    """Run a command in a spare whose lock the caller holds, and wait; as `run`.
+
+    With a ``door`` nobody comes back if the command changes nothing.
+    """
+    if door is not None:
+        door = attrs.evolve(door, uppers=stored_uppers(store, app.name))
+    return _start(store, app, lock, _Wanted(argv, cwd, env, door, status_fd))
 
 
 def enter(

@@ -71,6 +71,7 @@ def test_after_a_kill_nothing_is_left(story, way):
             doomed.kill()
             assert doomed.wait() == -signal.SIGKILL
             assert other.poll() is None
+            assert [process.command for process in app.instance().processes] == ["sleep 1000"]
             assert app.run(["true"], check=True)
             other.kill()
             other.wait()

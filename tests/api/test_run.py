@@ -218,6 +218,8 @@ def test_somebody_else_changes_it(story):
 
 def test_profiles_and_ephemeral_starts(story):
     def others(store):
+        import os
+
         app = store.create("a")
         script = "cat ~/mark 2>/dev/null || echo nothing; echo $LAYERRUN_APP >~/mark"
 
@@ -228,6 +230,7 @@ def test_profiles_and_ephemeral_starts(story):
             assert out(ephemeral=True) == "nothing\n"
             assert out(profile="work") == ("a@work\n" if turn else "nothing\n")
             assert out() == ("a\n" if turn else "nothing\n")
+            assert len(os.listdir(f"{store.path}/apps")) == 2
         assert [one.name for one in store.apps()] == ["a", "a@work"]
         assert [one.name for one in app.profiles()] == ["a@work"]
         assert store.app("a@work").run(["true"]).returncode == 0

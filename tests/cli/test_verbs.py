@@ -158,7 +158,7 @@ def test_list(layerrun, web):
     (other, found) = document(layerrun, "list", "--size")["apps"]
     assert other["name"] == "other"
     assert set(found) == {
-        *("name", "kind", "id", "base", "ids", "generation", "created"),
+        *("name", "kind", "id", "base", "ids", "generation", "created", "parent", "profile", "ephemeral"),
         *("entries", "apparent", "allocated"),
     }
     assert (found["name"], found["kind"], found["base"]) == ("web", "app", "host")
@@ -205,7 +205,10 @@ def test_which(layerrun, web):
 def test_du(layerrun, web):
     data = document(layerrun, "du")
     assert set(data) == {"schema", "apps", "bases", "total"}
-    assert set(data["apps"][0]) == {"name", "kind", "entries", "apparent", "allocated"}
+    assert set(data["apps"][0]) == {
+        *("name", "kind", "parent", "profile"),
+        *("entries", "apparent", "allocated"),
+    }
     assert data["total"] == data["apps"][0]["allocated"] > 0
     assert layerrun("du", check=0).out.splitlines()[-1].startswith("total")
 

@@ -351,10 +351,10 @@ def test_the_command_ends_the_try_not_a_signal_to_it(door, layerrun):
     assert "kept as" in err
 
 
-def test_a_change_of_the_mounts_outdates_it(door, mounts, folder, who):
-    place = pathlib.Path(folder, "place")
-    place.mkdir()
-    (place / "file").write_text("beneath\n")
+def test_a_change_of_the_mounts_outdates_it(door, mounts, who):
+    # Not in /var/tmp, which would have to be taken apart, and where others come and go.
+    place = "/srv/place"
+    mounts.sh('mount -t tmpfs -o mode=755 tmpfs /srv; mkdir "$1"; echo beneath >"$1/file"', place)
     options = {"prefix": mounts.prefix(), "user": who}
     door.warm(*TRUE, check=0, **options)
     mounts.sh('mount -t tmpfs tmpfs "$1"; echo mounted >"$1/file"', place)

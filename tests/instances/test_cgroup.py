@@ -80,6 +80,18 @@ def test_everything_inside_is_in_it(apps, layerrun, owner, top):
     assert not group.exists()
 
 
+def test_the_plan_names_it(layerrun, top):
+    layerrun("create", "a", check=0)
+    (app,) = pathlib.Path(layerrun.store(), "apps").iterdir()
+    assert (
+        f"cgroup {cgroups.mount_point()} layerrun-{app.name}"
+        in layerrun("plan", "a", check=0).out.splitlines()
+    )
+    # A throwaway ends with its command: there is nothing to hold together.
+    assert layerrun("try", "-y", "--", "true", check=0).rc == 0
+    assert not [each for each in top.rglob("layerrun-*") if each.is_dir()]
+
+
 def test_it_is_kept_and_goes_with_the_app(apps, layerrun, owner, top):
     for _ in range(2):
         run = apps.popen("true", user=owner, before=within(top))

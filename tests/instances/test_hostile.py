@@ -233,42 +233,63 @@ def test_a_silent_caller_at_the_door(apps, layerrun):
     wait_for(lambda: len(children.read_text().split()) == 1)
 
 
+LIMITS = b" ".join([b"400 1000"] * 16) + b" 14 1"
+
+
+def request(version=b"1", limits=LIMITS, count=b"1", end=b"true\0"):
+    """Return a request to join, as csrc/join.c has it."""
+    head = [version, b"0", b"0", b"022", b"0", b"0", limits, b"", b"/", count]
+    return b"".join(word + b"\0" for word in head) + end
+
+
 BROKEN = {
     "empty": b"",
     "no-nul": b"1",
-    "short": b"1\0000\0000\00022\0",
-    "count": b"1\0000\0000\00022\0000\0000\0\0/\00099999999999\0x\0",
-    "negative": b"1\0000\0000\00022\0000\0000\0\0/\000-1\0x\0",
-    "zero": b"1\0000\0000\00022\0000\0000\0\0/\0000\0x\0",
-    "version": b"9\0000\0000\00022\0000\0000\0\0/\0001\0true\0",
-    "unended": b"1\0000\0000\00022\0000\0000\0\0/\0001\0true",
+    "short": b"1\0" + b"0\0" * 5,
+    "no-words": request(end=b""),
+    "count": request(count=b"99999999999"),
+    "negative": request(count=b"-1"),
+    "zero": request(count=b"0"),
+    "version": request(version=b"9"),
+    "no-limits": request(limits=b""),
+    "bad-limits": request(limits=b"x"),
+    "few-limits": request(limits=b"400 1000 400"),
+    "too-nice": request(limits=LIMITS.replace(b" 14 1", b" 29 1")),
+    "many-processors": request(limits=LIMITS + b" 0" * 16),
+    "odd-processors": request(limits=LIMITS + b" x"),
 }
+
+
+def answers_to(layerrun, bytes_):
+    """Send a request as only the owner can; return the types of the answers."""
+    here = os.open(folder_of(layerrun, None), os.O_PATH)
+    memory = os.memfd_create("request")
+    os.write(memory, bytes_)
+    null = os.open("/dev/null", os.O_RDWR)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.connect(f"/proc/self/fd/{here}/socket")
+        socket.send_fds(caller, [apps_message()], [memory, null, null, null])
+        caller.settimeout(30)
+        answers = []
+        while got := caller.recv(65536):
+            answers.append(got[:1])
+    for fd in (here, memory, null):
+        os.close(fd)
+    return answers
+
+
+def test_a_whole_request(apps, layerrun):
+    """What the broken ones are made from. A last word that does not end loses a letter."""
+    apps.first()
+    assert answers_to(layerrun, request(end=b"/bin/true\0")) == [b"W", b"X"]
+    assert answers_to(layerrun, request(end=b"/bin/true")) == [b"W", b"E", b"X"]
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_request(apps, layerrun, case):
-    """Only the owner can send one; it ends nothing but itself."""
+    """It ends nothing but itself."""
     apps.first()
-    here = os.open(folder_of(layerrun, None), os.O_PATH)
-    request = os.memfd_create("request")
-    os.write(request, BROKEN[case])
-    null = os.open("/dev/null", os.O_RDWR)
-    size = len(apps_message())
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
-        caller.connect(f"/proc/self/fd/{here}/socket")
-        socket.send_fds(caller, [apps_message()], [request, null, null, null])
-        caller.settimeout(30)
-        answers = []
-        while True:
-            got = caller.recv(65536)
-            if not got:
-                break
-            answers.append(got[:1])
-    for fd in (here, request, null):
-        os.close(fd)
-    assert size
-    assert answers[0] == b"W"
-    assert answers[-1] in (b"E", b"X")
+    assert answers_to(layerrun, BROKEN[case]) == [b"W", b"E"]
     assert apps.run("echo in").out == "in\n"
 
 

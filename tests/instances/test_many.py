@@ -132,6 +132,18 @@ def test_starts_and_resets(layerrun, either, times):
 
 
 @pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
+def test_starts_and_resets_that_kill(layerrun, either, times):
+    layerrun("create", "a", user=either, check=0)
+    reset = ("reset", "-y", "--kill", "a")
+    found = together(layerrun, either, times, ECHO, ECHO, reset)
+    # A reset may lose against one start after the other; a start that is killed says so, or begins again.
+    check(layerrun, either, found, {0, 5, 137})
+    assert {code for words, code, _ in found if words == ECHO} <= {0, 137}
+    layerrun(*reset, user=either, check=0)
+    assert layerrun("diff", "a", user=either, check=0).out == ""
+
+
+@pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
 def test_starts_and_removes(layerrun, either, times):
     found = together(layerrun, either, times, ECHO, ECHO, ("remove", "-y", "a"), ("app", "a"), ("stop", "a"))
     for words, code, err in found:

@@ -36,8 +36,9 @@ def ready(layerrun, who, spawned):
 
 
 def free(layerrun, who):
-    """The lock is free at once, and a start and a reset work."""
+    """A start waits for the end if need be, and then nothing runs: a reset works."""
     layerrun("app", "a", "--", "sh", "-c", "true", user=who, check=0)
+    layerrun("reset", "-y", "a", user=who, check=0)
 
 
 @pytest.fixture
@@ -78,6 +79,8 @@ def test_the_command_is_killed(layerrun, who, spawned, quiet_log):
     process = ready(layerrun, who, spawned)
     os.kill(inside_of(process.pid)[1], signal.SIGKILL)
     assert process.wait(60) == 128 + signal.SIGKILL
+    layerrun("reset", "-y", "a", user=who, check=5)  # what it left behind still runs
+    layerrun("kill", "a", user=who, check=0)
     free(layerrun, who)
 
 

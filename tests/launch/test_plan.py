@@ -21,7 +21,7 @@ WORDS = (
     "overlay /home upper/home work/1 try lower /home idmap bind /share /mnt rec,nosuid tmpfs /tmp 1777 noexec "
     "dir /tmp/d 0755 file /tmp/f 0644 symlink text /tmp/l proc /proc dev /dev mask /proc/keys try "
     "readonly /proc/sys try caps 800404fb no_new_privs seccomp default keepenv LC_* env A=b cwd /root umask 022 "
-    "arg true end"
+    "cgroup /sys/fs/cgroup layerrun-1 notify arg true end"
 ).split()
 
 
@@ -168,6 +168,8 @@ def test_an_unknown_operation_is_named(name):
         ("identity", "0", "0"),
         ("umask", "022"),
         ("hostname", "again"),
+        ("notify",),
+        ("cgroup", "/sys/fs/cgroup", "again"),
         ("no_new_privs",),
         ("data", "/second"),
         ("lower", "/late", ""),
@@ -178,6 +180,13 @@ def test_an_unknown_operation_is_named(name):
 def test_a_bad_operation_is_refused_with_its_number(op):
     failure = refused(plan(with_op(*op)))
     assert failure.op >= 0
+
+
+@pytest.mark.parametrize(
+    ("mount", "name"), [("cgroup", "x"), ("/", ""), ("/", "a/b"), ("/", ".."), ("/", "."), ("/", ".x")]
+)
+def test_a_bad_control_group_is_refused(mount, name):
+    refused(plan(changed(["cgroup", "/sys/fs/cgroup", "layerrun-1"], ["cgroup", mount, name])))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +242,7 @@ def readable(text, *replacements):
     for old, new in replacements:
         text = text.replace(old, new)
     text = re.sub(r"apps/[0-9a-f]{16}", "apps/ID", text)
+    text = re.sub(r"^cgroup .*\n", "", text, flags=re.MULTILINE)  # not every machine has them
     text = re.sub(r"bases/[0-9a-f]{16}", "bases/ID", text)
     return re.sub(r"skeletons/[0-9a-f]{64}", "skeletons/DIGEST", text)
 

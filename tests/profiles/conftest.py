@@ -99,6 +99,20 @@ def run(layerrun, who):
 
 
 @pytest.fixture
+def own_folder(who, folder, user_folder):
+    """A folder on disk of whose apps they are."""
+    return user_folder(who) if who else folder
+
+
+def _is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+@pytest.fixture
 def gone():
-    """A function that waits until a process has ended."""
-    return lambda pid: wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    """A function that waits until processes have ended, looked after or not."""
+    return lambda pids: wait_for(lambda: not any(map(_is_alive, pids)))

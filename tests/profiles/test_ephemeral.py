@@ -121,7 +121,7 @@ def test_no_command_sweeps_what_runs(run):
 
 
 @pytest.mark.parametrize("how", ["launcher", "init", "all"])
-def test_killed(run, how):
+def test_killed(run, gone, how):
     before = run.folders()
     process = run.popen("echo ready; exec sleep 1000", "web", "--ephemeral")
     pids = inside_of(process.pid)
@@ -129,23 +129,14 @@ def test_killed(run, how):
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
-    for pid in pids:
-        wait_for(lambda pid=pid: not alive(pid))
+    gone(pids)
     run("list")
     assert run.folders() == before
     assert list(run.apps()) == ["web"]
     run("remove", "-y", "web")
 
 
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
-
-
-def test_killed_while_it_is_made(run):
+def test_killed_while_it_is_made(run, gone):
     """At some moment of the start: whatever is there of it, the next command sweeps it."""
     before = run.folders()
     left = delay = 0
@@ -159,8 +150,7 @@ def test_killed_while_it_is_made(run):
         inside = inside_of(process.pid)
         process.kill()
         process.wait()
-        for pid in inside:
-            wait_for(lambda pid=pid: not alive(pid))
+        gone(inside)
         left += len(os.listdir(f"{run.path}/apps")) > 1
         run("list")
         assert run.folders() == before

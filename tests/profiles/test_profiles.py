@@ -45,9 +45,8 @@ def test_a_range_of_ids_each(run, who):
         assert run.sh("cat /proc/self/uid_map", name).split() == ["0", str(start), "65536"]
 
 
-def test_its_configuration_is_its_apps(run, folder, who, user_folder):
-    top = user_folder(who) if who else folder
-    share = os.path.join(top, "share")
+def test_its_configuration_is_its_apps(run, who, own_folder):
+    share = os.path.join(own_folder, "share")
     os.mkdir(share)
     if who:
         os.chown(share, who.uid, who.gid)
