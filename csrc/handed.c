@@ -91,6 +91,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .status_fd = handoff->status_fd,
         .stay = handoff->stay,
         .own_tty = handoff->own_tty,
+        .detach = handoff->detach,
     };
     if (!handoff->join)
         return lr_run(&launch, result, err);
@@ -128,6 +129,8 @@ static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
         }
         result.status = lr_door_lost(handoff->status_fd, &error);
     }
+    if (handoff->detach)
+        lr_door_say_detached(handoff->name);
     if (!*handoff->after || is_untouched(handoff))
         return lr_door_status(&result);
     if (lr_handed_end(handoff->after, handoff->id, result.status, handoff->lock_fd)) {

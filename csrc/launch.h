@@ -20,6 +20,7 @@ struct lr_launch {
     int stay; /* 1: it lives until its last process has gone, else only as long as the command */
     int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
     int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
+    int detach; /* 1: return with status 0 once the command runs, and leave it alone; it writes to the log in app_fd; no own_tty */
 };
 
 /* How a start ended. */
