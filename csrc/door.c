@@ -42,8 +42,11 @@ static int start_or_join(struct start *start, struct lr_error *why)
         return -1;
     start->launch.lock_fd = lock;
     if (!(lock == LR_LOCK_BUSY ? lr_join(&start->launch, &result, &error)
-                               : lr_run(&start->launch, &result, &error)))
+                               : lr_run(&start->launch, &result, &error))) {
+        if (start->launch.detach)
+            lr_door_say_detached(start->name);
         return lr_door_status(&result);
+    }
     if (result.started) /* it ran, and must not run again */
         return lr_door_lost(start->launch.status_fd, &error);
     start->again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
@@ -57,10 +60,16 @@ int lr_door_status(const struct lr_result *result)
     return result->status | result->signal << 8;
 }
 
+void lr_door_say_detached(const char *name)
+{
+    if (isatty(2))
+        fprintf(stderr, "layerrun: %s runs in the background: layerrun logs %s\n", name, name);
+}
+
 int lr_door_lost(int status_fd, const struct lr_error *error)
 {
     fprintf(stderr, "layerrun: %s: %s\n", error->step, strerror(error->code));
-    lr_status_exited(status_fd, 125);
+    lr_status_exited(status_fd, 125, 0);
     return 125;
 }
 
@@ -93,7 +102,8 @@ int lr_door_run(const struct lr_options *options, struct lr_error *why)
                 .status_fd = options->status_fd,
                 .stay = 1,
                 .leave = 1,
-                .own_tty = isatty(0) && isatty(1) && isatty(2),
+                .detach = options->detach,
+                .own_tty = !options->detach && isatty(0) && isatty(1) && isatty(2),
             },
         .current = &current,
         .name = options->name,

@@ -12,6 +12,9 @@ int lr_door_status(const struct lr_result *result);
  * Python must decide. why->code: not 0 if the command itself is what cannot be run. */
 int lr_door_run(const struct lr_options *options, struct lr_error *why);
 
+/* Say to a person how to read what a detached command writes; as say() in layerrun/cli/output.py. */
+void lr_door_say_detached(const char *name);
+
 /* Say that a command that was started has been lost sight of; returns the exit status. */
 int lr_door_lost(int status_fd, const struct lr_error *error);
 

@@ -92,6 +92,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .stay = handoff->stay,
         .leave = !*handoff->after,
         .own_tty = handoff->own_tty,
+        .detach = handoff->detach,
     };
     if (!handoff->join)
         return lr_run(&launch, result, err);
@@ -129,6 +130,8 @@ static int carry_out(struct lr_handoff *handoff, struct lr_error *why)
         }
         result.status = lr_door_lost(handoff->status_fd, &error);
     }
+    if (handoff->detach)
+        lr_door_say_detached(handoff->name);
     if (!*handoff->after || is_untouched(handoff))
         return lr_door_status(&result);
     if (lr_handed_end(handoff->after, handoff->id, result.status, handoff->lock_fd)) {

@@ -94,6 +94,7 @@ int lr_handoff_parse(struct lr_handoff *handoff, const char *bytes, size_t size)
     handoff->again = word(&reader);
     handoff->after = word(&reader);
     handoff->id = word(&reader);
+    handoff->name = word(&reader);
     handoff->argv = words(&reader);
     handoff->env = words(&reader);
     handoff->uppers = words(&reader);

@@ -16,7 +16,7 @@ struct lr_handoff {
     const char *passed; /* what LAYERRUN_PASSED is to be if the command never ran */
     const char *again; /* the same if it may go better in a moment */
     const char *after; /* what is left for Python to do after the end, in a word; "": nothing */
-    const char *id; /* the app's */
+    const char *id, *name; /* the app's */
     const char **argv; /* NULL-terminated; NULL: the plan's own command */
     const char **env; /* NULL-terminated; NULL: none */
     const char **

@@ -2,6 +2,7 @@
 #include "join.h"
 
 #include "control.h"
+#include "log.h"
 #include "plan.h"
 #include "rlimits.h"
 #include "run.h"
@@ -145,11 +146,12 @@ static int knock(int app_fd, struct lr_error *err)
 }
 
 static int send_request(const struct lr_launch *launch, const struct lr_plan *plan, const sigset_t *blocked,
-                        int control, int executing, struct lr_error *err)
+                        int control, int executing, const struct lr_log *log, struct lr_error *err)
 {
     struct lr_message message = {.type = LR_MSG_JOIN, .count = executing < 0 ? 4 : 5};
     LR_FD request = write_request(launch, plan, blocked, err);
-    const int fds[] = {request, 0, 1, 2, executing};
+    bool own = log->out < 0;
+    const int fds[] = {request, own ? 0 : log->in, own ? 1 : log->out, own ? 2 : log->out, executing};
     if (request < 0)
         return -1;
     return lr_send(control, &message, fds) ? lr_fail(err, "join the running app", "") : 0;
@@ -166,12 +168,13 @@ static pid_t pid_of(int app_fd)
 }
 
 static int join(const struct lr_launch *launch, const struct lr_plan *plan, int control,
-                const struct lr_run_signals *signals, struct lr_result *result, struct lr_error *err)
+                const struct lr_run_signals *signals, const struct lr_log *log, struct lr_result *result,
+                struct lr_error *err)
 {
     LR_FD executed = -1;
     LR_FD executing = -1;
     if (lr_run_watch(launch, &executed, &executing, err) ||
-        send_request(launch, plan, &signals->mask, control, executing, err))
+        send_request(launch, plan, &signals->mask, control, executing, log, err))
         return -1;
     lr_close(&executing);
     const struct lr_wait wait = {
@@ -181,12 +184,14 @@ static int join(const struct lr_launch *launch, const struct lr_plan *plan, int 
         .executed = executed,
         .status = launch->status_fd,
         .pid = executed < 0 ? 0 : pid_of(launch->app_fd),
+        .detach = launch->detach,
     };
     return lr_wait_for(&wait, result, err);
 }
 
 int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
 {
+    struct lr_log log = LR_LOG_NONE;
     struct lr_plan plan;
     struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
@@ -197,7 +202,9 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
         LR_FD control = knock(launch->app_fd, err);
         failed = control < 0;
         if (!failed) {
-            failed = lr_run_block(&signals, err) || join(launch, &plan, control, &signals, result, err);
+            failed = lr_log_open(launch, false, &log, err) || lr_run_block(&signals, err) ||
+                     join(launch, &plan, control, &signals, &log, result, err);
+            lr_log_end(launch, false, !failed, &log);
             lr_run_unblock(&signals);
         }
     }

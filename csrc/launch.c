@@ -18,6 +18,7 @@
 #include "control.h"
 #include "ids.h"
 #include "join.h"
+#include "log.h"
 #include "mounts.h"
 #include "notify.h"
 #include "run.h"
@@ -153,10 +154,20 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
     return lr_confine(plan, err);
 }
 
+/* Only here: what the launcher has to say is for its caller. */
+static int take_standard(const struct lr_log *log, struct lr_error *err)
+{
+    if (log->out < 0)
+        return 0;
+    if (dup2(log->in, 0) < 0 || dup2(log->out, 1) < 0 || dup2(log->out, 2) < 0)
+        return lr_fail(err, "take over the standard descriptors", "");
+    return 0;
+}
+
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  const sigset_t *mask) __attribute__((noreturn));
+                  const struct lr_log *log, const sigset_t *mask) __attribute__((noreturn));
 static void child(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
-                  const sigset_t *mask)
+                  const struct lr_log *log, const sigset_t *mask)
 {
     struct lr_error error;
     struct lr_server server = {
@@ -177,7 +188,8 @@ static void child(const struct lr_launch *launch, struct lr_plan *plan, struct l
         .listen_fd = -1,
         .stay = launch->stay,
     };
-    if (build(launch, plan, mounts, control, &server.command.terminal, &error)) {
+    if (take_standard(log, &error) ||
+        build(launch, plan, mounts, control, &server.command.terminal, &error)) {
         struct lr_message message = {.type = LR_MSG_ERROR, .error = error};
         lr_send(control, &message, NULL);
         _exit(125);
@@ -320,8 +332,8 @@ static pid_t clone_into_group(struct clone_args *args, const struct lr_plan *pla
     return pid < 0 ? (pid_t)lr_clone3(args) : pid;
 }
 
-static int start(const struct lr_launch *launch, struct lr_plan *plan, const sigset_t *mask, int signals,
-                 struct lr_result *result, struct lr_error *err)
+static int start(const struct lr_launch *launch, struct lr_plan *plan, const struct lr_run_signals *signals,
+                 const struct lr_log *log, struct lr_result *result, struct lr_error *err)
 {
     struct lr_mounts mounts = {.userns = -1,
                                .store = -1,
@@ -355,7 +367,7 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
         return lr_fail(err, "create the namespaces", "");
     if (pid == 0) {
         lr_close(&ours);
-        child(launch, plan, &mounts, theirs, mask);
+        child(launch, plan, &mounts, theirs, log, &signals->mask);
     }
     LR_FD pidfd = pidfd_raw;
     lr_close(&theirs);
@@ -363,12 +375,13 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
     struct lr_wait wait = {
         .pidfd = pidfd,
         .control = ours,
-        .signals = signals,
+        .signals = signals->fd,
         .leave = launch->leave,
         .executed = executed,
         .status = launch->status_fd,
         .pid = pid,
         .notify = notify_fd < 0 ? NULL : &notify,
+        .detach = launch->detach,
     };
     struct lr_error failure;
     if (record_holder(launch->lock_fd, pid, &failure) ||
@@ -387,6 +400,7 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const sig
 
 int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)
 {
+    struct lr_log log = LR_LOG_NONE;
     struct lr_plan plan;
     struct lr_run_signals signals;
     *result = (struct lr_result){.status = 125};
@@ -394,13 +408,15 @@ int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_e
                  lr_plan_environ(&plan, launch->environ, launch->env, err) ||
                  lr_run_check(launch, &plan, err);
     if (!failed) {
-        failed = lr_run_block(&signals, err) || start(launch, &plan, &signals.mask, signals.fd, result, err);
+        failed = lr_log_open(launch, true, &log, err) || lr_run_block(&signals, err) ||
+                 start(launch, &plan, &signals, &log, result, err);
         if (failed && err->code == EOWNERDEAD && plan.cgroup_name) {
             /* Linux 6.18 kills what is cloned into a group if that has seen fewer or more kills than ours. */
             lr_cgroup_remove(launch->app_fd);
             plan.cgroup_name = NULL;
-            failed = start(launch, &plan, &signals.mask, signals.fd, result, err);
+            failed = start(launch, &plan, &signals, &log, result, err);
         }
+        lr_log_end(launch, true, !failed, &log);
         lr_run_unblock(&signals);
     }
     lr_plan_free(&plan);

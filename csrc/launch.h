@@ -21,6 +21,7 @@ struct lr_launch {
     int leave; /* 1: return once the command's status is known, not once pid 1 is reaped: for who is about to exit */
     int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
     int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
+    int detach; /* 1: return with status 0 once the command runs, and leave it alone; it writes to the log in app_fd; no own_tty */
 };
 
 /* How a start ended. */

@@ -60,6 +60,10 @@ static int take_once(const char **place, const char *value)
 static int take_option(struct parser *parser, const char *const **words)
 {
     const char *value;
+    if (!strcmp(**words, "-d") || !strcmp(**words, "--detach")) {
+        parser->options->detach = true;
+        return 0;
+    }
     if ((value = value_of("-e", words)) || (value = value_of("--env", words)))
         return take_variable(parser, value);
     if ((value = value_of("--cwd", words)))

@@ -8,13 +8,15 @@
 int lr_run_check(const struct lr_launch *launch, const struct lr_plan *plan, struct lr_error *err)
 {
     const char *const *argv = launch->argv ? launch->argv : (const char *const *)plan->argv;
+    if (launch->detach && (launch->own_tty || launch->app_fd < 0))
+        return lr_fail_code(err, EINVAL, "detach", "");
     return argv[0] && *argv[0] ? 0 : lr_fail_code(err, ENOENT, "execute", "");
 }
 
 int lr_run_watch(const struct lr_launch *launch, int *executed, int *executing, struct lr_error *err)
 {
     int pair[2];
-    if (launch->status_fd <= 0)
+    if (launch->status_fd <= 0 && !launch->detach)
         return 0;
     if (pipe2(pair, O_CLOEXEC))
         return lr_fail(err, "open a pipe", "");

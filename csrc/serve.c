@@ -130,6 +130,11 @@ static void handle_control(struct state *state)
         close(fds[i]);
     if (got > 0 && message.type == LR_MSG_SIGNAL)
         signal_command(state, message.value, message.more);
+    if (got > 0 && message.type == LR_MSG_DETACH) {
+        prctl(PR_SET_PDEATHSIG, 0, 0, 0,
+              0); /* before the launcher may go, which is when the socket is closed */
+        lr_close(&state->server->control);
+    }
 }
 
 static void let_in(struct state *state)

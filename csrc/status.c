@@ -58,10 +58,13 @@ void lr_status_started(int fd, pid_t pid, bool joined)
                          joined ? "true" : "false"));
 }
 
-void lr_status_exited(int fd, int code)
+void lr_status_exited(int fd, int code, int signal)
 {
-    char line[64];
-    put(fd, line, (size_t)snprintf(line, sizeof line, "{\"event\":\"exited\",\"exit_code\":%d}\n", code));
+    char line[96], killed[32] = "";
+    if (signal)
+        snprintf(killed, sizeof killed, ",\"signal\":%d", signal);
+    put(fd, line,
+        (size_t)snprintf(line, sizeof line, "{\"event\":\"exited\",\"exit_code\":%d%s}\n", code, killed));
 }
 
 void lr_status_failed(int fd, const struct lr_error *error)

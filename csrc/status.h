@@ -11,8 +11,8 @@
 /* The command runs. pid: the sandbox's pid 1, as the host has it; 0: unknown. */
 void lr_status_started(int fd, pid_t pid, bool joined);
 
-/* The command has ended. */
-void lr_status_exited(int fd, int code);
+/* The command has ended. signal: the one it was killed by, 0. */
+void lr_status_exited(int fd, int code, int signal);
 
 /* The command never ran. */
 void lr_status_failed(int fd, const struct lr_error *error);

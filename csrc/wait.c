@@ -335,8 +335,8 @@ int lr_wait_for(const struct lr_wait *wait, struct lr_result *result, struct lr_
     if (asking) /* it was over too soon to see it begin */
         lr_status_started(wait->status, wait->pid, wait->pidfd < 0);
     if (wait->detach)
-        result->status = 0;
+        result->status = result->signal = 0;
     else
-        lr_status_exited(wait->status, result->status);
+        lr_status_exited(wait->status, result->status, result->signal);
     return 0;
 }

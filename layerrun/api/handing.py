@@ -54,7 +54,7 @@ class _Spawned(handoff.Door):
     pipe: tuple[int, int]
     own_tty: bool
 
-    def through(self, start: Start, app_id: str, *, join_until: float | None = None) -> NoReturn:
+    def through(self, start: Start, app: App, *, join_until: float | None = None) -> NoReturn:
         """Leave with copies of the descriptors: ``start``'s own are closed on the way out."""
         fds: list[int] = []
         try:
@@ -63,7 +63,7 @@ class _Spawned(handoff.Door):
             start = attrs.evolve(
                 start, lock_fd=held[0], app_fd=held[1], status_fd=self.pipe[1], own_tty=self.own_tty
             )
-            memory = self.written(start, app_id, join_until=join_until)
+            memory = self.written(start, app, join_until=join_until)
             fds.append(memory)
         except BaseException:
             for fd in fds:

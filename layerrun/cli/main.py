@@ -26,6 +26,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "ps": ("instances", "ps", "List the apps that run, with their processes."),
         "stop": ("instances", "stop", "End apps: SIGTERM, then SIGKILL."),
         "kill": ("instances", "kill", "End apps at once."),
+        "logs": ("logs", "logs", "Print what detached commands have written."),
         "create": ("manage", "create", "Make an app without running it."),
         "list": ("look", "list_apps", "List the apps and throwaways."),
         "show": ("look", "show", "Show what an app is made of."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -80,6 +81,7 @@ def variables(env: Sequence[str]) -> dict[str, str]:
         ("layerrun app web -- apt-get install -y nginx", "make the app web over the host, install into it"),
         ("layerrun app web -- nginx -g 'daemon off;'", "run what was installed"),
         ("layerrun app web", "run its own command (create web -- CMD...)"),
+        ("layerrun app web -d -- nginx -g 'daemon off;'", "in the background: see layerrun logs web"),
         ("layerrun app web --profile work", "the same app with data of its own, called web@work"),
         ("layerrun app web --ephemeral -- sh", "look around in web as it was made, and leave no trace"),
     ],
@@ -87,6 +89,12 @@ def variables(env: Sequence[str]) -> dict[str, str]:
 @app_argument()
 @profile_option
 @click.option("--ephemeral", is_flag=True, help="With an empty layer that is thrown away at the end.")
+@click.option(
+    "-d",
+    "--detach",
+    is_flag=True,
+    help="In the background: return once it runs. `logs` prints what it writes.",
+)
 @no_userns_option
 @run_options
 def app(
@@ -94,6 +102,7 @@ def app(
     name: str,
     profile: str | None,
     ephemeral: bool,
+    detach: bool,
     no_userns: bool,
     cwd: str | None,
     env: tuple[str, ...],
@@ -109,6 +118,8 @@ def app(
     of its own, so it runs beside the app. An ephemeral start ends with its command, and leaves nothing.
     """
     name, profile = _named(name, profile, ephemeral=ephemeral)
+    if detach and ephemeral:
+        raise click.UsageError("--detach and --ephemeral exclude each other")
     given = variables(env)
     from layerrun.runtime import handoff
 
@@ -136,11 +147,28 @@ def app(
             )
         if profile is not None:
             found, created = _find_profile(store, name, profile)
-        if not created and handoff.passed() != ("created", found.id):
-            return launch.run(
-                store, found, argv, cwd=cwd, env=given, door=front_door(), status_fd=settings().status_fd
-            )
-        return _first_run(store, found, argv, cwd=cwd, env=given)
+        new = created or handoff.passed() == ("created", found.id)
+        status = (_first_run if new else _run)(store, found, argv, cwd=cwd, env=given, detach=detach)
+    if detach and sys.stderr.isatty():
+        say(f"{found.name} runs in the background: layerrun logs {found.name}")
+    return status
+
+
+def _run(
+    store: Store,
+    app: App,
+    argv: Sequence[str] | None,
+    *,
+    cwd: str | None,
+    env: dict[str, str],
+    detach: bool,
+    created: str | None = None,
+) -> int:
+    from layerrun.runtime import launch
+
+    door = front_door(created=created)
+    status_fd = settings().status_fd
+    return launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=status_fd, detach=detach)
 
 
 def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str | None]:
@@ -222,27 +250,13 @@ def _find(store: Store, name: str, *, create: bool, ids: IdMode | None) -> tuple
 
 
 def _first_run(
-    store: Store,
-    app: App,
-    argv: Sequence[str] | None,
-    *,
-    cwd: str | None,
-    env: dict[str, str],
+    store: Store, app: App, argv: Sequence[str] | None, *, cwd: str | None, env: dict[str, str], detach: bool
 ) -> int:
     """Run a new app; if its command never ran, take the app back: a typing error leaves nothing."""
     from layerrun.errors import LaunchError
-    from layerrun.runtime import launch
 
     try:
-        return launch.run(
-            store,
-            app,
-            argv,
-            cwd=cwd,
-            env=env,
-            door=front_door(created=app.id),
-            status_fd=settings().status_fd,
-        )
+        return _run(store, app, argv, cwd=cwd, env=env, detach=detach, created=app.id)
     except LaunchError:
         store.remove_app(app.name, only=app.id)
         what = "app" if app.profile is None else "profile"
@@ -274,7 +288,6 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
 
         found = store.app(name, AppKind.APP)
         warn_of(found)
-
         return launch.run(  # noqa: S604  (no subprocess)
             store,
             found,

@@ -44,7 +44,7 @@ class Start:
     seen inside; unless ``cwd_must``, one that is missing is replaced by the plan's. ``lock_fd`` holds the
     app's lock, ``app_fd`` is the app's folder, where others find it to join (-1: neither). ``stay``: it
     lives until its last process has gone. ``own_tty``: give the command a terminal of its own. ``status_fd``
-    is told of its start and of its end (docs/json.md).
+    is told of its start and of its end (docs/json.md). ``detach``: leave it alone once it runs.
     """
 
     plan: bytes
@@ -82,6 +82,7 @@ def _call(function: Any, start: Start) -> int:
             "stay": start.stay,
             "own_tty": start.own_tty,
             "status_fd": max(start.status_fd, 0),
+            "detach": start.detach,
         },
     )
     result, error = ffi.new("struct lr_result *"), new_error()

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import attrs
 
+from layerrun.model import App
 from layerrun.native.launch import Start
 from layerrun.runtime import door
 
@@ -119,7 +120,7 @@ class Door:
     knocked_until: float | None = None
     uppers: Mapping[str, str] = attrs.field(factory=dict)
 
-    def through(self, start: Start, app_id: str, *, join_until: float | None = None) -> None:
+    def through(self, start: Start, app: App, *, join_until: float | None = None) -> None:
         """Become the front door, which carries out ``start``. Returns only if that is not possible.
 
         ``join_until``: join what runs; until then, if nobody lets us in, it is worth asking Python again.
@@ -127,7 +128,7 @@ class Door:
         if join_until is not None and time.monotonic() > join_until:
             return
         try:
-            memory = self.written(start, app_id, join_until=join_until)
+            memory = self.written(start, app, join_until=join_until)
         except OSError:
             return
         fds = [fd for fd in (memory, start.lock_fd, start.app_fd, start.status_fd) if fd > 2]
@@ -142,19 +143,19 @@ class Door:
         finally:
             os.close(memory)
 
-    def written(self, start: Start, app_id: str, *, join_until: float | None) -> int:
+    def written(self, start: Start, app: App, *, join_until: float | None) -> int:
         """Return a sealed memory file that holds the start; the caller closes it."""
         memory = os.memfd_create("layerrun-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(memory, "wb", closefd=False) as file:
-                file.write(self._words_of(start, app_id, join_until))
+                file.write(self._words_of(start, app, join_until))
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(memory)
             raise
         return memory
 
-    def _words_of(self, start: Start, app_id: str, join_until: float | None) -> bytes:
+    def _words_of(self, start: Start, app: App, join_until: float | None) -> bytes:
         """Return what csrc/handoff.c reads."""
         pid = os.getpid()
         argv = start.argv or ()
@@ -173,7 +174,8 @@ class Door:
             f"{pid}:created:{self.created}".encode() if self.created else b"%d:yes" % pid,
             f"{pid}:again:{join_until or 0.0}".encode(),
             self.after.encode(),
-            app_id.encode(),
+            app.id.encode(),
+            app.name.encode(),
             b"%d" % len(argv),
             *argv,
             b"%d" % len(start.env),

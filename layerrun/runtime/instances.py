@@ -7,7 +7,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -21,7 +22,7 @@ from layerrun.store.locks import holder, start_time
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Instance", "Process", "end", "ended_first", "instances", "send"]
+__all__ = ["Instance", "Process", "end", "ended_first", "instances", "running", "send"]
 
 _PATIENCE = 1.0  # seconds, for an app that is just beginning or ending
 _POLL = 0.01
@@ -172,6 +173,21 @@ def end(store: Store, app: App, *, grace: float) -> bool:
     finally:
         os.close(pidfd)
     return True
+
+
+@contextmanager
+def running(store: Store, app: App) -> Iterator[int | None]:
+    """Give a descriptor of an app's pid 1 that is readable once it has ended, ``None`` if the app does not run."""
+    pid = _holder(store, app)
+    try:
+        pidfd = None if pid is None else os.pidfd_open(pid)
+    except ProcessLookupError:
+        pidfd = None
+    try:
+        yield pidfd if pidfd is not None and _holder(store, app) == pid else None
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
 
 
 def send(store: Store, app: App, number: int) -> None:

@@ -76,6 +76,7 @@ class _Wanted:
     env: Mapping[str, str] | None
     door: Door | None
     status_fd: int | None = None
+    detach: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.argv is not None and (not self.argv or not self.argv[0]):
@@ -99,7 +100,8 @@ class _Wanted:
             lock_fd=lock_fd,
             app_fd=app_fd,
             stay=app.kind is AppKind.APP and not app.ephemeral,
-            own_tty=_own_tty(),
+            own_tty=not self.detach and _own_tty(),
+            detach=self.detach,
             status_fd=-1 if self.status_fd is None else self.status_fd,
         )
 
@@ -132,20 +134,22 @@ def run(
     shell: bool = False,
     door: Door | None = None,
     status_fd: int | None = None,
+    detach: bool = False,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
     ``argv=None`` runs the app's own command, ``shell`` a login shell. ``cwd`` is as seen inside; without
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
     what runs. With a ``door`` this process becomes the front door, and does not return. ``status_fd`` is told of
-    the command's start and end, as docs/json.md has it.
+    the command's start and end, as docs/json.md has it. ``detach`` returns 0 once the command runs, and leaves it
+    alone: it writes to the app's log.
     Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
-    wanted = _Wanted(argv, cwd, env, door, status_fd)
+    wanted = _Wanted(argv, cwd, env, door, status_fd, detach)
     patience = _Patience(door)
     while True:
         try:
@@ -245,7 +249,7 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     try:
         start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
         if wanted.door is not None:
-            wanted.door.through(start, app.id)
+            wanted.door.through(start, app)
         return run_plan(start)
     except Failure as failure:
         raise launch_error(failure, app, store.path) from None
@@ -263,7 +267,7 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
             return None
         start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
         if wanted.door is not None:
-            wanted.door.through(start, app.id, join_until=until)
+            wanted.door.through(start, app, join_until=until)
         return join_plan(start)
     except Failure as failure:
         if failure.step.startswith("join") and failure.code in _NOT_IN:

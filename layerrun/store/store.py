@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from types import TracebackType
 
 from layerrun.errors import DamagedError, ExistsError, NotFoundError, UsageError
@@ -337,6 +338,7 @@ class Store:
                         renameat2(ticket.fd, "data", fd, "data", RENAME_EXCHANGE)
                     else:
                         os.rename("data", "data", src_dir_fd=ticket.fd, dst_dir_fd=fd)
+                    _forget_log(fd)
                     os.fsync(fd)
             finally:
                 os.close(fd)
@@ -367,3 +369,10 @@ class Store:
     def kept(self, name: str) -> list[str]:
         """Return the paths of data that ``remove --keep-data`` left of apps of this name."""
         return removing.kept_of(self, name)
+
+
+def _forget_log(fd: int) -> None:
+    """Remove what detached commands have written (csrc/log.c); ``fd`` is the app's folder."""
+    for name in ("log", "log.1", "log.new"):
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
