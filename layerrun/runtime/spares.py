@@ -15,6 +15,7 @@ from layerrun.runtime import data, identity
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.stored import mounts_sum, stored_plan, upper_states
 from layerrun.store import making, spares
+from layerrun.store.fs import present
 from layerrun.store.plans import is_stored, write_plan
 
 if TYPE_CHECKING:
@@ -45,10 +46,16 @@ def find(store: Store, base: str) -> tuple[App, AppLock] | None:
         lock = spares.take(store, app)
         if lock is None:
             continue
-        if _is_current(store, app) and not spares.is_touched(store, app):
-            return app, lock
+        touched = spares.is_touched(store, app)
+        try:
+            if _is_current(store, app) and not touched:
+                return app, lock
+            outdated.append(app)
+        except LayerrunError:  # it cannot be started at all
+            if not touched:
+                spares.drop(store, app)
+                free.append(name)
         lock.release()
-        outdated.append(app)
     # One that is outdated here may be right elsewhere: in a mount namespace with other mounts, say.
     for app in outdated if not free else []:
         lock = spares.take(store, app)
@@ -90,20 +97,17 @@ def recover(store: Store) -> list[App]:
 
 
 def _is_empty(store: Store, app: App) -> bool:
-    """Say whether a spare changes nothing. What cannot be looked at is not empty."""
+    """Say whether a spare changes nothing. What is there and cannot be looked at is not empty."""
     try:
-        return not data.diff(store, app)
+        return not present(store.fd, f"apps/{app.id}/data/upper") or not data.diff(store, app)
     except (LayerrunError, OSError):
         return False
 
 
 def _is_current(store: Store, app: App) -> bool:
-    """Say whether the stored plan of a spare is what would be stored now."""
-    try:
-        mounts = mounts_sum()
-        plan = compile_plan(store, app)
-    except LayerrunError:
-        return False
+    """Say whether the stored plan of a spare is what would be stored now. Raises what `compile_plan` does."""
+    mounts = mounts_sum()
+    plan = compile_plan(store, app)
     states = upper_states(os.path.join(store.app_dir(app), "data"))
     return states is not None and is_stored(store, app.name, stored_plan(store, app, plan, mounts, states))
 

@@ -18,7 +18,7 @@ from layerrun.store.staging import finish_keep
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["kept_of", "remove", "remove_locked", "sweep"]
+__all__ = ["kept_of", "make_lockable", "remove", "remove_locked", "sweep"]
 
 # As many ephemeral apps are swept at once; each holds a descriptor meanwhile. The rest is for later sweeps.
 _MANY = 64
@@ -27,7 +27,7 @@ _MANY = 64
 def remove(store: Store, app: App, *, keep_data: bool, along: Collection[str] | None) -> list[str]:
     """Remove an app and its profiles; see `Store.remove_app`."""
     for one in (app, *store.catalog.profiles(app.id)):
-        _make_lockable(store, one)
+        make_lockable(store, one)
     with profiles.locked(store, app, "remove") as family:
         for profile in family[1:]:
             if along is not None and profile.id not in along:
@@ -35,7 +35,7 @@ def remove(store: Store, app: App, *, keep_data: bool, along: Collection[str] | 
         return remove_locked(store, family, keep_data=keep_data)
 
 
-def _make_lockable(store: Store, app: App) -> None:
+def make_lockable(store: Store, app: App) -> None:
     """Give an app whose folder is missing a folder to lock, so that it can be removed."""
     if not present(store.fd, f"apps/{app.id}"):
         with explain("remove", app.name):

@@ -15,7 +15,7 @@ from layerrun.model import App
 from layerrun.store import making
 from layerrun.store.locks import AppLock, lock_file
 from layerrun.store.plans import forget_plan, stored_uppers, upper_state
-from layerrun.store.removing import remove_locked
+from layerrun.store.removing import make_lockable, remove_locked
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -45,9 +45,14 @@ def is_touched(store: Store, app: App) -> bool:
 
 
 def take(store: Store, app: App) -> AppLock | None:
-    """Lock a spare; ``None`` if another has it, or it is one no more. Waits for nobody."""
+    """Lock a spare; ``None`` if another has it, or it is one no more. Waits for nobody.
+
+    One whose files are gone can be locked as well, so that it can be dropped.
+    """
     try:
-        fd = os.open(f"apps/{app.id}/lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
+        make_lockable(store, app)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(f"apps/{app.id}/lock", flags, 0o600, dir_fd=store.fd)
         try:
             # `Store.app_lock` would look for a while who it is.
             if not lock_file(fd, exclusive=True, wait=0.0):

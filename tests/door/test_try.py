@@ -429,6 +429,22 @@ def test_a_damaged_plan(layerrun, door):
     assert throwaways(layerrun) == []
 
 
+@pytest.mark.parametrize("gone", ["", "/data", "/data/upper", "/lock", "/data/work"])
+def test_a_spare_whose_files_are_gone(layerrun, door, small, gone):
+    small()
+    layerrun("remove", "-y", "small", check=0)
+    words = ("try", "-y", "--base", "small", "true")
+    door.warm(*words, check=0)
+    (spare,) = os.listdir(f"{layerrun.store()}/apps")
+    place = f"{layerrun.store()}/apps/{spare}{gone}"
+    shutil.rmtree(place) if os.path.isdir(place) else os.unlink(place)
+    door.warm(*words, check=0)
+    assert throwaways(layerrun) == []
+    assert layerrun("list", check=0).err == ""
+    layerrun("base", "remove", "-y", "small", check=0)
+    assert os.listdir(f"{layerrun.store()}/apps") == []
+
+
 def test_a_store_that_was_named_on_the_command_line(layerrun, door, folder):
     other = f"{folder}/other"
     words = (
