@@ -228,7 +228,8 @@ static bool is_there(pid_t pid)
 /* The lock, if nobody has it and whoever had it last is gone for good (its mounts may outlive its lock by a moment). */
 int lr_current_lock(int app)
 {
-    char line[128];
+    char line[128], what[8];
+    int pid;
     LR_FD fd = openat(app, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -1;
@@ -236,9 +237,9 @@ int lr_current_lock(int app)
         return errno == EWOULDBLOCK ? LR_LOCK_BUSY : -1;
     ssize_t size = pread(fd, line, sizeof line - 1, 0);
     line[size > 0 ? size : 0] = 0;
-    long pid = strtol(line, NULL, 10);
-    /* It may be ourselves: Python, which has passed the start back, was this very process. */
-    if (size < 0 || (pid > 0 && pid != getpid() && is_there((pid_t)pid)))
+    /* Only of a sandbox's pid 1 does anything outlive the lock. */
+    if (size < 0 || (sscanf(line, "%d %*s %*s %7[^\n]", &pid, what) == 2 && equals(what, "run") && pid > 0 &&
+                     is_there(pid)))
         return LR_LOCK_ENDING;
     return lr_steal(&fd);
 }

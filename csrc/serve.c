@@ -164,6 +164,8 @@ static void finish_command(struct state *state)
     bool staying = getpid() == 1 && state->server->stay && !state->lonely;
     if (staying)
         prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+    else /* before the launcher returns: its caller must not find the app busy, but ending, which the line in the lock file tells */
+        lr_close(&state->server->lock_fd);
     tell(state, LR_MSG_ENDED, state->status | state->killer << 8, staying);
     lr_close(&state->server->control);
     if (!staying)

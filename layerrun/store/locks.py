@@ -78,7 +78,7 @@ class AppLock:
         *,
         exclusive: bool = True,
         wait: float = 0.0,
-        what: str = "run",
+        what: str = "use",
         patience: float = PATIENCE,
     ) -> AppLock:
         """Lock the app whose folder is ``dir_fd``, waiting at most ``wait`` seconds for who has it.
@@ -159,11 +159,12 @@ def holder(fd: int) -> tuple[int, str] | None:
     return pid, fields[3].strip()
 
 
-def _exiting(pid: int, started: str) -> bool:
+def _ending(pid: int, started: str, what: str) -> bool:
+    """Say whether who held the lock is about to end. Pid 1 of an app gives it up only then."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        return fields[19] == started.encode() and bool(int(fields[6]) & _EXITING)
+        return fields[19] == started.encode() and (what == "run" or bool(int(fields[6]) & _EXITING))
     except (OSError, IndexError):
         return False
 
@@ -171,14 +172,14 @@ def _exiting(pid: int, started: str) -> bool:
 def _await_last(fd: int, patience: float) -> bool:
     """Wait until whoever held the lock last has ended, if it is in the middle of that; say whether it has.
 
-    A dying process closes its descriptors, and with them drops the lock, before its mounts go. The line of
-    a sandbox names its pid 1, whose end (pidfd_open(2)) comes after that of everything inside.
+    The lock goes before the mounts: a dying process closes its descriptors first. The line of a sandbox names
+    its pid 1, whose end (pidfd_open(2)) comes after that of everything inside.
     """
     fields = _read(fd)
     if len(fields) < 4 or not fields[0].isdigit() or fields[2] != boot_id():
         return True
-    pid = int(fields[0])
-    if not _exiting(pid, fields[1]):
+    pid, started, what = int(fields[0]), fields[1], fields[3].strip()
+    if not _ending(pid, started, what):
         return True
     try:
         pidfd = os.pidfd_open(pid)
@@ -186,7 +187,7 @@ def _await_last(fd: int, patience: float) -> bool:
         return True
     try:
         # Looked at again: the pid may have been given to another since.
-        return not _exiting(pid, fields[1]) or bool(select.select([pidfd], [], [], patience)[0])
+        return not _ending(pid, started, what) or bool(select.select([pidfd], [], [], patience)[0])
     finally:
         os.close(pidfd)
 

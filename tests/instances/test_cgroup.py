@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import signal
 import subprocess
+import time
 
 import pytest
 from support import probes, users
 from support.sandbox import wait_for
 
 from layerrun.native import cgroups
+
+
+def remove_group(path):
+    """Remove a group once what ran in it has ended: that goes on for a moment after the command's return."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 @pytest.fixture
@@ -24,9 +38,8 @@ def top():
     path = pathlib.Path(mount, f"layerrun-test-{os.getpid()}")
     path.mkdir()
     yield path
-    for folder in sorted((each for each in path.rglob("*") if each.is_dir()), reverse=True):
-        folder.rmdir()
-    path.rmdir()
+    for folder in [*sorted((each for each in path.rglob("*") if each.is_dir()), reverse=True), path]:
+        remove_group(folder)
 
 
 @pytest.fixture(params=["root", users.PLAIN])
@@ -158,7 +171,7 @@ def test_a_group_that_takes_nobody(apps, layerrun, top):
     """No start fails for want of a group: one that holds no processes of its own (cgroups(7), threaded)."""
     assert apps.popen("true", before=within(top)).wait(60) == 0
     (group,) = (each for each in top.iterdir() if each.is_dir())
-    group.rmdir()
+    remove_group(group)
     group.mkdir()
     (group / "inner").mkdir()
     (group / "inner/cgroup.type").write_text("threaded")
