@@ -69,13 +69,13 @@ lint: venv ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c tests/fuzz/*.c
+	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c tests/door/*.c tests/fuzz/*.c
 
 .PHONY: format
 format: venv ## let ruff and clang-format do it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c tests/fuzz/*.c
+	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c tests/door/*.c tests/fuzz/*.c
 
 .PHONY: man
 man: build ## the man pages in docs/man, from the commands' own help

@@ -18,11 +18,12 @@ def beside() -> str:
 
 
 def _places() -> Iterator[str]:
-    yield beside()
-    # A program that embeds Python, or a Python that runs packages of another environment.
+    # A Python may take the package from another environment, and the two must be of one version.
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if package.endswith("/site-packages/layerrun"):
+    if package.endswith(("/site-packages/layerrun", "/dist-packages/layerrun")):
         yield os.path.normpath(os.path.join(package, "../../../../bin/layerrun"))
+    yield beside()
+    # A program that embeds Python has nothing beside it.
     for scheme in (None, f"{os.name}_user"):
         scripts = sysconfig.get_path("scripts", scheme) if scheme else sysconfig.get_path("scripts")
         yield os.path.join(scripts, "layerrun")
@@ -40,7 +41,7 @@ def _is_one(path: str) -> bool:
 def locate() -> str | None:
     """Return the path of the front door of this installation, or ``None``.
 
-    Beside this Python; else where the package or this Python's schemes put scripts.
+    That of the environment that the package is installed in, else beside this Python, else where its scripts go.
     """
     key = sys.executable or ""
     found = _found.get(key)

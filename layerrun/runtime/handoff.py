@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ __all__ = [
     "ended",
     "environment",
     "find",
+    "flush",
     "is_ended",
     "passed",
 ]
@@ -52,6 +54,13 @@ def environment() -> dict[bytes, bytes]:
             if given:
                 values[b"LC_CTYPE"] = given[0].partition(b"=")[2]
     return values
+
+
+def flush() -> None:
+    """Write out what this process has said so far, before the command says anything."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _own(name: str) -> str | None:
@@ -131,6 +140,7 @@ class Door:
             memory = self.written(start, app, join_until=join_until)
         except OSError:
             return
+        flush()
         fds = [fd for fd in (memory, start.lock_fd, start.app_fd, start.status_fd) if fd > 2]
         try:
             for fd in fds:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.native.launch import Failure, Start, join_plan, run_plan
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
-from layerrun.runtime.handoff import Door, deadline, environment
+from layerrun.runtime.handoff import Door, deadline, environment, flush
 from layerrun.runtime.stored import mounts_sum, store_plan
 from layerrun.store.plans import stored_uppers
 
@@ -86,9 +85,6 @@ class _Wanted:
 
     def start(self, app: App, plan: Plan, *, app_fd: int, lock_fd: int = -1) -> Start:
         """Return this as the C core takes it."""
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
         place = _cwd(app, self.cwd)
         return Start(
             plan=plan.to_bytes(),
@@ -250,6 +246,7 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
         start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
         if wanted.door is not None:
             wanted.door.through(start, app)
+        flush()
         return run_plan(start)
     except Failure as failure:
         raise launch_error(failure, app, store.path) from None
@@ -268,6 +265,7 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
         start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
         if wanted.door is not None:
             wanted.door.through(start, app, join_until=until)
+        flush()
         return join_plan(start)
     except Failure as failure:
         if failure.step.startswith("join") and failure.code in _NOT_IN:

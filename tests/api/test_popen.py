@@ -115,7 +115,7 @@ def test_many_threads(story, way):
         before = sorted(os.listdir("/proc/self/fd"))
 
         def work(number):
-            app = apps[number % 4]
+            app = apps[number % len(apps)]
             for turn in range(20):
                 word = f"{number}-{turn}"
                 words = ["sh", "-c", 'cat; exit "$1"', "sh", str(turn)]
@@ -124,6 +124,9 @@ def test_many_threads(story, way):
             return number
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(work, range(8))) == list(range(8))
+            # All in one, which some begin and the others join.
+            del apps[1:]
             assert sorted(pool.map(work, range(8))) == list(range(8))
         assert sorted(os.listdir("/proc/self/fd")) == before
 
@@ -152,6 +155,23 @@ def test_without_standard_descriptors(story):
         os.dup2(kept, 2)
 
     story(closed)
+
+
+def test_with_standard_streams_of_ones_own(story, way):
+    def closed(store):
+        import sys
+
+        app = store.create("a")
+        before, sys.stdout = sys.stdout, open("log", "w")  # noqa: SIM115  (it is closed below)
+        sys.stdout.write("kept back")
+        app.run(["true"], check=True)
+        with open("log") as log:
+            assert log.read() == ""  # as with subprocess, what is buffered here is nobody else's affair
+        sys.stdout.close()
+        app.run(["true"], check=True)
+        sys.stdout = before
+
+    story(closed, env=way)
 
 
 def test_an_interrupt_leaves_nothing(story, way):

@@ -8,12 +8,21 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import types
 
 import pytest
 
+from layerrun.native.launch import Start
+from layerrun.runtime.handoff import Door
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-SOURCES = {"plan": ["plan", "error"], "stored": ["stored", "plan", "error"]}
+SOURCES = {
+    "plan": ["plan", "error"],
+    "stored": ["stored", "plan", "error"],
+    "handoff": ["handoff", "plan", "error"],
+    "options": ["options"],
+}
 FLAGS = (
     "-g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all".split()
 )
@@ -35,10 +44,40 @@ def target(request, tmp_path_factory):
 def words():
     """The words that a plan and its head consist of, from the sources themselves."""
     found = set()
-    for name in ("plan", "stored"):
+    for name in ("plan", "stored", "handoff", "options"):
         with open(f"{ROOT}/csrc/{name}.c") as file:
             found |= set(re.findall(r'"([\w-]+)"', file.read()))
     return sorted(found)
+
+
+LINES = [
+    b"web\0--\0true\0x\0",
+    b"-e\0A=b\0--env=C=d\0-eE=\0web@work\0--cwd\0/x\0--status-fd=3\0-d\0sh\0",
+    b"web\0--profile\0work\0--cwd=/\0--env\0A=b\0--status-fd\012\0--detach\0",
+]
+
+
+def handed(plan):
+    """Return starts of a plan, with and without everything that can be asked for."""
+    app = types.SimpleNamespace(id="0123456789abcdef", name="web")
+    full = Start(
+        plan,
+        argv=[b"sh", b"-c", b"echo"],
+        environ={},
+        env=[b"A=b", b"C="],
+        cwd=b"/x",
+        cwd_must=True,
+        lock_fd=5,
+        app_fd=6,
+        stay=True,
+        status_fd=1,
+        detach=True,
+    )
+    after = Door("x", (), after="throwaway", uppers={"/x": "1:2"})
+    return [
+        after._words_of(full, app, None),
+        Door("x", (), created="0")._words_of(Start(plan, argv=None, environ={}), app, 1.5),
+    ]
 
 
 @pytest.fixture
@@ -51,7 +90,7 @@ def seeds(layerrun, folder, plain_user, single_user, store_path):
         layerrun("create", "full", *options, "true", user=user, check=0)
         layerrun("app", "plain", "--", "true", user=user, check=0)
         layerrun("app", "full", user=user, check=0)
-    made = {"plan": [], "stored": []}
+    made = {"plan": [], "stored": [], "handoff": [], "options": LINES}
     for store in (store_path, layerrun.store(plain_user), layerrun.store(single_user)):
         for name in ("full", "plain"):
             with open(f"{store}/plans/{name}", "rb") as file:
@@ -59,6 +98,7 @@ def seeds(layerrun, folder, plain_user, single_user, store_path):
                 stored = file.read()[:-17]
             made["stored"].append(stored)
             made["plan"].append(stored[stored.index(b"layerrun-plan\0") :])
+            made["handoff"] += handed(made["plan"][-1])
     for name, plans in made.items():
         os.mkdir(f"{folder}/{name}")
         for number, plan in enumerate(plans):

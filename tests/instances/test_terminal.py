@@ -125,9 +125,7 @@ def test_its_own(apps, shell, either):
 def test_a_size_comes_across(apps, shell):
     apps.first()
     one = shell()
-    one.type(
-        "$L app a -- bash -c 'trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done'; echo S=$?\n"
-    )
+    one.type("$L app a -- bash -c 'trap \"stty size\" WINCH; echo ready; while :; do :; done'; echo S=$?\n")
     one.expect("ready")
     one.size(12, 34)
     one.expect(r"12 34\r\n")
@@ -166,7 +164,8 @@ def test_suspend_and_go_on(apps, shell, either, joined, pipe):
     if joined:
         apps.first(user=either)
     one = shell(either)
-    script = "echo ready; n=0; while [ ! -e /tmp/end ]; do sleep 0.05; done; rm /tmp/end; echo out; exit 9"
+    # No sleep: between vfork(2) and exec a child that is stopped keeps its parent from being stopped, anywhere.
+    script = "echo ready; while [ ! -e /tmp/end ]; do :; done; rm /tmp/end; echo out; exit 9"
     one.type(f"$L app a -- sh -c '{script}'{pipe}; echo S=${{PIPESTATUS[0]}}\n")
     one.expect("ready")
     one.type("\x1a")

@@ -99,6 +99,22 @@ def test_installed_wheel_launches(installed, store_path):
     repeats_without_python(installed, layerrun)
 
 
+@pytest.mark.root
+def test_installed_wheel_serves_programs(installed, store_path):
+    """A program finds the front door of the package that it imports: also if its Python is another one."""
+    start = "import layerrun; app = layerrun.Store().{}('api')\n"
+    work = "print(app.run(['echo', 'inside'], capture_output=True, text=True).stdout)"
+    code = start.format("create") + work
+    assert "inside" in run(f"{installed}/python", "-Ic", code, LAYERRUN_STORE=store_path)
+    site = run(f"{installed}/python", "-Ic", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    code = f"import site; site.addsitedir({site!r})\n{start.format('app')}{work}"
+    code += (
+        f"\nfrom layerrun.runtime import door; assert door.locate() == '{installed}/layerrun', door.locate()"
+    )
+    python = f"{sys.base_prefix}/bin/python3"
+    assert "inside" in run(python, "-Ic", code, LAYERRUN_STORE=store_path)
+
+
 def repeats_without_python(folder, layerrun):
     """Show that the command as installed repeats a start without the Python beside it."""
     layerrun("app", "smoke", "--", "true")
