@@ -113,12 +113,13 @@ class Command:
         """Whether the front door may have a plan for it."""
         return not self.ephemeral and os.environ.get("LAYERRUN_FRONT_DOOR") != "0"
 
-    def variables(self, handed: Handed | None = None) -> dict[str, str]:
+    def variables(self, handed: Handed | None = None) -> dict[bytes, bytes]:
         """Return the environment of a front door that is to come back rather than to execute Python."""
-        own = {"LAYERRUN_STORE": self.store, "LAYERRUN_FRONT_DOOR": "alone"}
-        return (
-            {**os.environ, **own} if handed is None else {**os.environ, **own, "LAYERRUN_START": handed.word}
-        )
+        # Bytes, as they are kept: each start pays for every variable that is converted.
+        own = {b"LAYERRUN_STORE": os.fsencode(self.store), b"LAYERRUN_FRONT_DOOR": b"alone"}
+        if handed is not None:
+            own[b"LAYERRUN_START"] = handed.word.encode()
+        return dict(os.environb) | own
 
     def words(self, status_fd: int) -> list[str]:
         """Return the front door's argv."""
