@@ -103,9 +103,12 @@ static int run(const struct try *try, const struct lr_current *current, int *loc
         fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
         result.status = 125;
     }
-    /* All that ran has been waited for: the line in the lock file names nobody any more. */
-    if (lr_current_untouched(current) && !ftruncate(*lock, 0))
+    if (lr_current_untouched(current)) {
+        /* All that ran has been waited for: no number of a process there is no name of anybody. Not by ftruncate(2): ext4 writes a file
+         * that was emptied and filled again to the disk when it is closed. */
+        (void)!pwrite(*lock, "-", 1, 0);
         return result.status;
+    }
     return pass_on(current, lock, result.status);
 }
 
