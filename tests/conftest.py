@@ -13,6 +13,8 @@ import types
 import pytest
 from support import debian, leaks, probes, reach, users
 
+from layerrun.native import cgroups
+
 
 def pytest_configure(config):
     """Make the tests' surroundings the same everywhere."""
@@ -39,8 +41,13 @@ def pytest_runtest_setup(item):
 
 
 def pytest_sessionfinish(session):
-    """Remove the users that the tests made."""
+    """Remove the users that the tests made, and control groups of apps whose stores are gone."""
     users.release()
+    mount = cgroups.mount_point() if os.geteuid() == 0 else None
+    if mount is not None:
+        with open("/proc/self/cgroup") as file:
+            own = next((line.strip()[3:] for line in file if line.startswith("0::")), "")
+        cgroups.sweep(mount + own.rstrip("/"), older=300.0)
 
 
 @pytest.fixture(autouse=True)

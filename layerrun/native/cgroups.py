@@ -5,18 +5,24 @@ csrc/cgroup.c makes it beneath the caller's own group and leaves a link to it in
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from contextlib import suppress
 
-__all__ = ["group_name", "kill", "mount_point", "processes", "remove"]
+__all__ = ["group_name", "kill", "mount_point", "processes", "remove", "sweep"]
 
 _LINK = "cgroup"
+_PREFIX = "layerrun-"
+_OLD = 86400.0
+_TRIES = 10
+_MOMENT = 0.005
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 def group_name(app_id: str) -> str:
     """Return the name of an app's group."""
-    return f"layerrun-{app_id}"
+    return f"{_PREFIX}{app_id}"
 
 
 def mount_point() -> str | None:
@@ -75,5 +81,27 @@ def remove(folder: str, app_id: str) -> None:
     """
     group = _group(folder, app_id)
     if group is not None:
-        with suppress(OSError):
-            os.rmdir(group)
+        for _ in range(_TRIES):
+            try:
+                os.rmdir(group)
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # a process leaves its group a moment after it was waited for
+                    break
+                time.sleep(_MOMENT)
+            else:
+                break
+        sweep(os.path.dirname(group), older=_OLD)
+
+
+def sweep(parent: str, *, older: float) -> None:
+    """Remove the groups beneath ``parent`` that hold nobody and were made more than ``older`` seconds ago.
+
+    Their stores may be gone. Of an app that still is, the next start makes it again; one that is just starting
+    does without.
+    """
+    with suppress(OSError):
+        names = [name for name in os.listdir(parent) if name.startswith(_PREFIX)]
+        for path in (os.path.join(parent, name) for name in names):
+            with suppress(OSError):
+                if time.time() - os.stat(path).st_ctime > older:
+                    os.rmdir(path)

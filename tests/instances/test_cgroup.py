@@ -127,6 +127,20 @@ def test_one_at_most(apps, layerrun, top):
     layerrun("remove", "-y", "a", check=0)
 
 
+def test_a_sweep_takes_what_is_empty_and_old(apps, layerrun, top):
+    """A store that was deleted leaves groups behind; what runs is left alone, and so is what is not ours."""
+    apps.first(before=within(top))
+    group = group_of(apps.init())
+    for name in ("layerrun-gone", "other"):
+        (top / name).mkdir()
+    cgroups.sweep(str(top), older=3600)
+    assert (top / "layerrun-gone").exists()
+    cgroups.sweep(str(top), older=-1)
+    assert sorted(each.name for each in top.iterdir() if each.is_dir()) == sorted([group.name, "other"])
+    assert apps.run("echo in").out == "in\n"
+    layerrun("kill", "a", check=0)
+
+
 def test_kill_takes_what_is_frozen(apps, layerrun, top):
     """And stop: what is frozen cannot listen."""
     for words in (("kill",), ("stop", "--timeout", "0.2")):
