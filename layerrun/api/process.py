@@ -167,8 +167,13 @@ def sweep(command: Command) -> None:
     """Remove what an ephemeral start has left; what cannot be removed now is left to the next opening of the store."""
     from layerrun.store.store import Store
 
-    with suppress(LayerrunError, OSError):
-        Store.open(command.store, create=False).close()
+    with suppress(LayerrunError, OSError), Store.open(command.store, create=False) as store:
+        for id_ in store.catalog.ephemeral():
+            with suppress(LayerrunError, OSError):  # it still runs: another's
+                app = store.catalog.app_by_id(id_)
+                if app is not None:
+                    store.app_lock(app, "remove").release()  # waits for what is just ending
+        store.sweep()
 
 
 def run(
