@@ -125,7 +125,9 @@ def test_its_own(apps, shell, either):
 def test_a_size_comes_across(apps, shell):
     apps.first()
     one = shell()
-    one.type("$L app a -- bash -c 'trap \"stty size\" WINCH; echo ready; while :; do :; done'; echo S=$?\n")
+    # Without a trap of its own bash may take a Ctrl-C for stty's, and go on.
+    script = 'trap "exit 130" INT; trap "stty size" WINCH; echo ready; while :; do :; done'
+    one.type(f"$L app a -- bash -c '{script}'; echo S=$?\n")
     one.expect("ready")
     one.size(12, 34)
     one.expect(r"12 34\r\n")
