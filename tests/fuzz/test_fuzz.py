@@ -18,7 +18,7 @@ from layerrun.runtime.handoff import Door
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SOURCES = {
-    "plan": ["plan", "error"],
+    "plan": ["plan", "environ", "error"],
     "stored": ["stored", "plan", "error"],
     "handoff": ["handoff", "plan", "error"],
     "options": ["options"],
