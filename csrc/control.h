@@ -13,7 +13,7 @@ enum lr_message_type {
     LR_MSG_TERMINAL = 'T', /* to the launcher: the master of the command's terminal */
     LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
     LR_MSG_ENDED =
-        'X', /* to the launcher: the command's exit status, and the signal it was killed by << 8; more: something of it lives on */
+        'X', /* to the launcher: the command's exit status, and the signal it was killed by << 8; more: what becomes of the rest, see below */
     LR_MSG_DETACH = 'D', /* inwards: live on without a launcher; the answer is that the socket is closed */
     LR_MSG_JOIN =
         'J', /* to pid 1: a request, three standard descriptors, perhaps a pipe to hold until exec */
@@ -21,6 +21,10 @@ enum lr_message_type {
     LR_MSG_SIGNAL =
         'K', /* inwards: a signal for the command (more: for its group); from who has not joined: for everybody */
 };
+
+#define LR_ENDED_ALL 0 /* there is no other process */
+#define LR_ENDED_STAYS 1 /* others live on */
+#define LR_ENDED_FIRST 2 /* others end with pid 1 */
 
 /* The kernel passes at most 253 descriptors with a message (SCM_MAX_FD). */
 #define LR_MESSAGE_FDS 250

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define MOST (64 << 20) /* bytes: a plan, and a command as long as exec allows */
@@ -53,6 +54,9 @@ void lr_handed_pass(void)
 int lr_handed_end(const char *after, const char *id, int status, int lock_fd)
 {
     char text[256];
+    /* Pid 1 may be on its last steps, and holds the lock too. */
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ;
     snprintf(text, sizeof text, "%d:%s:%s:%d:%d", getpid(), after, id, status, lock_fd);
     return fcntl(lock_fd, F_SETFD, 0) || setenv("LAYERRUN_ENDED", text, 1) ? -1 : 0;
 }
@@ -90,7 +94,7 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .app_fd = handoff->app_fd,
         .status_fd = handoff->status_fd,
         .stay = handoff->stay,
-        .leave = !*handoff->after,
+        .leave = !*handoff->after || handoff->uppers,
         .own_tty = handoff->own_tty,
         .detach = handoff->detach,
     };

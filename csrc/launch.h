@@ -30,6 +30,7 @@ struct lr_result {
     int signal; /* N; 0 if the command ended by itself */
     int started; /* 0: the command never ran, and the error record says why */
     int ended; /* 1: the command's end was reported */
+    int first; /* 1: the command has ended, and other processes of the app are ended by that, with pid 1 */
     int stays; /* 1: the command has ended, and other processes of the app live on */
 };
 

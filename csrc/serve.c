@@ -166,7 +166,10 @@ static void finish_command(struct state *state)
         prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
     else /* before the launcher returns: its caller must not find the app busy, but ending, which the line in the lock file tells */
         lr_close(&state->server->lock_fd);
-    tell(state, LR_MSG_ENDED, state->status | state->killer << 8, staying);
+    tell(state, LR_MSG_ENDED, state->status | state->killer << 8,
+         staying         ? LR_ENDED_STAYS
+         : state->lonely ? LR_ENDED_ALL
+                         : LR_ENDED_FIRST);
     lr_close(&state->server->control);
     if (!staying)
         _exit(state->status);

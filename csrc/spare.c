@@ -13,8 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define SPARES 4 /* as in layerrun/store/spares.py: as many tries at once need no Python */
+#define TURNS 15 /* for one that is just ending: as often as that, a moment apart; Python takes far longer */
+#define MOMENT 2000000 /* ns */
 #define BASE 64 /* bytes of the name of a base, see NAME in layerrun/model.py */
 
 extern char **environ;
@@ -94,6 +97,7 @@ static int run(const struct try *try, const struct lr_current *current, int *loc
         .cwd_must = try->cwd != NULL,
         .lock_fd = *lock,
         .app_fd = -1,
+        .leave = 1, /* if nobody is left to write, the upper can be looked at */
         .own_tty = isatty(0) && isatty(1) && isatty(2),
     };
     *ran = true;
@@ -103,17 +107,13 @@ static int run(const struct try *try, const struct lr_current *current, int *loc
         fprintf(stderr, "layerrun: %s: %s\n", error.step, strerror(error.code));
         result.status = 125;
     }
-    if (lr_current_untouched(current)) {
-        /* All that ran has been waited for: no number of a process there is no name of anybody. Not by ftruncate(2): ext4 writes a file
-         * that was emptied and filled again to the disk when it is closed. */
-        (void)!pwrite(*lock, "-", 1, 0);
+    if (lr_current_untouched(current))
         return result.status;
-    }
     return pass_on(current, lock, result.status);
 }
 
 /* Run in one spare, if it is there, free and as it was made. */
-static int run_in(const struct try *try, int store, const char *name, const char *cwd, bool *ran)
+static int run_in(const struct try *try, int store, const char *name, const char *cwd, bool *ran, bool *busy)
 {
     struct lr_current current;
     LR_FD app = -1;
@@ -122,6 +122,7 @@ static int run_in(const struct try *try, int store, const char *name, const char
     if (!lr_current_open(&current, store, name, cwd)) {
         app = lr_current_app(&current, store);
         lock = app < 0 ? -1 : lr_current_lock(app);
+        *busy |= lock == LR_LOCK_BUSY || lock == LR_LOCK_ENDING;
         if (lock >= 0 && lr_current_is_there(&current, store, name) && lr_current_untouched(&current))
             status = run(try, &current, &lock, cwd, ran);
     }
@@ -134,12 +135,17 @@ int lr_spare_try(const char *const *words)
     struct try try = {0};
     char cwd[PATH_MAX], name[BASE + 16];
     int status = -1;
-    bool ran = false;
+    bool ran = false, busy = true;
     LR_FD store = lr_current_store();
     if (store >= 0 && !parse(&try, words) && getcwd(cwd, sizeof cwd))
-        for (int i = 0; i < SPARES && !ran; i++) {
-            snprintf(name, sizeof name, ".try@%s.%d", try.base, i);
-            status = run_in(&try, store, name, cwd, &ran);
+        for (int turn = 0; turn < TURNS && busy && !ran; turn++) {
+            if (turn)
+                nanosleep(&(struct timespec){.tv_nsec = MOMENT}, NULL);
+            busy = false;
+            for (int i = 0; i < SPARES && !ran; i++) {
+                snprintf(name, sizeof name, ".try@%s.%d", try.base, i);
+                status = run_in(&try, store, name, cwd, &ran, &busy);
+            }
         }
     free(try.env);
     if (status < 0 && ran)

@@ -211,7 +211,8 @@ static bool handle_message(const struct lr_wait *wait, struct terminal *terminal
         result->status = message.value & 0xff;
         result->signal = message.value >> 8;
         result->ended = 1;
-        result->stays = message.more;
+        result->stays = message.more == LR_ENDED_STAYS;
+        result->first = message.more == LR_ENDED_FIRST;
     }
     return true;
 }
@@ -247,6 +248,12 @@ static int reap(const struct lr_wait *wait, struct lr_result *result, struct lr_
     return 0;
 }
 
+/* Processes that go with pid 1 have to be gone when we are: they could still write. */
+static bool may_leave(const struct lr_wait *wait, const struct lr_result *result)
+{
+    return result->ended && (result->stays || (wait->leave && !result->first));
+}
+
 static int finish(const struct lr_wait *wait, struct terminal *terminal, struct lr_result *result,
                   struct lr_error *err)
 {
@@ -260,7 +267,7 @@ static int finish(const struct lr_wait *wait, struct terminal *terminal, struct 
             ;
     make_cooked(terminal);
     lr_close(&terminal->master);
-    bool left = result->ended && (result->stays || wait->leave);
+    bool left = may_leave(wait, result);
     if (wait->pidfd >= 0 && !left && reap(wait, result, err))
         return -1;
     if (wait->pidfd < 0 && !result->ended) {
@@ -319,8 +326,7 @@ static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_r
             carry_input(&terminal);
         if (!talking && !*asking && wait->detach && result->started && !result->ended && !polled[0].revents)
             return 0;
-        if (polled[0].revents || (result->ended && (result->stays || wait->leave)) ||
-            (wait->pidfd < 0 && (result->ended || !talking)))
+        if (polled[0].revents || may_leave(wait, result) || (wait->pidfd < 0 && (result->ended || !talking)))
             return finish(wait, &terminal, result, err);
     }
 }
