@@ -7,11 +7,13 @@ All of them run `true` from one Debian tree: with an overlay on top, mount, pid,
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "tests")]
@@ -55,7 +57,7 @@ def runc_bundle(where: str, tree: str) -> str:
     return bundle
 
 
-def prepare_app(where: str, tree: str, prefix: list[str], env: dict, ids: str) -> dict:
+def prepare_app(where: str, tree: str, env: dict, ids: str) -> dict:
     """Import the tree into a store in ``where`` and make an app over it; return the environment for it."""
     env = {**env, "LAYERRUN_STORE": f"{where}/store"}
     for words in (
@@ -63,39 +65,66 @@ def prepare_app(where: str, tree: str, prefix: list[str], env: dict, ids: str) -
         ["create", "bench", "--base", "debian", "--network", "none", "--ids", ids, "--", "true"],
         ["app", "bench"],
     ):
-        done = subprocess.run(
-            [*prefix, LAYERRUN, *words], env=env, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([LAYERRUN, *words], env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"layerrun {' '.join(words)}: {done.stderr.strip()}", file=sys.stderr)
             break
     return env
 
 
+def prepare(where: str, tree: str, user: users.User | None, name: str) -> tuple[str, str]:
+    """Return a folder for a contest, and the tree it is about; both the user's."""
+    own = os.path.join(where, name)
+    os.mkdir(own, 0o755)
+    if user is None:
+        return own, tree
+    os.chown(own, user.uid, user.gid)
+    # Some of Debian's files are for root's eyes only: a plain user imports a tree of their own.
+    mine = f"{own}/tree"
+    arena.run("cp", "-a", tree, mine)
+    arena.run("chown", "-hR", f"{user.uid}:{user.gid}", mine)
+    return own, mine
+
+
+def as_user(user: users.User | None, function) -> dict:
+    """Return what a function returns, plain data, in a process of the user's: no start then pays for a setpriv."""
+    if user is None:
+        return function()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(user.gid)
+            os.setuid(user.uid)
+            with open(writing, "w") as file:
+                json.dump(function(), file)
+            status = 0
+        except BaseException:  # noqa: BLE001  (said, and told by the status)
+            traceback.print_exc()
+        os._exit(status)
+    os.close(writing)
+    with open(reading) as file:
+        text = file.read()
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit(f"the contest of {user.name} failed")
+    return json.loads(text)
+
+
 def contest(
-    title: str, where: str, tree: str, floor: str, *, user: users.User | None, ids: str
+    own: str, tree: str, floor: str, *, user: users.User | None, title: str, ids: str
 ) -> arena.Contest:
-    """Return the contest, everybody set up. As a plain user each start pays for setpriv alike."""
-    prefix = user.prefix() if user else []
+    """Return the contest, everybody set up by whom it is about."""
     owner = (user.uid, user.gid) if user else (0, 0)
     env = user.environ() if user else dict(os.environ)
-    own = os.path.join(where, f"{user.name if user else 'root'}-{ids}")
-    os.mkdir(own, 0o755)
-    os.chown(own, *owner)
     race = arena.Contest(title)
-    if user:
-        # Some of Debian's files are for root's eyes only: a plain user imports a tree of their own.
-        mine = f"{own}/tree"
-        arena.run("cp", "-a", tree, mine)
-        arena.run("chown", "-hR", f"{user.uid}:{user.gid}", mine)
-        tree = mine
+    env_app = prepare_app(own, tree, env, ids)
+    race.add("layerrun app", [LAYERRUN, "app", "bench", "--", "true"], env_app)
+    race.add("layerrun try", [LAYERRUN, "try", "-y", "--base", "debian", "--", "true"], env_app)
+    race.add("layerrun try, over /", [LAYERRUN, "try", "-y", "--", "true"], env_app)
 
-    env_app = prepare_app(own, tree, prefix, env, ids)
-    race.add("layerrun app", [*prefix, LAYERRUN, "app", "bench", "--", "true"], env_app)
-    race.add("layerrun try", [*prefix, LAYERRUN, "try", "-y", "--base", "debian", "--", "true"], env_app)
-    race.add("layerrun try, over /", [*prefix, LAYERRUN, "try", "-y", "--", "true"], env_app)
-
-    inside = [*prefix, sys.executable, os.path.join(HERE, "inside.py"), "bench"]
+    inside = [sys.executable, os.path.join(HERE, "inside.py"), "bench"]
     race.add_service(("  without Python's start", "  the C core alone"), inside, env_app)
 
     upper, work, _ = pair(own, "bwrap", owner)
@@ -110,12 +139,12 @@ def contest(
             "--unshare-net",
         ]
         words += ["--overlay-src", tree, "--overlay", upper, work, "/", "--dev", "/dev", "--proc", "/proc"]
-        race.add("bwrap", [*prefix, *words, "--tmpfs", "/tmp", "--die-with-parent", "true"], env)
+        race.add("bwrap", [*words, "--tmpfs", "/tmp", "--die-with-parent", "true"], env)
 
     flags = "nu" if user else "n"
-    race.add(f"floor {flags}", [*prefix, floor, flags, tree, *pair(own, "floor", owner), "true"], env)
-    race.add("python -c " + repr(IMPORTS), [*prefix, sys.executable, "-c", IMPORTS], env)
-    race.add("true", [*prefix, "/bin/true"], env)
+    race.add(f"floor {flags}", [floor, flags, tree, *pair(own, "floor", owner), "true"], env)
+    race.add("python -c " + repr(IMPORTS), [sys.executable, "-c", IMPORTS], env)
+    race.add("true", ["/bin/true"], env)
 
     if not user and shutil.which("runc"):
         race.add(
@@ -138,6 +167,13 @@ def contest(
     return race
 
 
+def race_of(make, rounds: int) -> dict:
+    """Return the result of a contest."""
+    race = make()
+    race.run(rounds)
+    return race.result()
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,14 +189,14 @@ def main() -> None:
             floor = f"{where}/floor"
             arena.run("cc", "-O2", "-o", floor, os.path.join(HERE, "floor.c"))
             plain = users.ensure(users.PLAIN)
-            for title, user, ids in (
-                ("launch as root", None, "range"),
-                ("launch as a plain user, one id", plain, "single"),
-                ("launch as a plain user, subordinate ids", plain, "subids"),
+            for name, title, user, ids in (
+                ("r", "launch as root", None, "range"),
+                ("1", "launch as a plain user, one id", plain, "single"),
+                ("n", "launch as a plain user, subordinate ids", plain, "subids"),
             ):
-                race = contest(title, where, tree, floor, user=user, ids=ids)
-                race.run(options.rounds)
-                results.append(race.result())
+                own, mine = prepare(where, tree, user, name)
+                race = functools.partial(contest, own, mine, floor, user=user, title=title, ids=ids)
+                results.append(as_user(user, functools.partial(race_of, race, options.rounds)))
     finally:
         users.release()
     arena.publish("launch", results, options.json)

@@ -9,7 +9,8 @@
 enum lr_message_type {
     LR_MSG_MOUNTS =
         'M', /* to pid 1: its maps are written; what was prepared for it, by descriptor; the last one has more == 0 */
-    LR_MSG_ERROR = 'E', /* to the launcher: it failed, and why */
+    LR_MSG_NET = 'N', /* to pid 1: the network namespace */
+    LR_MSG_ERROR = 'E', /* to the launcher, and from who makes the network namespace: it failed, and why */
     LR_MSG_TERMINAL = 'T', /* to the launcher: the master of the command's terminal */
     LR_MSG_STOPPED = 'S', /* to the launcher: the command was stopped, as by Ctrl-Z */
     LR_MSG_ENDED =

@@ -21,6 +21,7 @@ struct lr_mounts {
     int devices[LR_DEVICES];
     int shm; /* for /dev/shm */
     int root; /* the new root, once attached */
+    int net; /* a network namespace that was made apart; -1 */
     int listening; /* the app's socket, which comes with the mounts; -1 */
     int ptmx; /* the master of the command's own terminal; -1 */
 };
