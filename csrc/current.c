@@ -128,6 +128,41 @@ static bool file_is(const char *path, const char *wanted)
     return equals(seen, wanted);
 }
 
+static char type_of(int folder, const struct dirent *entry)
+{
+    struct stat info;
+    if (entry->d_type != DT_UNKNOWN)
+        return entry->d_type == DT_DIR   ? 'd'
+               : entry->d_type == DT_LNK ? 'l'
+               : entry->d_type == DT_REG ? 'f'
+                                         : 'o';
+    if (fstatat(folder, entry->d_name, &info, AT_SYMLINK_NOFOLLOW))
+        return '-';
+    return S_ISDIR(info.st_mode) ? 'd' : S_ISLNK(info.st_mode) ? 'l' : S_ISREG(info.st_mode) ? 'f' : 'o';
+}
+
+/* Added up, since folders are read in any order. Not their times: what is written into a home all day changes these. */
+static bool names_are(const char *path, const char *wanted)
+{
+    char text[LR_SUM_SIZE], target[PATH_MAX];
+    uint64_t sum = 0;
+    DIR *folder = opendir(path);
+    if (!folder)
+        return equals("-", wanted);
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        if (equals(entry->d_name, ".") || equals(entry->d_name, ".."))
+            continue;
+        char type = type_of(dirfd(folder), entry);
+        uint64_t one = lr_sum(LR_SUM_START, entry->d_name, strlen(entry->d_name) + 1);
+        ssize_t length = type == 'l' ? readlinkat(dirfd(folder), entry->d_name, target, sizeof target) : 0;
+        one = lr_sum(one, &type, 1);
+        sum += lr_sum(one, target, length > 0 ? (size_t)length : 0);
+    }
+    closedir(folder);
+    lr_sum_text(text, sum);
+    return equals(text, wanted);
+}
+
 static bool mode_is(const char *path, const char *wanted)
 {
     char seen[64] = "-";
@@ -172,6 +207,9 @@ static bool is_current(struct lr_current *current, int store, const char *name, 
             break;
         case LR_CONDITION_FILE:
             holds = file_is(is.subject, is.wanted);
+            break;
+        case LR_CONDITION_NAMES:
+            holds = names_are(is.subject, is.wanted);
             break;
         case LR_CONDITION_MODE:
             holds = mode_is(is.subject, is.wanted);

@@ -5,9 +5,9 @@
 #include <string.h>
 
 static const char *const kinds[LR_CONDITION_KINDS] = {
-    [LR_CONDITION_SUM] = "sum",     [LR_CONDITION_FILE] = "file", [LR_CONDITION_MODE] = "mode",
-    [LR_CONDITION_REAL] = "real",   [LR_CONDITION_ENV] = "env",   [LR_CONDITION_CWD] = "cwd",
-    [LR_CONDITION_UPPER] = "upper",
+    [LR_CONDITION_SUM] = "sum",   [LR_CONDITION_FILE] = "file",   [LR_CONDITION_NAMES] = "names",
+    [LR_CONDITION_MODE] = "mode", [LR_CONDITION_REAL] = "real",   [LR_CONDITION_ENV] = "env",
+    [LR_CONDITION_CWD] = "cwd",   [LR_CONDITION_UPPER] = "upper",
 };
 
 uint64_t lr_sum(uint64_t hash, const char *bytes, size_t size)

@@ -22,6 +22,7 @@ struct lr_stored {
 enum lr_condition_kind {
     LR_CONDITION_SUM, /* path, sum of the content */
     LR_CONDITION_FILE, /* path, what identifies it as unchanged */
+    LR_CONDITION_NAMES, /* path of a folder, sum of its entries: names, types, where links lead */
     LR_CONDITION_MODE, /* path, what decides who may do what with it */
     LR_CONDITION_REAL, /* path, where it leads; "-" where it leads nowhere */
     LR_CONDITION_ENV, /* name, "=" and the value; "-" where it is not set */

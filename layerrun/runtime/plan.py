@@ -51,13 +51,13 @@ class Op:
 class Plan:
     """Operations in the order in which they are carried out, and what `show` says about the mounts.
 
-    ``listed`` are the folders of the host whose entries decided about operations, ``judged`` those of which
-    only their modes did.
+    ``listed`` are the folders of the host whose entries decided about operations, each with their sum
+    (`layerrun.runtime.sums.names`), ``judged`` those of which only their modes did.
     """
 
     ops: list[Op] = attrs.field(factory=list)
     mounts: list[MountPolicy] = attrs.field(factory=list)
-    listed: list[str] = attrs.field(factory=list)
+    listed: dict[str, str] = attrs.field(factory=dict)
     judged: list[str] = attrs.field(factory=list)
 
     def add(self, name: str, *args: object) -> None:

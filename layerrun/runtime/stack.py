@@ -16,6 +16,7 @@ from layerrun.model import App, IdMode
 from layerrun.runtime.mountinfo import Mount, classify, mount_points, visible_mounts
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.skeleton import Skeleton
+from layerrun.runtime.sums import names
 from layerrun.runtime.uppers import Uppers, effective_mode
 
 __all__ = ["HostStack", "add_tree"]
@@ -154,7 +155,7 @@ class HostStack:
                 self.uppers.own_folder(path)
 
     def _take_apart(self, path: str) -> None:
-        self.plan.listed.append(path)
+        self.plan.listed[path] = names(path)  # before it is read: what comes in between outdates the plan
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError:

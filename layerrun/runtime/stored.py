@@ -13,24 +13,16 @@ from typing import TYPE_CHECKING
 
 from layerrun.model import HOST_BASE, App, Home
 from layerrun.runtime import door
+from layerrun.runtime.sums import fnv, names
 from layerrun.store.plans import signature, upper_state, write_plan
 
 if TYPE_CHECKING:
     from layerrun.runtime.plan import Plan
     from layerrun.store.store import Store
 
-__all__ = ["caller", "fnv", "mode", "mounts_sum", "signature", "store_plan", "stored_plan", "upper_states"]
+__all__ = ["caller", "mode", "mounts_sum", "signature", "store_plan", "stored_plan", "upper_states"]
 
-_MASK = (1 << 64) - 1
 _MOUNTS = "/proc/self/mountinfo"
-
-
-def fnv(data: bytes) -> str:
-    """Return the 64-bit FNV-1a hash of ``data`` in hexadecimal."""
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = (value ^ byte) * 0x100000001B3 & _MASK
-    return f"{value:016x}"
 
 
 def mode(path: str) -> str:
@@ -60,8 +52,6 @@ def _files(app: App, plan: Plan) -> list[str]:
     files = ["/etc/passwd", "/etc/subuid", "/etc/subgid"]
     files.append(door.locate() or door.beside())
     files += sorted(entry.path for top in runtime.__path__ for entry in os.scandir(top) if entry.is_file())
-    if app.config.base == HOST_BASE:
-        files += ["/", *plan.listed]
     return files
 
 
@@ -76,7 +66,10 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
     yield "sum", _MOUNTS, mounts
     for path in _files(app, plan):
         yield "file", path, signature(path)
-    for path in plan.judged:
+    over_host = app.config.base == HOST_BASE
+    for path, entries in ({"/": names("/")} | plan.listed if over_host else {}).items():
+        yield "names", path, entries
+    for path in dict.fromkeys(["/", *plan.judged] if over_host else plan.judged):
         yield "mode", path, mode(path)
     for path in ("/etc/resolv.conf", "/etc/hosts"):
         yield "real", path, _real(path)
@@ -86,7 +79,7 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
     # The plan of a start by a service manager listens for what the manager wants to hear.
     manager = os.environ.get("NOTIFY_SOCKET")
     yield "env", "NOTIFY_SOCKET", "-" if manager is None else f"={manager}"
-    for top in ["/"] if app.config.base == HOST_BASE else [share.target for share in app.config.shares]:
+    for top in ["/"] if over_host else [share.target for share in app.config.shares]:
         yield "cwd", top, "keep"
 
 

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from support.sandbox import wait_for
 
-from layerrun.runtime.stored import fnv
+from layerrun.runtime.sums import fnv
 from layerrun.store.locks import AppLock
 
 pytestmark = [pytest.mark.root, pytest.mark.idmap]

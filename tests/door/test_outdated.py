@@ -174,6 +174,30 @@ def test_a_new_entry_beside_mounts(door, mounts, folder, plain_user):
     assert (done.python, done.out) == (True, "x\n")
 
 
+def test_only_times_beside_mounts(door, mounts, folder, plain_user):
+    """In a home that is taken apart files are replaced all day: as long as names and types stay, the plan holds."""
+    top = os.path.join(folder, "top")
+    os.makedirs(f"{top}/sub")
+    os.symlink("here", f"{top}/link")
+    pathlib.Path(top, "file").write_text("old\n")
+    mounts.sh('mount -t tmpfs tmpfs "$1"', f"{top}/sub")
+    options = {"prefix": mounts.prefix(), "user": plain_user}
+    door.warm(*TRUE, check=0, **options)
+    pathlib.Path(top, ".new").write_text("new\n")
+    os.rename(f"{top}/.new", f"{top}/file")
+    done = read(door, f"{top}/file", check=0, **options)
+    assert (done.python, done.out) == (False, "new\n")
+    # A type, and where a link leads, are decisions of the plan.
+    os.unlink(f"{top}/link")
+    os.symlink("there", f"{top}/link")
+    done = door("app", "a", "--", "readlink", f"{top}/link", check=0, **options)
+    assert (done.python, done.out) == (True, "there\n")
+    os.unlink(f"{top}/file")
+    os.mkdir(f"{top}/file")
+    done = door("app", "a", "--", "test", "-d", f"{top}/file", check=0, **options)
+    assert done.python
+
+
 def test_a_copied_store(door, store_path, folder):
     write(door, "original")
     copy = os.path.join(folder, "copy")
