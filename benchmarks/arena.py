@@ -200,6 +200,12 @@ def table(result: dict) -> str:
     if not rows:
         return f"{result['title']}: nobody could take part"
     width = max(len(row["name"]) for row in rows)
+    if "pss_kib" in rows[0]:
+        lines = [
+            f"  {row['name']:{width}}  {row['pss_kib']:6} KiB of its own, {row['rss_kib']:6} resident"
+            for row in rows
+        ]
+        return "\n".join([result["title"], *lines])
     lines = [result["title"], f"  {'':{width}}  runs  median ms      q1      q3  {rows[0]['name']} / this"]
     for row in rows:
         lines.append(

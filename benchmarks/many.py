@@ -90,6 +90,44 @@ def others(where: str, tree: str, rounds: int) -> list[dict]:
     return [race.result(), looking.result()]
 
 
+def resident(where: str) -> list[dict]:
+    """Tell what stays in memory beside a running command, and what a command that joins adds."""
+    env, rows = environment(f"{where}/one"), []
+    words = [LAYERRUN, "app", "running", "--", "sleep", "60"]
+    host = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL)
+    time.sleep(1)
+    first = ours(host.pid)
+    guest = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL)
+    time.sleep(1)
+    joined = [pid for pid in ours(host.pid) + ours(guest.pid) if pid not in first]
+    for name, pids in (
+        ("launcher and pid 1", first),
+        ("a guest's launcher, and what stands beside it", joined),
+    ):
+        sums = [memory(pid) for pid in pids]
+        rows.append({"name": name, "pss_kib": sum(s[0] for s in sums), "rss_kib": sum(s[1] for s in sums)})
+    for process in (guest, host):
+        process.terminate()
+        process.wait()
+    return [{"title": "what stays behind a running app", "rows": rows}]
+
+
+def ours(pid: int) -> list[int]:
+    """Return a launcher and the copies of it beneath."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        below = [ours(int(word)) for word in file.read().split()]
+    with open(f"/proc/{pid}/comm") as file:
+        own = [pid] if file.read().strip() == "layerrun" else []
+    return own + [found for pids in below for found in pids]
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Return Pss and Rss of a process in KiB; pages that processes share count for each in part, or whole."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        values = dict(line.split(":") for line in file if line.startswith(("Pss:", "Rss:")))
+    return int(values["Pss"].split()[0]), int(values["Rss"].split()[0])
+
+
 def deep(where: str, tree: str, rounds: int) -> list[dict]:
     """Time starts of a stack of one layer and of many."""
     race = arena.Contest("one layer and many")
@@ -197,6 +235,7 @@ def main() -> None:
         arena.run("cp", "-a", debian.make(), tree)
         results = [
             *others(where, tree, options.rounds),
+            *resident(where),
             *deep(where, tree, options.rounds),
             *together(where, tree, options.starts),
         ]

@@ -6,6 +6,8 @@ import fcntl
 import gc
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -38,5 +40,14 @@ def main() -> int:
     return run(sys.argv[1:])
 
 
+def _run() -> NoReturn:
+    """Run the command line and end at once: to take an interpreter down piece by piece costs 8 ms."""
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # said already, where it matters
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run()

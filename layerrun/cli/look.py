@@ -60,9 +60,8 @@ def list_apps(sizes: bool, as_json: bool) -> int:
     with open_store() as store:
         apps = sorted(store.apps(), key=lambda app: app.kind.value)
         used = measured(store, apps) if sizes else [(app, None) for app in apps]
-    records = [_record(app) | (_sizes(usage) if usage else {}) for app, usage in used]
     if as_json:
-        emit({"apps": records})
+        emit({"apps": [_record(app) | (_sizes(usage) if usage else {}) for app, usage in used]})
         return 0
     head = ["NAME", "KIND", "BASE", "CREATED"] + ([">SIZE"] if sizes else [])
     table(
@@ -73,7 +72,7 @@ def list_apps(sizes: bool, as_json: bool) -> int:
             for app, usage in used
         ),
     )
-    if not records:
+    if not apps:
         nothing("no apps yet; layerrun app NAME -- CMD makes one")
     return 0
 

@@ -128,9 +128,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     right = [title.startswith(">") for title in head]
     titles = [title.lstrip(">") for title in head]
-    widths = [max(map(_width, column)) for column in zip(titles, *cells, strict=True)]
+    plain = all(cell.isascii() for row in cells for cell in row)
+    widths = [max(map(len if plain else _width, column)) for column in zip(titles, *cells, strict=True)]
 
     def aligned(row: Sequence[str]) -> str:
+        if plain:  # many rows are
+            return "  ".join(
+                [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=False)]
+            ).rstrip()
         parts = [_pad(c, w, right=r) for c, w, r in zip(row, widths, right, strict=True)]
         return "  ".join(parts).rstrip()
 

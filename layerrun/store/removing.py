@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, LayerrunError
 from layerrun.model import App, IdMode
-from layerrun.native import cgroups
 from layerrun.store import profiles
 from layerrun.store.fs import explain, fsync_dir, present
 from layerrun.store.plans import forget_plan
@@ -63,6 +62,8 @@ def remove_locked(store: Store, apps: Sequence[App], *, keep_data: bool = False)
             for id_, name in kept.items():
                 finish_keep(store, id_, name)
             for app in apps:
+                from layerrun.native import cgroups  # loads the C core, which looking does not need
+
                 cgroups.remove(store.app_dir(app), app.id)
                 if present(store.fd, f"apps/{app.id}"):
                     os.rename(f"apps/{app.id}", app.id, src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
