@@ -192,7 +192,7 @@ static bool beneath(const char *path, const char *top)
 }
 
 /* Whether everything that the plan was made from is as it was then. */
-static bool is_current(struct lr_current *current, int store, const char *name, const char *cwd)
+bool lr_current_holds(struct lr_current *current, int store, const char *name, const char *cwd)
 {
     const struct lr_stored *stored = &current->stored;
     const char *at = stored->conditions;
@@ -234,11 +234,16 @@ static bool is_current(struct lr_current *current, int store, const char *name, 
     return true;
 }
 
-int lr_current_open(struct lr_current *current, int store, const char *name, const char *cwd)
+int lr_current_read(struct lr_current *current, int store, const char *name)
 {
     *current = LR_CURRENT_NONE;
     current->file = open_stored(store, name);
-    return read_stored(current) || !is_current(current, store, name, cwd) ? -1 : 0;
+    return read_stored(current);
+}
+
+int lr_current_open(struct lr_current *current, int store, const char *name, const char *cwd)
+{
+    return lr_current_read(current, store, name) || !lr_current_holds(current, store, name, cwd) ? -1 : 0;
 }
 
 void lr_current_close(struct lr_current *current)

@@ -19,6 +19,12 @@ struct lr_current {
 /* The store's folder, or -1: none, or not one that we may use. */
 int lr_current_store(void);
 
+/* Read the plan stored under a name, as lr_current_open does first. Returns 0 or -1. */
+int lr_current_read(struct lr_current *current, int store, const char *name);
+
+/* Whether all of what it was made from is as it was. */
+bool lr_current_holds(struct lr_current *current, int store, const char *name, const char *cwd);
+
 /* Read the plan stored under a name and compare what it was made from. Returns 0 if all of it is as it was, else -1 (a doubt, not an
  * error). Of an upper nothing is said yet: see lr_current_untouched. cwd: the caller's working folder. */
 int lr_current_open(struct lr_current *current, int store, const char *name, const char *cwd);

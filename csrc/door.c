@@ -27,6 +27,7 @@ struct start {
     const struct lr_current *current;
     const char *name;
     int store;
+    int lock; /* as lr_current_lock gave it before; 0: it is to be asked */
     bool again; /* it may go better in a moment */
 };
 
@@ -35,7 +36,8 @@ static int start_or_join(struct start *start, struct lr_error *why)
 {
     struct lr_result result;
     struct lr_error error;
-    LR_FD lock = lr_current_lock(start->launch.app_fd);
+    LR_FD lock = start->lock ? start->lock : lr_current_lock(start->launch.app_fd);
+    start->lock = 0;
     start->again = lock == LR_LOCK_ENDING;
     if (lock == -1 || lock == LR_LOCK_ENDING ||
         !lr_current_is_there(start->current, start->store, start->name))
@@ -49,6 +51,7 @@ static int start_or_join(struct start *start, struct lr_error *why)
     }
     if (result.started) /* it ran, and must not run again */
         return lr_door_lost(start->launch.status_fd, &error);
+    start->launch.knocked_fd = 0;
     start->again = lock == LR_LOCK_BUSY && lr_join_missed(&error);
     if (lr_command_is_at_fault(&error))
         *why = error;
@@ -80,11 +83,19 @@ int lr_door_run(const struct lr_options *options, struct lr_error *why)
     int status = -1;
     LR_FD store = lr_current_store();
     LR_FD app = -1;
+    LR_FD lock = -1;
+    LR_FD knocked = -1;
+    struct lr_error error;
     /* Of a folder that is gone or too deep Python knows more. */
-    if (store < 0 || !getcwd(cwd, sizeof cwd) || lr_current_open(&current, store, options->name, cwd))
+    if (store < 0 || !getcwd(cwd, sizeof cwd) || lr_current_read(&current, store, options->name))
         goto out;
     app = lr_current_app(&current, store);
     if (app < 0)
+        goto out;
+    /* Knock first, then look: what pid 1 does for us takes as long. */
+    lock = lr_current_lock(app);
+    knocked = lock == LR_LOCK_BUSY ? lr_join_knock(app, &error) : -1;
+    if (!lr_current_holds(&current, store, options->name, cwd))
         goto out;
     struct start start = {
         .launch =
@@ -99,6 +110,7 @@ int lr_door_run(const struct lr_options *options, struct lr_error *why)
                                           : NULL,
                 .cwd_must = options->cwd != NULL,
                 .app_fd = app,
+                .knocked_fd = knocked < 0 ? 0 : lr_steal(&knocked),
                 .status_fd = options->status_fd,
                 .stay = 1,
                 .leave = 1,
@@ -108,6 +120,7 @@ int lr_door_run(const struct lr_options *options, struct lr_error *why)
         .current = &current,
         .name = options->name,
         .store = store,
+        .lock = lock < 0 ? lock : lr_steal(&lock),
         .again = true,
     };
     for (long moment = FIRST_MOMENT, waited = 0; start.again && waited < PATIENCE; waited += moment) {

@@ -61,10 +61,9 @@ int lr_join_listen(int app_fd, struct lr_error *err)
 
 /* ---- outside: knocking ---- */
 
-static int put(int fd, const char *word)
+static int put(FILE *file, const char *word)
 {
-    size_t size = strlen(word) + 1;
-    return write(fd, word, size) == (ssize_t)size ? 0 : -1;
+    return fwrite(word, strlen(word) + 1, 1, file) == 1 ? 0 : -1;
 }
 
 /* Sets of signals as the kernel prints them in /proc/PID/status. */
@@ -125,17 +124,23 @@ static int write_request(const struct lr_launch *launch, const struct lr_plan *p
         [WORD_COUNT] = number,
     };
     LR_FD fd = memfd_create("layerrun-request", MFD_CLOEXEC);
-    int failed = fd < 0;
+    LR_FD buffered = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    FILE *file = buffered < 0 ? NULL : fdopen(buffered, "w");
+    int failed = !file;
     for (int i = 0; !failed && i < HEAD; i++)
-        failed = put(fd, head[i]);
+        failed = put(file, head[i]);
     for (int i = 0; !failed && argv[i]; i++)
-        failed = put(fd, argv[i]);
+        failed = put(file, argv[i]);
     for (int i = 0; !failed && plan->env[i]; i++) /* who started it listens for readiness, not we */
-        failed = (!plan->notify || strncmp(plan->env[i], "NOTIFY_SOCKET=", 14)) && put(fd, plan->env[i]);
+        failed = (!plan->notify || strncmp(plan->env[i], "NOTIFY_SOCKET=", 14)) && put(file, plan->env[i]);
+    if (file) {
+        lr_steal(&buffered);
+        failed = fclose(file) || failed;
+    }
     return failed ? lr_fail(err, "write the request to join", "") : lr_steal(&fd);
 }
 
-static int knock(int app_fd, struct lr_error *err)
+int lr_join_knock(int app_fd, struct lr_error *err)
 {
     struct sockaddr_un address;
     address_of(&address, app_fd);
@@ -194,12 +199,13 @@ int lr_join(const struct lr_launch *launch, struct lr_result *result, struct lr_
     struct lr_log log = LR_LOG_NONE;
     struct lr_plan plan;
     struct lr_run_signals signals;
+    LR_FD knocked = launch->knocked_fd > 0 ? launch->knocked_fd : -1;
     *result = (struct lr_result){.status = 125};
     int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
                  lr_plan_environ(&plan, launch->environ, launch->env, err) ||
                  lr_run_check(launch, &plan, err);
     if (!failed) {
-        LR_FD control = knock(launch->app_fd, err);
+        LR_FD control = knocked >= 0 ? lr_steal(&knocked) : lr_join_knock(launch->app_fd, err);
         failed = control < 0;
         if (!failed) {
             failed = lr_log_open(launch, false, &log, err) || lr_run_block(&signals, err) ||
@@ -221,7 +227,7 @@ bool lr_join_missed(const struct lr_error *error)
 int lr_signal(int app_fd, int number, struct lr_error *err)
 {
     struct lr_message message = {.type = LR_MSG_SIGNAL, .value = number};
-    LR_FD control = knock(app_fd, err);
+    LR_FD control = lr_join_knock(app_fd, err);
     if (control < 0)
         return -1;
     return lr_send(control, &message, NULL) ? lr_fail(err, "signal the running app", "") : 0;

@@ -9,6 +9,9 @@
 #include <stdbool.h>
 
 /* The socket that pid 1 will listen at, in the app's folder. The caller holds the app's lock. */
+/* Knock at a running app: pid 1 makes a process for us while we prepare what that is to run. To close is to go away again. */
+int lr_join_knock(int app_fd, struct lr_error *err);
+
 int lr_join_listen(int app_fd, struct lr_error *err);
 
 /* Whether a join failed because nobody was there to let us in (yet, or any more): nothing has happened, and it may go better in a

@@ -17,6 +17,7 @@ struct lr_launch {
     int cwd_must; /* 1: a missing cwd is an error; 0: the plan's place is taken instead, and stderr told */
     int lock_fd; /* an open file description that holds the app's lock: pid 1 keeps it; -1 for none */
     int app_fd; /* the app's folder, where others who join will find it; -1: nobody joins */
+    int knocked_fd; /* what lr_join_knock gave, which lr_join then closes; 0: it is to knock itself */
     int stay; /* 1: it lives until its last process has gone, else only as long as the command */
     int leave; /* 1: return once the command's status is known, not once pid 1 is reaped: for who is about to exit */
     int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
