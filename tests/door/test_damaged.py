@@ -6,6 +6,7 @@ import fcntl
 import glob
 import os
 import pathlib
+import select
 import signal
 import subprocess
 
@@ -200,6 +201,20 @@ def lock_of(store_path):
     return pathlib.Path(store_path, "apps", name, "lock")
 
 
+def quiet_lock_of(store_path):
+    """Wait until nothing is ending: its line in the lock is what keeps the next start from mounting too early."""
+    lock = lock_of(store_path)
+    try:
+        end = os.pidfd_open(int(lock.read_text().split()[0]))
+    except ProcessLookupError:
+        return lock
+    try:
+        assert select.select([end], [], [], 30)[0], "the last start's pid 1 has not ended"
+    finally:
+        os.close(end)
+    return lock
+
+
 @pytest.mark.parametrize("first", ["hot", "cold"])
 def test_an_app_that_runs_is_joined(door, plan, first):
     env = door.layerrun.env(LAYERRUN_FRONT_DOOR="0" if first == "cold" else None)
@@ -252,7 +267,7 @@ def test_a_launcher_that_was_killed(door, plan):
 
 def test_a_previous_holder_who_still_lives(door, plan, store_path):
     """Its mounts may outlive its lock: Python knows how to wait for that."""
-    lock = lock_of(store_path)
+    lock = quiet_lock_of(store_path)
     lock.write_text(f"{os.getpid()} 1 some-boot run\n")
     assert door(*ECHO, check=0).python
     door.warm(*ECHO, check=0)
@@ -262,13 +277,13 @@ def test_a_previous_holder_who_still_lives(door, plan, store_path):
     "text", ["", "\n", "x", "-1 x y z\n", "0 0 0 0\n", "99999999999999999999 1 x run\n", "x" * 5000]
 )
 def test_nonsense_in_the_lock(door, plan, store_path, text):
-    lock_of(store_path).write_text(text)
+    quiet_lock_of(store_path).write_text(text)
     assert door(*ECHO, check=0).out == "right\n"
     assert door.warm(*ECHO, check=0).out == "right\n"
 
 
 def test_a_lock_that_is_missing_or_a_link(door, plan, store_path, folder):
-    lock = lock_of(store_path)
+    lock = quiet_lock_of(store_path)
     lock.unlink()
     is_not_run(door)
     lock.unlink()
