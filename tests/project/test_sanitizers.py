@@ -106,10 +106,10 @@ def test_the_sanitizers_are_at_work(sanitized):
 @pytest.mark.parametrize(
     "room",
     [
-        "trees",
+        "trees/test_trees.py trees/test_diff.py trees/test_restore.py",
         "launch/test_plan.py launch/test_start.py launch/test_shares.py",
         "door/test_damaged.py",
-        *(pytest.param(room, marks=pytest.mark.long) for room in ("launch", "cli", "door")),
+        *(pytest.param(room, marks=pytest.mark.long) for room in ("trees", "launch", "cli", "door")),
     ],
 )
 def test_under_sanitizers(sanitized, room):
