@@ -83,6 +83,14 @@ static int enter_net(struct lr_plan *plan, struct lr_mounts *mounts, int control
     return 0;
 }
 
+/* They are attached: the command's process must not find them by number (CVE-2024-21626). */
+static void close_mounts(struct lr_plan *plan, struct lr_mounts *mounts)
+{
+    int listening = lr_steal(&mounts->listening);
+    lr_mounts_close(plan, mounts);
+    mounts->listening = listening;
+}
+
 static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr_mounts *mounts, int control,
                  int *terminal, struct lr_error *err)
 {
@@ -93,6 +101,7 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
     if (lr_mounts_attach(plan, mounts, launch->own_tty, err) || enter_root(mounts, err) ||
         enter_net(plan, mounts, control, err))
         return -1;
+    close_mounts(plan, mounts);
     if (launch->own_tty && lr_terminal_take(mounts->ptmx, control, terminal, err))
         return -1;
     if (plan->uid && (lr_ids_become(plan, plan->uid, plan->gid, err) || tie_to_launcher(control, err)))
