@@ -98,7 +98,7 @@ class AppLock:
                 raise _busy(fd, name)
             if not _await_last(fd, patience):
                 raise BusyError(
-                    f"{name!r} is in use: what ran in it was killed, and has not ended yet",
+                    f"{name!r} is in use: what ran in it has not ended yet",
                     hint="try again; a process that waits for a disk or a server can take long to end",
                 )
             if os.fstat(dir_fd).st_nlink == 0 or os.fstat(fd).st_nlink == 0:

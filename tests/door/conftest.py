@@ -121,3 +121,11 @@ def mounts():
     holder = Mounts()
     yield holder
     holder.end()
+
+
+def pytest_collection_modifyitems(items):
+    """With one id or with many, a command is run in the same way: but for what outdates a plan, one of them will do."""
+    for item in items:
+        if item.path.parent == pathlib.Path(__file__).parent and users.SINGLE in item.name:
+            if item.path.stem not in {"test_hot", "test_outdated"}:
+                item.add_marker(pytest.mark.long)

@@ -321,7 +321,7 @@ def test_rename_takes_profiles_along(store, web):
     app, lock = store.create_ephemeral(web)
     for name in ("web", "web@work", "other"):
         plan(store, name)
-    with store.app_lock(web, "run"), store.app_lock(profile, "run"):  # also while they run
+    with store.app_lock(web, "look"), store.app_lock(profile, "look"):  # also while they run
         store.rename_app("web", "shop")
     assert names(store) == ["shop", app.name.replace("web", "shop"), "shop@work"]
     assert store.app("shop@work").id == profile.id
@@ -394,12 +394,12 @@ def test_remove_when_folders_are_missing(store, web):
 def test_a_profile_in_use_holds_its_app(store, web, change):
     profile = store.create_profile(web, "work")
     acts = {"remove": lambda: store.remove_app("web"), "edit": lambda: store.update_app("web", AppConfig())}
-    with store.app_lock(profile, "run"):
+    with store.app_lock(profile, "look"):
         with pytest.raises(BusyError, match="web@work"):
             acts[change]()
         assert names(store) == ["web", "web@work"]
         assert store.app("web") == web
-        store.app_lock(web, "run").release()  # nothing of it stays locked
+        store.app_lock(web, "look").release()  # nothing of it stays locked
     acts[change]()
 
 
