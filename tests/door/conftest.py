@@ -125,7 +125,8 @@ def mounts():
 
 def pytest_collection_modifyitems(items):
     """With one id or with many, a command is run in the same way: but for what outdates a plan, one of them will do."""
+    here = pathlib.Path(__file__).parent
     for item in items:
-        if item.path.parent == pathlib.Path(__file__).parent and users.SINGLE in item.name:
-            if item.path.stem not in {"test_hot", "test_outdated"}:
-                item.add_marker(pytest.mark.long)
+        every = item.path.stem in {"test_hot", "test_outdated"}
+        if item.path.parent == here and users.SINGLE in item.name and not every:
+            item.add_marker(pytest.mark.long)
