@@ -34,10 +34,10 @@ def without_the_front_door(*words, timeout):
 @pytest.mark.root
 @pytest.mark.idmap
 def test_a_few_of_each_kind():
-    """Statuses, errors, environments and folders, closed descriptors: what is likeliest to differ."""
+    """Statuses, errors, environments and folders: what is likeliest to differ."""
     without_the_front_door(
-        *("tests/cli/test_closed.py", "tests/cli/test_exits.py", "tests/launch/test_start.py"),
-        *("-m", "not long", "-k", "not closed_folders"),
+        *("tests/cli/test_exits.py", "tests/launch/test_start.py"),
+        *("-m", "not long"),
         timeout=290,
     )
 

@@ -106,8 +106,8 @@ def test_the_sanitizers_are_at_work(sanitized):
 @pytest.mark.parametrize(
     "room",
     [
-        "trees/test_trees.py trees/test_diff.py",
-        "launch/test_plan.py launch/test_shares.py",
+        "trees/test_trees.py",
+        "launch/test_plan.py",
         "door/test_damaged.py",
         *(pytest.param(room, marks=pytest.mark.long) for room in ("trees", "launch", "cli", "door")),
     ],
