@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from layerrun.errors import UsageError
+from layerrun.policy import Policy
 
 __all__ = [
     "HOST_BASE",
@@ -27,7 +28,6 @@ __all__ = [
     "FileType",
     "Home",
     "IdMode",
-    "Network",
     "Share",
     "check_app_name",
     "check_name",
@@ -97,13 +97,6 @@ class Home(enum.StrEnum):
     SHARE = "share"
 
 
-class Network(enum.StrEnum):
-    """What an app reaches: the machine's network as it is, or a loopback of its own."""
-
-    HOST = "host"
-    NONE = "none"
-
-
 class IdMode(enum.StrEnum):
     """How ids inside relate to ids outside. It is fixed when an app is created: its files depend on it.
 
@@ -166,7 +159,7 @@ class AppConfig:
     caches: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
-    network: Network = attrs.field(default=Network.HOST, converter=Network)
+    policy: Policy = attrs.field(factory=Policy)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data with every field, shares as ``SRC[:DST][:ro]``."""
@@ -179,7 +172,7 @@ class AppConfig:
             "caches": list(self.caches),
             "command": list(self.command),
             "env": list(self.env),
-            "network": self.network.value,
+            "policy": self.policy.to_json(),
         }
 
     @classmethod
@@ -190,6 +183,7 @@ class AppConfig:
             raise UsageError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         values["shares"] = tuple(Share.parse(share) for share in data.get("shares", ()))
+        values["policy"] = Policy.from_json(data.get("policy", {}))
         return cls(**values)
 
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from layerrun.api.running import Running
 from layerrun.model import App as AppRecord
@@ -17,11 +19,11 @@ from layerrun.model import (
     Change,
     Home,
     IdMode,
-    Network,
     Share,
     check_name,
     check_path,
 )
+from layerrun.policy import Network, Policy
 from layerrun.store.store import Store as OpenStore
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ class Store:
         home: Home | str = Home.OVERLAY,
         caches: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
-        network: Network | str = Network.HOST,
+        network: Network | str | None = None,
+        policy: Policy | Mapping[str, Any] | None = None,
         ids: IdMode | str | None = None,
     ) -> App:
         """Make an app without running anything, as ``layerrun create`` does.
@@ -119,7 +122,8 @@ class Store:
             home: ``overlay`` (the base's), ``fresh`` (an empty one of its own) or ``share`` (the real one).
             caches: paths that `App.clear_cache` drops as well.
             env: variables that are set at each start.
-            network: ``host`` or ``none``, a loopback of its own.
+            network: ``host``, ``none`` (a loopback of its own), ``private`` or ``link:APP``.
+            policy: what it may reach, a `layerrun.policy.Policy` or its fields; ``network`` goes before it.
             ids: how ids inside relate to those outside; ``None`` chooses what fits.
 
         Raises:
@@ -133,6 +137,10 @@ class Store:
         check_name(name)
         if isinstance(command, str | bytes):
             raise UsageError(f"bad command {command!r}: it must be a list of words")
+        if not isinstance(policy, Policy):
+            policy = Policy.from_json(policy or {})
+        if network is not None:
+            policy = attrs.evolve(policy, network=network)
         variables = {str(key): str(value) for key, value in (env or {}).items()}
         for key in variables:
             if not key or "=" in key:
@@ -146,7 +154,7 @@ class Store:
                 home=Home(home),
                 caches=tuple(check_path(path, "caches") for path in caches),
                 env=tuple(f"{key}={value}" for key, value in variables.items()),
-                network=Network(network),
+                policy=policy,
             )
             mode = None if ids is None else IdMode(ids)
         except UsageError:

@@ -128,7 +128,8 @@ def show(name: str, as_json: bool) -> int:
             "shares": [quoted(str(share)) for share in config.shares],
             "hidden": [quoted(path) for path in config.hides],
             "caches": [quoted(path) for path in config.caches],
-            "network": config.network.value,
+            "policy": config.policy.preset,
+            "network": str(config.policy.grants().network),
             "ids": _ids(app),
             "created": app.created,
             "data": f"{size(used['allocated'])} in {plural(used['entries'], 'entry', 'entries')},"

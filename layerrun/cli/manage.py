@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from layerrun.cli.common import (
     yes_option,
 )
 from layerrun.cli.output import plural, say
+from layerrun.cli.policy import asked_policy, policy_options
 from layerrun.cli.sizes import sized
 from layerrun.cli.undo import id_mode, no_userns_option, warn_of
 
@@ -60,13 +61,7 @@ __all__ = ["create", "remove", "rename"]
 @click.option(
     "--cache", "caches", multiple=True, metavar="PATH", help="A path that clear-cache drops as well."
 )
-@click.option(
-    "--network",
-    type=click.Choice(["host", "none"]),
-    default="host",
-    show_default=True,
-    help="The machine's network, or a loopback of its own.",
-)
+@policy_options
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable at each start.")
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
 @no_userns_option
@@ -83,16 +78,16 @@ def create(
     hides: tuple[str, ...],
     home: str,
     caches: tuple[str, ...],
-    network: str,
     env: tuple[str, ...],
     command: str | None,
     no_userns: bool,
     ids: str | None,
     argv: tuple[str, ...] | None,
+    **policy: Any,
 ) -> int:
     """Make the app NAME without running it; CMD becomes its own command."""
     from layerrun.cli.run import variables
-    from layerrun.model import AppConfig, Home, IdMode, Network, Share, check_name, check_path
+    from layerrun.model import AppConfig, Home, IdMode, Share, check_name, check_path
 
     if command is not None and argv is not None:
         raise click.UsageError("the command is given twice: by --command and after --")
@@ -105,7 +100,7 @@ def create(
         caches=tuple(check_path(path, "--cache") for path in caches),
         command=argv or _words(command),
         env=tuple(f"{key}={value}" for key, value in variables(env).items()),
-        network=Network(network),
+        policy=asked_policy(policy),
     )
     with open_store() as store:
         from layerrun.runtime import apps

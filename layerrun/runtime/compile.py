@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import DamagedError, UsageError
-from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode, Network
+from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
 from layerrun.native import cgroups
+from layerrun.policy import Grants, NetworkKind
 from layerrun.runtime import identity
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
@@ -49,6 +50,7 @@ class _Compiler:
     uppers: Uppers
     base_root: str
     who: identity.Person
+    grants: Grants
     bound: list[tuple[str, ...]] = attrs.field(factory=list)
     wanted: list[tuple[str, bool]] = attrs.field(factory=list)
 
@@ -169,7 +171,7 @@ class _Compiler:
 
     def _resolver(self) -> None:
         """With the host's network an app needs the host's resolver, which may lie in the host's /run."""
-        if self.app.config.network is not Network.HOST or not os.path.exists("/etc/resolv.conf"):
+        if self.grants.network.kind is not NetworkKind.HOST or not os.path.exists("/etc/resolv.conf"):
             return
         source = os.path.realpath("/etc/resolv.conf")
         if self.over_host:
@@ -240,12 +242,12 @@ class _Compiler:
             self.plan.add("env", f"{name}={value}")
 
 
-def _isolation(plan: Plan, app: App) -> None:
+def _isolation(plan: Plan, app: App, grants: Grants) -> None:
     plan.add("namespace", "cgroup")
     group_mount = cgroups.mount_point() if app.kind is AppKind.APP else None
     if group_mount is not None:
         plan.add("cgroup", group_mount, cgroups.group_name(app.id))
-    if app.config.network is Network.NONE:
+    if grants.network.kind is not NetworkKind.HOST:
         plan.add("namespace", "net")
 
 
@@ -279,19 +281,20 @@ def compile_plan(
     plan = Plan()
     base = store.base(app.config.base)
     root = "/" if base.name == HOST_BASE else os.path.join(store.path, "bases", base.id, "tree")
+    grants = app.config.policy.grants()
     identity.add_identity(plan, app)
-    _isolation(plan, app)
+    _isolation(plan, app, grants)
     data_fd = store.open_app_dir(app, "data")
     try:
         _check_data(data_fd, app)
         uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
-        compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app))
+        compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app), grants)
         compiler.stack()
     finally:
         os.close(data_fd)
     compiler.own_mounts()
     compiler.hides()
-    plan.add("caps", f"{identity.capabilities(app):x}")
+    plan.add("caps", f"{identity.capabilities(app, grants):x}")
     plan.add("no_new_privs")
     plan.add("seccomp", "default")
     compiler.environment(env or {})

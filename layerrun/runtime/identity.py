@@ -10,26 +10,12 @@ import attrs
 from layerrun.errors import LaunchError
 from layerrun.model import HOST_BASE, App, Base, IdMode
 from layerrun.native.subids import id_maps, subids
+from layerrun.policy import Grants
 from layerrun.runtime.plan import Plan
 
 __all__ = ["RANGE_SIZE", "Person", "add_identity", "choose", "person"]
 
 RANGE_SIZE = 65536
-
-# What a package manager and its maintainer scripts need within their own ids, and no more.
-_CAPABILITIES = {
-    "chown": 0,
-    "dac_override": 1,
-    "fowner": 3,
-    "fsetid": 4,
-    "kill": 5,
-    "setgid": 6,
-    "setuid": 7,
-    "net_bind_service": 10,
-    "sys_chroot": 18,
-    "setfcap": 31,
-}
-
 
 @attrs.frozen
 class Person:
@@ -102,8 +88,6 @@ def add_identity(plan: Plan, app: App) -> None:
     plan.add("identity", who.uid if app.ids is IdMode.SELF else 0, who.gid if app.ids is IdMode.SELF else 0)
 
 
-def capabilities(app: App) -> int:
+def capabilities(app: App, grants: Grants) -> int:
     """Return the mask of capabilities the command may have, within its own user namespace."""
-    if app.ids is IdMode.SELF:
-        return 0
-    return sum(1 << bit for bit in _CAPABILITIES.values())
+    return 0 if app.ids is IdMode.SELF else grants.capabilities

@@ -172,7 +172,7 @@ def test_create(calls):
     assert [str(share) for share in config.shares] == ["/srv:/data:ro"]
     assert config.hides == ("/etc/ssh",)
     assert config.home == "fresh"
-    assert config.network == "none"
+    assert str(config.policy.network) == "none"
     assert config.caches == ("/var/lib/x",)
     assert config.env == ("A=b",)
     assert config.command == ("redis-server", "--port", "1")

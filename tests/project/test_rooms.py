@@ -21,7 +21,8 @@ HEIGHT = {
     "layers": 4,
     "store": 3,
     "native": 2,
-    "model": 1,
+    "model": 1.5,
+    "policy": 1,
     "errors": 0,
     "": 0,  # layerrun itself: the version, and the names of the API, which are imported when they are used
 }

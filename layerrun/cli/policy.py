@@ -1,0 +1,48 @@
+"""The options that say what an app may reach. ``create`` and ``edit`` have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli.common import F
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from layerrun.policy import Policy
+
+__all__ = ["asked_policy", "policy_options"]
+
+_OPTIONS: tuple[tuple[str, str, str, str], ...] = (
+    ("preset", "preset", "NAME", "What is granted to begin with: strict, default, desktop, service or build."),
+    ("network", "network", "KIND", "host, none, private or link:APP.  [default: the preset's]"),
+    ("publish", "publish", "[ADDR:]PORT[:INSIDE][/udp]", "A port that leads inside, of a private network."),
+    ("socket", "sockets", "KIND", "wayland, x11, pulse, pipewire or session-bus."),
+    ("device", "devices", "NAME", "dri, input, sound and so on, or a path below /dev."),
+    ("allow", "allow", "WORD", "nesting, setuid and so on; cap:NAME, syscall:NAME."),
+    ("deny", "deny", "WORD", "The contrary; socket:KIND and device:NAME, too."),
+    ("limit", "limits", "NAME=VALUE", "memory=512M, pids=100, cpu=1.5, nofile=1024 and so on."),
+    ("user", "user", "USER[:GROUP]", "Whom the command runs as, by names or numbers inside."),
+    ("max-size", "max_size", "SIZE", "How much the app's layer may hold, as in 64M."),
+)
+_ONCE = ("preset", "network", "user", "max_size")
+
+
+def policy_options(function: F) -> F:
+    """Add the options; what was given of them reaches the callback under the names of `Policy`'s fields."""
+    for option, name, value, meaning in reversed(_OPTIONS):
+        many = name not in _ONCE
+        function = click.option(f"--{option}", name, metavar=value, multiple=many, help=meaning)(function)
+    return function
+
+
+def asked_policy(given: Mapping[str, Any]) -> Policy:
+    """Return the policy that the options ask for."""
+    from layerrun.policy import Policy, parse_size
+
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    if "max_size" in values:
+        values["max_size"] = parse_size(values["max_size"], "--max-size")
+    return Policy(**values)
