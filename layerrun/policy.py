@@ -251,7 +251,9 @@ class Limit:
             return text
         name, equals, value = text.partition("=")
         if name not in _LIMITS or not equals:
-            raise UsageError(f"bad limit {text!r}", hint="write NAME=VALUE, NAME one of: " + ", ".join(_LIMITS))
+            raise UsageError(
+                f"bad limit {text!r}", hint="write NAME=VALUE, NAME one of: " + ", ".join(_LIMITS)
+            )
         soft, colon, hard = value.partition(":")
         if colon and name not in RLIMITS:
             raise UsageError(f"bad limit {text!r}: {name} has one value")
@@ -281,7 +283,9 @@ class Limit:
             return "unlimited"
         if self.name == "cpu":
             return f"{value / 1000:g}"
-        return format_size(value) if self.name not in RLIMITS or self.name in _RLIMITS_IN_BYTES else str(value)
+        return (
+            format_size(value) if self.name not in RLIMITS or self.name in _RLIMITS_IN_BYTES else str(value)
+        )
 
     def __str__(self) -> str:
         text = f"{self.name}={self._shown(self.soft)}"
@@ -346,7 +350,9 @@ class Preset:
 
 
 # What a package manager and its maintainer scripts need within their own ids, and no more.
-_PACKAGES = tuple("chown dac_override fowner fsetid kill setgid setuid net_bind_service sys_chroot setfcap".split())
+_PACKAGES = tuple(
+    "chown dac_override fowner fsetid kill setgid setuid net_bind_service sys_chroot setfcap".split()
+)
 
 PRESETS: Mapping[str, Preset] = {
     "strict": Preset(
@@ -427,9 +433,7 @@ class Policy:
     """A preset, and what was asked for beside it. What is denied is denied, whatever is allowed beside it."""
 
     preset: str = attrs.field(default="default", converter=_preset)
-    network: Network | None = attrs.field(
-        default=None, converter=attrs.converters.optional(Network.parse)
-    )
+    network: Network | None = attrs.field(default=None, converter=attrs.converters.optional(Network.parse))
     publish: tuple[Publish, ...] = attrs.field(default=(), converter=_each(Publish.parse))
     sockets: tuple[Socket, ...] = attrs.field(default=(), converter=_each(Socket.parse))
     devices: tuple[str, ...] = attrs.field(default=(), converter=_each(_device))
@@ -493,7 +497,11 @@ class Policy:
         found: dict[tuple[str, str], Grant] = {}
         for grant in (*self._preset_grants(), *self._asked()):
             # Of a socket or a limit there is one; what it is called stands before the first : or =.
-            what = re.split("[:=]", grant.value, maxsplit=1)[0] if grant.kind in ("socket", "limit") else grant.value
+            what = (
+                re.split("[:=]", grant.value, maxsplit=1)[0]
+                if grant.kind in ("socket", "limit")
+                else grant.value
+            )
             found.pop((grant.kind, what), None)
             found[grant.kind, what] = grant
         for word in self.deny:

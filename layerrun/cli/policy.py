@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["asked_policy", "policy_options"]
 
 _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
-    ("preset", "preset", "NAME", "What is granted to begin with: strict, default, desktop, service or build."),
+    (
+        "preset",
+        "preset",
+        "NAME",
+        "What is granted to begin with: strict, default, desktop, service or build.",
+    ),
     ("network", "network", "KIND", "host, none, private or link:APP.  [default: the preset's]"),
     ("publish", "publish", "[ADDR:]PORT[:INSIDE][/udp]", "A port that leads inside, of a private network."),
     ("socket", "sockets", "KIND", "wayland, x11, pulse, pipewire or session-bus."),

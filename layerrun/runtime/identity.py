@@ -17,6 +17,7 @@ __all__ = ["RANGE_SIZE", "Person", "add_identity", "choose", "person"]
 
 RANGE_SIZE = 65536
 
+
 @attrs.frozen
 class Person:
     """Whom the command runs as: ids, name, home and shell as seen inside."""
