@@ -11,7 +11,7 @@ import enum
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -36,6 +36,8 @@ __all__ = [
     "format_size",
     "parse_size",
 ]
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?")
 
@@ -329,11 +331,42 @@ def _user(text: str | None) -> str | None:
     return text
 
 
-def _each(parse: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
-    def convert(values: Iterable[Any]) -> tuple[Any, ...]:
-        return tuple(dict.fromkeys(parse(value) for value in values))
+def _each(parse: Callable[[Any], T], values: Iterable[Any]) -> tuple[T, ...]:
+    if isinstance(values, str):
+        raise UsageError(f"bad value {values!r}: a list is wanted")
+    return tuple(dict.fromkeys(parse(value) for value in values))
 
-    return convert
+
+def _network(value: str | Network | None) -> Network | None:
+    return None if value is None else Network.parse(value)
+
+
+def _publish(values: Iterable[Any]) -> tuple[Publish, ...]:
+    return _each(Publish.parse, values)
+
+
+def _sockets(values: Iterable[Any]) -> tuple[Socket, ...]:
+    return tuple({one.kind: one for one in _each(Socket.parse, values)}.values())
+
+
+def _devices(values: Iterable[Any]) -> tuple[str, ...]:
+    return _each(_device, values)
+
+
+def _allow(values: Iterable[Any]) -> tuple[str, ...]:
+    return _each(lambda word: _word(word, deny=False), values)
+
+
+def _deny(values: Iterable[Any]) -> tuple[str, ...]:
+    return _each(lambda word: _word(word, deny=True), values)
+
+
+def _limits(values: Iterable[Any]) -> tuple[Limit, ...]:
+    return tuple({one.name: one for one in _each(Limit.parse, values)}.values())
+
+
+def _max_size(value: int | str | None) -> int | None:
+    return parse_size(value, "max_size") if isinstance(value, str) else value
 
 
 @attrs.frozen
@@ -433,15 +466,15 @@ class Policy:
     """A preset, and what was asked for beside it. What is denied is denied, whatever is allowed beside it."""
 
     preset: str = attrs.field(default="default", converter=_preset)
-    network: Network | None = attrs.field(default=None, converter=attrs.converters.optional(Network.parse))
-    publish: tuple[Publish, ...] = attrs.field(default=(), converter=_each(Publish.parse))
-    sockets: tuple[Socket, ...] = attrs.field(default=(), converter=_each(Socket.parse))
-    devices: tuple[str, ...] = attrs.field(default=(), converter=_each(_device))
-    allow: tuple[str, ...] = attrs.field(default=(), converter=_each(lambda word: _word(word, deny=False)))
-    deny: tuple[str, ...] = attrs.field(default=(), converter=_each(lambda word: _word(word, deny=True)))
-    limits: tuple[Limit, ...] = attrs.field(default=(), converter=_each(Limit.parse))
+    network: Network | None = attrs.field(default=None, converter=_network)
+    publish: tuple[Publish, ...] = attrs.field(default=(), converter=_publish)
+    sockets: tuple[Socket, ...] = attrs.field(default=(), converter=_sockets)
+    devices: tuple[str, ...] = attrs.field(default=(), converter=_devices)
+    allow: tuple[str, ...] = attrs.field(default=(), converter=_allow)
+    deny: tuple[str, ...] = attrs.field(default=(), converter=_deny)
+    limits: tuple[Limit, ...] = attrs.field(default=(), converter=_limits)
     user: str | None = attrs.field(default=None, converter=_user)
-    max_size: int | None = None
+    max_size: int | None = attrs.field(default=None, converter=_max_size)
 
     def __attrs_post_init__(self) -> None:
         if self.publish and self.grants().network.kind is not NetworkKind.PRIVATE:

@@ -45,9 +45,6 @@ def policy_options(function: F) -> F:
 
 def asked_policy(given: Mapping[str, Any]) -> Policy:
     """Return the policy that the options ask for."""
-    from layerrun.policy import Policy, parse_size
+    from layerrun.policy import Policy
 
-    values = {name: value for name, value in given.items() if value not in (None, ())}
-    if "max_size" in values:
-        values["max_size"] = parse_size(values["max_size"], "--max-size")
-    return Policy(**values)
+    return Policy(**{name: value for name, value in given.items() if value not in (None, ())})
