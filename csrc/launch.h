@@ -12,7 +12,8 @@ struct lr_launch {
     size_t plan_size;
     const char *const *argv; /* NULL-terminated; NULL: the plan's own command */
     const char *const *environ; /* the caller's environment, from which the plan keeps what it names */
-    const char *const *env; /* NAME=VALUE words that are set over all others; NULL: none */
+    const char *const
+        *env; /* NAME=VALUE words that are set over all others, NAME for the caller's value; NULL: none */
     const char *cwd; /* where to start, as seen inside; NULL: the plan's place */
     int cwd_must; /* 1: a missing cwd is an error; 0: the plan's place is taken instead, and stderr told */
     int lock_fd; /* an open file description that holds the app's lock: pid 1 keeps it; -1 for none */

@@ -43,7 +43,7 @@ static int number(const char *text)
 
 static int take_variable(struct parser *parser, const char *value)
 {
-    if (!strchr(value, '=') || *value == '=')
+    if (!*value || *value == '=' || (!strchr(value, '=') && strchr(value, '*')))
         return -1;
     parser->options->env[parser->variables++] = value;
     return 0;

@@ -11,7 +11,7 @@
 struct lr_options {
     char name[LR_NAME_SIZE]; /* with the profile, however that was given */
     const char *cwd; /* NULL: not asked for */
-    const char **env; /* NAME=VALUE, NULL-terminated */
+    const char **env; /* NAME=VALUE or, for the caller's, NAME; NULL-terminated */
     int status_fd; /* 0: not asked for */
     bool detach;
     const char *const *argv; /* NULL: the app's own command */

@@ -96,7 +96,7 @@ struct lr_plan {
 
 int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct lr_error *err);
 
-/* Fill plan->env. more: NAME=VALUE words that are set over all others; may be NULL. */
+/* Fill plan->env. more: NAME=VALUE words that are set over all others, NAME for the caller's value; may be NULL. */
 int lr_plan_environ(struct lr_plan *plan, const char *const *environ, const char *const *more,
                     struct lr_error *err);
 int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path);

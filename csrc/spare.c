@@ -36,7 +36,7 @@ static bool is_one_of(const char *word, const char *one, const char *other)
 static bool is_variable(const char *word)
 {
     const char *equals = strchr(word, '=');
-    return equals && equals > word;
+    return equals ? equals > word : *word && *word != '-' && !strchr(word, '*');
 }
 
 /* Only what cannot be meant otherwise. */

@@ -62,7 +62,14 @@ __all__ = ["create", "remove", "rename"]
     "--cache", "caches", multiple=True, metavar="PATH", help="A path that clear-cache drops as well."
 )
 @policy_options
-@click.option("-e", "--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable at each start.")
+@click.option(
+    "-e",
+    "--env",
+    "env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable at each start; without VALUE, pass on the caller's.",
+)
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
 @no_userns_option
 @click.option(
@@ -86,7 +93,7 @@ def create(
     **policy: Any,
 ) -> int:
     """Make the app NAME without running it; CMD becomes its own command."""
-    from layerrun.cli.run import variables
+    from layerrun.cli.run import env_words
     from layerrun.model import AppConfig, Home, IdMode, Share, check_name, check_path
 
     if command is not None and argv is not None:
@@ -99,7 +106,7 @@ def create(
         home=Home(home),
         caches=tuple(check_path(path, "--cache") for path in caches),
         command=argv or _words(command),
-        env=tuple(f"{key}={value}" for key, value in variables(env).items()),
+        env=env_words(env),
         policy=asked_policy(policy),
     )
     with open_store() as store:

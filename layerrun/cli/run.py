@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layerrun.runtime.handoff import Ended
     from layerrun.store.store import Store
 
-__all__ = ["app", "run_options", "shell", "variables"]
+__all__ = ["app", "env_words", "run_options", "shell", "variables"]
 
 
 def _take_status_fd(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
@@ -54,24 +54,38 @@ def run_options(function: F) -> F:
         "--env",
         "env",
         multiple=True,
-        metavar="NAME=VALUE",
-        help="Set a variable inside; may be repeated.",
+        metavar="NAME[=VALUE]",
+        help="Set a variable inside; without VALUE, pass on the caller's. May be repeated.",
     )(function)
     return click.option(
         "--cwd", metavar="PATH", help="The working folder inside.  [default: this one, if it is there]"
     )(function)
 
 
-def variables(env: Sequence[str]) -> dict[str, str]:
-    """Return ``NAME=VALUE`` words as a mapping."""
+def env_words(env: Sequence[str]) -> tuple[str, ...]:
+    """Return ``NAME=VALUE`` and ``NAME`` words checked, of each name the last one."""
     from layerrun.errors import UsageError
 
     result = {}
     for word in env:
+        name, equals, _ = word.partition("=")
+        if not name or (not equals and "*" in name):
+            raise UsageError(
+                f"bad variable {word!r}", hint="write NAME=VALUE, or NAME to pass on the caller's"
+            )
+        result[name] = word
+    return tuple(result.values())
+
+
+def variables(env: Sequence[str]) -> dict[str, str]:
+    """Return the variables that such words come to now: one that the caller does not have is left alone."""
+    result = {}
+    for word in env_words(env):
         name, equals, value = word.partition("=")
-        if not name or not equals:
-            raise UsageError(f"bad variable {word!r}", hint="write NAME=VALUE")
-        result[name] = value
+        if equals:
+            result[name] = value
+        elif name in os.environ:
+            result[name] = os.environ[name]
     return result
 
 

@@ -236,7 +236,13 @@ class _Compiler:
         if self.notifies:
             values["NOTIFY_SOCKET"] = _NOTIFY
             self.plan.add("keepenv", "WATCHDOG_USEC")
-        values |= dict(word.split("=", 1) for word in self.app.config.env)
+        for word in self.app.config.env:
+            name, equals, value = word.partition("=")
+            if equals:
+                values[name] = value
+            else:
+                values.pop(name, None)
+                self.plan.add("keepenv", name)
         values |= extra
         for name, value in values.items():
             self.plan.add("env", f"{name}={value}")

@@ -34,6 +34,9 @@ def door(tmp_path_factory):
     return run
 
 
+CALLERS = {"A": "callers"}
+
+
 def understood(line):
     if line == "unsure":
         return None
@@ -45,7 +48,13 @@ def understood(line):
         cwd, _, rest = rest.partition("\x1f")
     status_fd, detach, rest = rest.split("\x1f", 2)
     env, _, argv = rest.partition("\x1e")
-    env = dict(word.split("=", 1) for word in env.split("\x1f")[:-1])
+    values = {}
+    for word in env.split("\x1f")[:-1]:  # the last word for a name counts, and NAME is the caller's
+        name_of, equals, value = word.partition("=")
+        values.pop(name_of, None)
+        if equals or name_of in CALLERS:
+            values[name_of] = value if equals else CALLERS[name_of]
+    env = values
     return name, cwd, int(status_fd), detach == "1", env, None if argv == "own" else argv.split("\x1f")[:-1]
 
 
@@ -56,7 +65,9 @@ def by_click(words, monkeypatch):
 
     settings = Settings()
     # Any descriptor will do.
-    quiet = types.SimpleNamespace(fstat=lambda fd: None, set_inheritable=lambda fd, value: None)
+    quiet = types.SimpleNamespace(
+        environ=CALLERS, fstat=lambda fd: None, set_inheritable=lambda fd, value: None
+    )
     monkeypatch.setattr(run, "os", quiet)
     try:
         with run.app.make_context("app", list(words), obj=settings) as ctx:
@@ -89,6 +100,8 @@ SURE = [
     ["web", "-e", "A=b", "--", "env"],
     ["web", "-eA=b", "--env=C=d=e", "--env", "E=", "x"],
     ["web", "-e", "A=1", "-e", "A=2", "x"],
+    ["web", "-e", "A", "-eB", "--env=C", "x"],
+    ["web", "-e", "A=1", "-e", "A", "-e", "B=1", "-e", "B", "x"],
     ["--cwd", "/x", "web", "x"],
     ["--cwd=/x y", "web", "x"],
     ["--profile", "work", "web", "x"],
@@ -124,7 +137,6 @@ UNSURE = [
     ["web@a", "--profile", "a", "x"],
     ["web", "--profile", "", "x"],
     ["web", "--profile", "a b", "x"],
-    ["web", "-e", "A", "x"],
     ["web", "-e", "=A", "x"],
     ["web", "-e=A=b", "x"],
     ["web", "-e"],
