@@ -139,6 +139,8 @@ void lr_child_run(const struct lr_launch *launch, struct lr_plan *plan, struct l
         .control = control,
         .lock_fd = launch->lock_fd,
         .listen_fd = -1,
+        .keep = launch->keep,
+        .keep_count = launch->keep_count,
         .stay = launch->stay,
     };
     if (take_standard(log, &error) ||

@@ -80,6 +80,15 @@ static int hold(int fd)
     return fd < 3 ? 0 : fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
+static int hold_all(const struct lr_handoff *handoff)
+{
+    int failed =
+        hold(handoff->lock_fd) || hold(handoff->app_fd) || hold(handoff->status_fd) || hold(handoff->net_fd);
+    for (size_t i = 0; !failed && i < handoff->keep_count; i++)
+        failed = hold(handoff->keep[i]);
+    return failed;
+}
+
 static int start_or_join(const struct lr_handoff *handoff, struct lr_result *result, struct lr_error *err)
 {
     const struct lr_launch launch = {
@@ -93,6 +102,9 @@ static int start_or_join(const struct lr_handoff *handoff, struct lr_result *res
         .lock_fd = handoff->lock_fd,
         .app_fd = handoff->app_fd,
         .status_fd = handoff->status_fd,
+        .net_fd = handoff->net_fd < 0 ? 0 : handoff->net_fd,
+        .keep = handoff->keep,
+        .keep_count = handoff->keep_count,
         .stay = handoff->stay,
         .leave = !*handoff->after || handoff->uppers,
         .own_tty = handoff->own_tty,
@@ -156,7 +168,7 @@ static const char *parents(const char *name)
 
 int lr_handed_run(bool alone, int *status_fd, struct lr_error *why)
 {
-    struct lr_handoff handoff = {.lock_fd = -1, .app_fd = -1};
+    struct lr_handoff handoff = {.lock_fd = -1, .app_fd = -1, .net_fd = -1};
     struct bytes bytes;
     const char *named = alone ? parents("LAYERRUN_START") : own("LAYERRUN_START");
     LR_FD start = named ? atoi(named) : -1;
@@ -169,7 +181,7 @@ int lr_handed_run(bool alone, int *status_fd, struct lr_error *why)
         return LR_HANDED_NONE;
     }
     if (!map_start(start, &bytes) && !lr_handoff_parse(&handoff, bytes.at, bytes.size) &&
-        !hold(handoff.lock_fd) && !hold(handoff.app_fd) && !hold(handoff.status_fd)) {
+        !hold_all(&handoff)) {
         lr_close(&start);
         status = carry_out(&handoff, why);
         *status_fd = handoff.status_fd;

@@ -76,6 +76,17 @@ static const char **words(struct reader *reader)
     return found;
 }
 
+static void descriptors(struct reader *reader, struct lr_handoff *handoff)
+{
+    int count = number(reader);
+    reader->bad |= count > LR_KEEP_MOST;
+    for (int i = 0; i < count && !reader->bad; i++) {
+        handoff->keep[i] = descriptor(reader, 3);
+        reader->bad |= handoff->keep[i] < 0;
+        handoff->keep_count += !reader->bad;
+    }
+}
+
 int lr_handoff_parse(struct lr_handoff *handoff, const char *bytes, size_t size)
 {
     struct reader reader = {.at = bytes, .end = bytes + size};
@@ -90,6 +101,8 @@ int lr_handoff_parse(struct lr_handoff *handoff, const char *bytes, size_t size)
     handoff->lock_fd = descriptor(&reader, 3);
     handoff->app_fd = descriptor(&reader, 3);
     handoff->status_fd = descriptor(&reader, 1);
+    handoff->net_fd = descriptor(&reader, 3);
+    descriptors(&reader, handoff);
     handoff->passed = word(&reader);
     handoff->again = word(&reader);
     handoff->after = word(&reader);

@@ -4,6 +4,8 @@
 #ifndef LR_HANDOFF_H
 #define LR_HANDOFF_H
 
+#include "launch.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -12,7 +14,9 @@ struct lr_handoff {
     bool join; /* into what runs, instead of starting it */
     const char *cwd; /* NULL: the plan's place */
     bool cwd_must, stay, own_tty, detach;
-    int lock_fd, app_fd, status_fd; /* -1: none */
+    int lock_fd, app_fd, status_fd, net_fd; /* -1: none */
+    int keep[LR_KEEP_MOST];
+    size_t keep_count;
     const char *passed; /* what LAYERRUN_PASSED is to be if the command never ran */
     const char *again; /* the same if it may go better in a moment */
     const char *after; /* what is left for Python to do after the end, in a word; "": nothing */

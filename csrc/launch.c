@@ -85,6 +85,28 @@ static pid_t clone_into_group(struct clone_args *args, const struct lr_plan *pla
     return pid < 0 ? (pid_t)lr_clone3(args) : pid;
 }
 
+/* A network namespace that belongs to the machine's user namespace, so that nothing inside can configure it: only we may enter it, and
+ * pid 1 inherits it from us. Whatever else we do is done in our own, so we are there for the clone only. */
+static pid_t clone_into_net(struct clone_args *args, const struct lr_launch *launch,
+                            const struct lr_plan *plan, struct lr_error *err)
+{
+    LR_FD own = plan->net_given ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
+    if (plan->net_given && own < 0)
+        return lr_fail(err, "open the network namespace", "/proc/thread-self/ns/net");
+    if (plan->net_given && setns(launch->net_fd, CLONE_NEWNET))
+        return lr_fail(err, "enter the network namespace", "");
+    pid_t pid = clone_into_group(args, plan, launch->app_fd);
+    if (pid < 0)
+        lr_fail(err, "create the namespaces", "");
+    if (pid != 0 && plan->net_given && setns(own, CLONE_NEWNET)) {
+        lr_fail(err, "go back to the network namespace", "");
+        if (pid > 0)
+            syscall(SYS_pidfd_send_signal, *(int *)(uintptr_t)args->pidfd, SIGKILL, NULL, 0);
+        return -1; /* the child ends too, and our caller in a moment: better than to go on elsewhere */
+    }
+    return pid;
+}
+
 static int start(const struct lr_launch *launch, struct lr_plan *plan, const struct lr_run_signals *signals,
                  const struct lr_log *log, struct lr_result *result, struct lr_error *err)
 {
@@ -116,9 +138,9 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const str
         .pidfd = (uint64_t)(uintptr_t)&pidfd_raw,
         .exit_signal = SIGCHLD,
     };
-    pid_t pid = clone_into_group(&args, plan, launch->app_fd);
+    pid_t pid = clone_into_net(&args, launch, plan, err);
     if (pid < 0)
-        return lr_fail(err, "create the namespaces", "");
+        return -1;
     if (pid == 0) {
         lr_close(&ours);
         lr_child_run(launch, plan, &mounts, theirs, log, &signals->mask);

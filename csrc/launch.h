@@ -6,6 +6,8 @@
 
 /* cffi:begin */
 
+#define LR_KEEP_MOST 16
+
 /* One start of a plan. Strings and arrays are the caller's and need to live for the call only. */
 struct lr_launch {
     const char *plan; /* the plan's bytes, NUL separated */
@@ -23,6 +25,9 @@ struct lr_launch {
     int leave; /* 1: return once the command's status is known, not once pid 1 is reaped: for who is about to exit */
     int status_fd; /* where its start and its end are told, as docs/json.md has it; 0: nowhere */
     int own_tty; /* 1: when stdin, stdout and stderr are a terminal, give the command a terminal of its own */
+    const int *keep; /* descriptors that pid 1 holds as long as it lives, and nobody else inside gets */
+    size_t keep_count; /* at most LR_KEEP_MOST */
+    int net_fd; /* the network namespace that the plan says is given; 0: none */
     int detach; /* 1: return with status 0 once the command runs, and leave it alone; it writes to the log in app_fd; no own_tty */
 };
 

@@ -139,6 +139,8 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_NAMESPACE:
         if (!strcmp(op->arg[0], "net"))
             plan->namespaces |= CLONE_NEWNET;
+        else if (!strcmp(op->arg[0], "net-given"))
+            plan->net_given = true;
         else if (!strcmp(op->arg[0], "cgroup"))
             plan->namespaces |= CLONE_NEWCGROUP;
         else
@@ -263,6 +265,8 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
     const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, none = {.number = -1};
     if (check_times(plan, err))
         return -1;
+    if (plan->net_given && plan->namespaces & CLONE_NEWNET)
+        return lr_fail_code(err, EINVAL, "read the plan: it has two networks", "");
     size_t lowers = 0;
     for (size_t i = 0; i < plan->count; i++) {
         const struct lr_op *op = &plan->ops[i];

@@ -77,6 +77,7 @@ struct lr_plan {
     size_t count;
     enum lr_userns userns;
     uint64_t namespaces; /* CLONE_NEW* beside those that every sandbox has */
+    bool net_given; /* the launcher has a network namespace for it */
     const char *hostname;
     uid_t uid; /* inside */
     gid_t gid;

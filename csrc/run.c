@@ -10,6 +10,13 @@ int lr_run_check(const struct lr_launch *launch, const struct lr_plan *plan, str
     const char *const *argv = launch->argv ? launch->argv : (const char *const *)plan->argv;
     if (launch->detach && (launch->own_tty || launch->app_fd < 0))
         return lr_fail_code(err, EINVAL, "detach", "");
+    if (launch->keep_count > LR_KEEP_MOST)
+        return lr_fail_code(err, E2BIG, "keep descriptors", "");
+    for (size_t i = 0; i < launch->keep_count; i++)
+        if (launch->keep[i] < 3) /* the standard ones are taken over */
+            return lr_fail_code(err, EBADF, "keep descriptors", "");
+    if (plan->net_given && launch->net_fd < 3)
+        return lr_fail_code(err, EBADF, "enter the network namespace", "");
     return argv[0] && *argv[0] ? 0 : lr_fail_code(err, ENOENT, "execute", "");
 }
 

@@ -6,6 +6,7 @@
 
 #include "control.h"
 #include "join.h"
+#include "launch.h"
 #include "sys.h"
 
 #include <poll.h>
@@ -46,14 +47,17 @@ static int keep_only(const int *keep, size_t count, struct lr_error *err)
 static int keep_descriptors(const struct state *state, struct lr_error *err)
 {
     const struct lr_server *server = state->server;
-    const int keep[] = {server->control, server->lock_fd, server->listen_fd, state->signals};
+    int keep[4 + LR_KEEP_MOST] = {server->control, server->lock_fd, server->listen_fd, state->signals};
+    size_t count = 4;
+    for (size_t i = 0; i < server->keep_count && i < LR_KEEP_MOST; i++)
+        keep[count++] = server->keep[i];
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
         return lr_fail(err, "open", "/dev/null");
     for (int fd = 0; fd < 3; fd++)
         if (dup2(server->command.terminal >= 0 ? server->command.terminal : null, fd) < 0)
             return lr_fail(err, "take over the standard descriptors", "");
-    return keep_only(keep, sizeof keep / sizeof *keep, err);
+    return keep_only(keep, count, err);
 }
 
 static void tell(const struct state *state, int type, int value, int more)

@@ -9,6 +9,8 @@ struct lr_server {
     int control; /* to the launcher */
     int lock_fd; /* pid 1: holds the app's lock; -1 */
     int listen_fd; /* pid 1: where joiners knock; -1 */
+    const int *keep; /* pid 1: what it holds as long as it lives, see struct lr_launch */
+    size_t keep_count;
     bool stay; /* pid 1: live on until the last process has gone, not only the command */
 };
 

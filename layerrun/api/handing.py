@@ -58,10 +58,18 @@ class _Spawned(handoff.Door):
         """Leave with copies of the descriptors: ``start``'s own are closed on the way out."""
         fds: list[int] = []
         try:
-            held = [os.dup(fd) if fd >= 0 else -1 for fd in (start.lock_fd, start.app_fd)]
-            fds += [fd for fd in held if fd >= 0]
+            held = []
+            for fd in (start.lock_fd, start.app_fd, start.net_fd, *start.keep):
+                held.append(os.dup(fd) if fd >= 0 else -1)
+                fds += [copy for copy in held[-1:] if copy >= 0]
             start = attrs.evolve(
-                start, lock_fd=held[0], app_fd=held[1], status_fd=self.pipe[1], own_tty=self.own_tty
+                start,
+                lock_fd=held[0],
+                app_fd=held[1],
+                net_fd=held[2],
+                keep=held[3:],
+                status_fd=self.pipe[1],
+                own_tty=self.own_tty,
             )
             memory = self.written(start, app, join_until=join_until)
             fds.append(memory)

@@ -45,6 +45,9 @@ class Start:
     app's lock, ``app_fd`` is the app's folder, where others find it to join (-1: neither). ``stay``: it
     lives until its last process has gone. ``own_tty``: give the command a terminal of its own. ``status_fd``
     is told of its start and of its end (docs/json.md). ``detach``: leave it alone once it runs.
+    ``keep`` are descriptors that pid 1 holds as long as it lives, and nobody else inside gets: with the last copy of
+    each the kernel ends what it stands for. ``net_fd`` is the network namespace where the plan says ``net-given``. The
+    caller closes these as any others.
     """
 
     plan: bytes
@@ -59,6 +62,8 @@ class Start:
     own_tty: bool = False
     status_fd: int = -1
     detach: bool = False
+    keep: Sequence[int] = ()
+    net_fd: int = -1
 
 
 def _call(function: Any, start: Start) -> int:
@@ -66,6 +71,7 @@ def _call(function: Any, start: Start) -> int:
     environ_c, environ_kept = _strings([name + b"=" + value for name, value in start.environ.items()])
     env_c, env_kept = _strings(start.env)
     cwd_c = ffi.NULL if start.cwd is None else ffi.new("char[]", start.cwd)
+    keep_c = ffi.new("int[]", list(start.keep))
     buffer = ffi.from_buffer(start.plan)
     launch = ffi.new(
         "struct lr_launch *",
@@ -82,12 +88,15 @@ def _call(function: Any, start: Start) -> int:
             "stay": start.stay,
             "own_tty": start.own_tty,
             "status_fd": max(start.status_fd, 0),
+            "keep": keep_c,
+            "keep_count": len(start.keep),
+            "net_fd": max(start.net_fd, 0),
             "detach": start.detach,
         },
     )
     result, error = ffi.new("struct lr_result *"), new_error()
     failed = function(launch, result, error)
-    del argv_kept, environ_kept, env_kept, buffer
+    del argv_kept, environ_kept, env_kept, keep_c, buffer
     if failed:
         raise Failure(*error_text(error))
     return int(result.status)

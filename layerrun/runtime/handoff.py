@@ -141,7 +141,8 @@ class Door:
         except OSError:
             return
         flush()
-        fds = [fd for fd in (memory, start.lock_fd, start.app_fd, start.status_fd) if fd > 2]
+        own = (memory, start.lock_fd, start.app_fd, start.status_fd, start.net_fd)
+        fds = [fd for fd in (*own, *start.keep) if fd > 2]
         try:
             for fd in fds:
                 os.set_inheritable(fd, True)
@@ -181,6 +182,9 @@ class Door:
             _number(start.lock_fd),
             _number(start.app_fd),
             _number(start.status_fd),
+            _number(start.net_fd),
+            b"%d" % len(start.keep),
+            *(_number(fd) for fd in start.keep),
             f"{pid}:created:{self.created}".encode() if self.created else b"%d:yes" % pid,
             f"{pid}:again:{join_until or 0.0}".encode(),
             self.after.encode(),

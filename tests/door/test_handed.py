@@ -227,7 +227,7 @@ os.environ["LAYERRUN_START"] = f"{{{pid}}}:{{fd}}"
 """
 SEALED = "fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)"
 # A start of nothing: its plan is refused.
-HEAD = "layerrun-start 1 0 _ 0 1 0 0 - - - p a _ _ _ 0 0 0 plan _"
+HEAD = "layerrun-start 1 0 _ 0 1 0 0 - - - - 0 p a _ _ _ 0 0 0 plan _"
 EMPTY = b"".join((b"" if word == "_" else word.encode()) + b"\0" for word in HEAD.split())
 
 

@@ -41,6 +41,10 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
         must(handoff.lock_fd == -1 || handoff.lock_fd > 2);
         must(handoff.app_fd == -1 || handoff.app_fd > 2);
         must(handoff.status_fd == -1 || handoff.status_fd > 0);
+        must(handoff.net_fd == -1 || handoff.net_fd > 2);
+        must(handoff.keep_count <= LR_KEEP_MOST);
+        for (size_t i = 0; i < handoff.keep_count; i++)
+            must(handoff.keep[i] > 2);
         must(handoff.plan + handoff.plan_size == bytes + size);
         lr_plan_check(handoff.plan, handoff.plan_size, &error);
     }

@@ -72,6 +72,8 @@ def handed(plan):
         stay=True,
         status_fd=1,
         detach=True,
+        keep=[7, 8],
+        net_fd=9,
     )
     after = Door("x", (), after="throwaway", uppers={"/x": "1:2"})
     return [
