@@ -9,6 +9,7 @@ An error says what failed, why, and what to do about it. ``str(error)`` is the "
 from __future__ import annotations
 
 __all__ = [
+    "ArchiveError",
     "BaseInUseError",
     "BusyError",
     "CommandNotExecutableError",
@@ -45,6 +46,10 @@ class UsageError(LayerrunError, ValueError):
     """What was asked for makes no sense: a bad name, a bad option, a bad combination."""
 
     exit_status = 2
+
+
+class ArchiveError(LayerrunError, ValueError):
+    """An archive is damaged, is none, or holds what is never unpacked. Nothing of it was kept."""
 
 
 class ConflictError(LayerrunError):

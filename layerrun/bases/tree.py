@@ -1,10 +1,10 @@
-"""Tree bases: a root file system imported from a folder, never changed from then on."""
+"""Tree bases: a root file system imported from a folder or an archive, never changed from then on."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -19,7 +19,10 @@ from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
 from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
 
-__all__ = ["Problem", "import_tree", "remove_base", "verify"]
+if TYPE_CHECKING:
+    from layerrun.bases.unpack import Limits
+
+__all__ = ["Problem", "import_tar", "import_tree", "remove_base", "verify"]
 
 
 @attrs.frozen
@@ -42,37 +45,81 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
     source = _open_source(store, directory)
     try:
         ids = _id_mode(store, source)
-        with store.ticket(ids) as ticket:
-            with explain("stage the base", name):
-                make_dir(ticket.fd, "base")
-                base_fd = os.open("base", DIR_FLAGS, dir_fd=ticket.fd)
-            try:
-                summary = _fill(store, ids, source, base_fd, progress)
-            finally:
-                os.close(base_fd)
-            known = store.catalog.base(name)
-            if known is not None:
-                return _same(known, summary)
-            base = Base(
-                id=new_id(),
-                name=name,
-                kind=BaseKind.TREE,
-                digest=summary.digest,
-                ids=ids,
-                source=os.path.realpath(directory),
-                created=now(),
-                entries=summary.entries,
-                size=summary.size,
-            )
-            try:
-                return _record(store, ticket, base)
-            except ExistsError:
-                known = store.catalog.base(name)  # another import of the name was quicker
-                if known is None:
-                    raise
-                return _same(known, summary)
+        return _import(
+            store,
+            name,
+            os.path.realpath(directory),
+            ids,
+            lambda base_fd, _: _fill(store, ids, source, base_fd, progress),
+        )
     finally:
         os.close(source)
+
+
+def import_tar(
+    store: Store,
+    name: str,
+    archive: int,
+    source: str,
+    *,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Base:
+    """Unpack a tar archive (plain, gzip, xz or bzip2), read from a descriptor, into the store as the base ``name``.
+
+    ``source`` is what it is remembered as; ``progress`` as for `import_tree`. Raises `ArchiveError` when the archive is
+    damaged or holds what is never unpacked (docs/store.md), and then nothing of it is kept; else as `import_tree`.
+    """
+    from layerrun.bases.tar import fill_from_tar, id_mode
+    from layerrun.bases.unpack import Limits
+
+    if check_name(name, "name of a base") == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    ids, most = id_mode(store), limits or Limits()
+    return _import(
+        store,
+        name,
+        source,
+        ids,
+        lambda base_fd, folder: fill_from_tar(
+            store, ids, archive, folder=folder, base_fd=base_fd, limits=most, progress=progress
+        ),
+    )
+
+
+def _import(
+    store: Store, name: str, source: str, ids: IdMode, fill_base: Callable[[int, str], Summary]
+) -> Base:
+    """Stage a base, by a function of its folder (a descriptor, and the path) that fills it, and record it."""
+    with store.ticket(ids) as ticket:
+        with explain("stage the base", name):
+            make_dir(ticket.fd, "base")
+            base_fd = os.open("base", DIR_FLAGS, dir_fd=ticket.fd)
+        try:
+            summary = fill_base(base_fd, os.path.join(store.path, "staging", ticket.id, "base"))
+        finally:
+            os.close(base_fd)
+        known = store.catalog.base(name)
+        if known is not None:
+            return _same(known, summary)
+        base = Base(
+            id=new_id(),
+            name=name,
+            kind=BaseKind.TREE,
+            digest=summary.digest,
+            ids=ids,
+            source=source,
+            created=now(),
+            entries=summary.entries,
+            size=summary.size,
+        )
+        try:
+            return _record(store, ticket, base)
+        except ExistsError:
+            known = store.catalog.base(name)  # another import of the name was quicker
+            if known is None:
+                raise
+            return _same(known, summary)
 
 
 def _same(known: Base, summary: Summary) -> Base:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ from layerrun.cli.common import (
 from layerrun.cli.output import emit, fields, lines, nul, plural, quoted, say, size, table
 
 if TYPE_CHECKING:
+    from layerrun.bases.manifest import Progress
     from layerrun.model import Base
+    from layerrun.store.store import Store
 
 __all__ = ["base"]
 
@@ -54,14 +57,21 @@ def _record(found: Base) -> dict[str, Any]:
     examples=[
         ("mmdebstrap --variant=minbase bookworm /tmp/tree", "make a Debian tree"),
         ("layerrun base import debian /tmp/tree", "import it as the base debian"),
+        ("layerrun base import debian debian.tar.xz", "import an archive: plain, gzip, xz or bzip2"),
+        ("podman export web | layerrun base import web -", "an archive from a pipe"),
         ("layerrun create web --base debian", "and stand an app on it"),
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.argument("directory", metavar="DIR", type=click.Path(readable=False))
+@click.argument("source", metavar="DIR|FILE|-", type=click.Path(readable=False))
+@click.option("--max-size", metavar="SIZE", help="How much an archive may come to.  [default: 64G]")
 @json_option
-def import_(name: str, directory: str, as_json: bool) -> int:
-    """Copy the root file system in DIR into the store as the base NAME; it never changes from then on."""
+def import_(name: str, source: str, max_size: str | None, as_json: bool) -> int:
+    """Copy the root file system in DIR into the store as the base NAME; it never changes from then on.
+
+    A FILE, or - for standard input, is a tar archive. A process that can reach nothing else unpacks it, and one
+    that holds what does not belong into a root file system is refused as a whole.
+    """
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
 
@@ -70,13 +80,33 @@ def import_(name: str, directory: str, as_json: bool) -> int:
         from layerrun.bases import tree
 
         known = {found.id for found in store.bases()}
-        made = tree.import_tree(store, name, directory, progress=progress)
+        if source == "-" or os.path.isfile(source):
+            made = _from_archive(store, name, source, max_size, progress)
+        else:
+            made = tree.import_tree(store, name, source, progress=progress)
     if as_json:
         emit(_record(made))
     else:
         done = "is there already, with the same content" if made.id in known else "imported"
         say(f"{name} {done}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
     return 0
+
+
+def _from_archive(store: Store, name: str, source: str, max_size: str | None, progress: Progress) -> Base:
+    from layerrun.bases import tree
+    from layerrun.bases.unpack import Limits
+    from layerrun.policy import parse_size
+    from layerrun.store.fs import explain
+
+    limits = Limits() if max_size is None else Limits(size=parse_size(max_size))
+    with explain("open", source):
+        # The helper's standard input is another.
+        fd = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    known_as = source if source == "-" else os.path.realpath(source)
+    try:
+        return tree.import_tar(store, name, fd, known_as, limits=limits, progress=progress)
+    finally:
+        os.close(fd)
 
 
 @base.command(

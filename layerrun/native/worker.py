@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from layerrun import errors
@@ -18,7 +18,7 @@ from layerrun import errors
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["run_in_userns", "start_in_userns"]
+__all__ = ["map_other", "map_self", "run_in_userns", "spawn", "start_in_userns"]
 
 IdMap = Sequence[tuple[int, int, int]]
 
@@ -41,7 +41,7 @@ def run_in_userns(
     """
     import json
 
-    process = _spawn(function, args, uid_map, gid_map, pass_fds, detached=False)
+    process = spawn(function, args, uid_map, gid_map, pass_fds)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -69,7 +69,7 @@ def start_in_userns(
     pass_fds: Sequence[int] = (),
 ) -> None:
     """Like `run_in_userns`, in a session of its own and at low priority; returns at once, without a result."""
-    process = _spawn(function, args, uid_map, gid_map, pass_fds, detached=True)
+    process = spawn(function, args, uid_map, gid_map, pass_fds, session=True, quiet=True, detached=True)
     # It outlives us; without this, Popen complains of a child that nobody waited for.
     process.returncode = 0
 
@@ -84,27 +84,36 @@ def _default_maps(uid_map: IdMap | None, gid_map: IdMap | None) -> tuple[IdMap, 
     return uid_map or uids, gid_map or gids
 
 
-def _spawn(
+def spawn(
     function: str,
     args: Sequence[Any],
     uid_map: IdMap | None,
     gid_map: IdMap | None,
     pass_fds: Sequence[int],
     *,
-    detached: bool,
+    boot: str = _BOOT,
+    session: bool = False,
+    quiet: bool = False,
+    detached: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[bytes]:
+    """Start a helper and give it its request, with ``more`` in it; ``boot`` is the Python code that it begins with.
+
+    ``session``: it gets one of its own; ``quiet``: what it says is lost; ``detached``: its answer too.
+    """
     import json
     import subprocess
 
     uids, gids = _default_maps(uid_map, gid_map)
     request = {"function": function, "args": args, "uid_map": uids, "gid_map": gids, "detached": detached}
+    request |= more or {}
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, *_import_path()],
+        [sys.executable, "-I", "-S", "-c", boot, *_import_path()],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL if detached else subprocess.PIPE,
-        stderr=subprocess.DEVNULL if detached else None,
+        stderr=subprocess.DEVNULL if quiet else None,
         pass_fds=tuple(pass_fds),
-        start_new_session=detached,
+        start_new_session=session,
         cwd="/",
     )
     assert process.stdin is not None
@@ -183,14 +192,14 @@ def _enter(uid_map: IdMap, gid_map: IdMap) -> None:
             " kernel.apparmor_restrict_unprivileged_userns",
         ) from None
     if helper is None:
-        _map_self(uid_map, gid_map)
+        map_self(uid_map, gid_map)
     else:
         _await_mapper(*helper)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
-def _map_self(uid_map: IdMap, gid_map: IdMap) -> None:
+def map_self(uid_map: IdMap, gid_map: IdMap) -> None:
     """Map one id each, which needs no helper, user_namespaces(7)."""
     for name, text in (
         ("setgroups", "deny"),
@@ -203,7 +212,7 @@ def _map_self(uid_map: IdMap, gid_map: IdMap) -> None:
 
 def _start_mapper(uid_map: IdMap, gid_map: IdMap) -> tuple[int, int]:
     """Fork a process that stays outside and maps us when told to; return its pid and the pipe to tell it by."""
-    target = str(os.getpid())
+    target = os.getpid()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid:
@@ -213,13 +222,9 @@ def _start_mapper(uid_map: IdMap, gid_map: IdMap) -> tuple[int, int]:
     try:
         os.close(writer)
         if os.read(reader, 1) == b"m":
-            import subprocess
-
-            for tool, ids in (("newuidmap", uid_map), ("newgidmap", gid_map)):
-                words = [str(number) for line in ids for number in line]
-                subprocess.run([tool, target, *words], check=True, stdin=subprocess.DEVNULL)
+            map_other(target, uid_map, gid_map)
             status = 0
-    except (OSError, subprocess.SubprocessError):
+    except errors.LayerrunError:
         pass
     finally:
         os._exit(status)
@@ -229,10 +234,26 @@ def _await_mapper(pid: int, writer: int) -> None:
     os.write(writer, b"m")
     os.close(writer)
     if os.waitpid(pid, 0)[1] != 0:
-        raise errors.StoreError(
-            "newuidmap or newgidmap could not map your subordinate ids",
-            hint="look at your lines in /etc/subuid and /etc/subgid, and whether newuidmap is setuid root",
-        )
+        raise _not_mapped()
+
+
+def map_other(pid: int, uid_map: IdMap, gid_map: IdMap) -> None:
+    """Map ids of the user namespace of another process, with newuidmap(1) and newgidmap(1)."""
+    import subprocess
+
+    for tool, ids in (("newuidmap", uid_map), ("newgidmap", gid_map)):
+        words = [str(number) for line in ids for number in line]
+        try:
+            subprocess.run([tool, str(pid), *words], check=True, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.SubprocessError):
+            raise _not_mapped() from None
+
+
+def _not_mapped() -> errors.LayerrunError:
+    return errors.StoreError(
+        "newuidmap or newgidmap could not map your subordinate ids",
+        hint="look at your lines in /etc/subuid and /etc/subgid, and whether newuidmap is setuid root",
+    )
 
 
 def _text(value: Any) -> str | None:

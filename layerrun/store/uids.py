@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from layerrun.errors import StoreError
 
-__all__ = ["COUNT", "FIRST", "LIMIT", "lowest_free", "taken_elsewhere"]
+__all__ = ["COUNT", "FIRST", "LIMIT", "for_helpers", "lowest_free", "taken_elsewhere"]
 
 # systemd's container range, systemd.io/UIDS-GIDS
 FIRST = 524288
@@ -17,16 +17,36 @@ COUNT = 65536
 
 def lowest_free(own: Iterable[int], taken: Iterable[tuple[int, int]]) -> int:
     """Return the start of the lowest block that is neither in ``own`` nor meets a (start, count) of ``taken``."""
+    used = _used(own, taken)
+    for start in range(FIRST, LIMIT, COUNT):
+        if start not in used:
+            return start
+    raise _none_left()
+
+
+def for_helpers(own: Iterable[int], taken: Iterable[tuple[int, int]]) -> int:
+    """Return the highest free block: ids of processes that leave no file behind, far from those of apps to come."""
+    used = _used(own, taken)
+    for start in range(LIMIT - COUNT, FIRST, -COUNT):
+        if start not in used:
+            return start
+    raise _none_left()
+
+
+def _used(own: Iterable[int], taken: Iterable[tuple[int, int]]) -> set[int]:
     used = set(own)
     for start, count in taken:
         first = max(start, FIRST) // COUNT
         last = min(start + count, LIMIT) - 1
         if last >= FIRST:
             used.update(range(first * COUNT, last + 1, COUNT))
-    for start in range(FIRST, LIMIT, COUNT):
-        if start not in used:
-            return start
-    raise StoreError("every range of user ids is taken", hint="remove apps or throwaways that are not needed")
+    return used
+
+
+def _none_left() -> StoreError:
+    return StoreError(
+        "every range of user ids is taken", hint="remove apps or throwaways that are not needed"
+    )
 
 
 def taken_elsewhere(root: str = "/") -> list[tuple[int, int]]:
