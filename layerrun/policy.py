@@ -107,7 +107,7 @@ UNLIMITED = 2**64 - 1
 
 def parse_size(text: str, what: str = "size") -> int:
     """Return the bytes that ``text`` means: a number, and K, M, G or T for powers of 1,024."""
-    found = re.fullmatch(r"(\d{1,15})(?:\.(\d{1,3}))?([KMGTkmgt])?(?:i?[Bb])?", text)
+    found = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?([KMGTkmgt])?(?:i?[Bb])?", text)
     if not found:
         raise UsageError(f"bad {what} {text!r}", hint="write a number of bytes, or 64K, 64M, 64G, 64T")
     unit = 1024 ** ("KMGT".index(found[3].upper()) + 1) if found[3] else 1
@@ -272,10 +272,10 @@ class Limit:
         if name in ("memory", "swap", "io") or name in _RLIMITS_IN_BYTES:
             value = parse_size(text, f"limit {name}")
         elif name == "cpu":
-            found = re.fullmatch(r"(\d{1,5})(?:\.(\d{1,3}))?", text)
+            found = re.fullmatch(r"([0-9]{1,5})(?:\.([0-9]{1,3}))?", text)
             value = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")) if found else 0
         else:
-            value = int(text) if re.fullmatch(r"\d{1,18}", text) else -1
+            value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
         if value < 0 or (value == 0 and name in ("memory", "pids", "cpu", "io")):
             raise UsageError(f"bad value {text!r} of the limit {name}")
         return value

@@ -16,7 +16,7 @@ from layerrun.cli.common import (
     nul_option,
     open_store,
 )
-from layerrun.cli.output import emit, fields, line, lines, nul, plural, quoted, size, table
+from layerrun.cli.output import emit, fields, line, lines, nul, plural, printable, quoted, size, table
 from layerrun.cli.sizes import kind_of, measured
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from layerrun.model import App
     from layerrun.native.trees import Usage
     from layerrun.runtime.plan import Plan
+    from layerrun.runtime.reach import Reach
 
 __all__ = ["list_apps", "plan", "show", "which"]
 
@@ -85,18 +86,31 @@ def _sizes(usage: Usage) -> dict[str, int]:
     cls=Verb,
     examples=[
         ("layerrun show web", "its stack, its policy, and what becomes of each mount of the base"),
-        ("layerrun show web --json", "the same for a program"),
+        ("layerrun show web --explain", "also why: which option or preset each thing comes from"),
+        ("layerrun show web --toml", "its configuration, for `create --from` and `edit --from`"),
+        ("layerrun show web --json", "all of it for a program"),
     ],
 )
 @app_argument()
+@click.option("--explain", is_flag=True, help="Say where each thing that it can reach comes from.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print the configuration as TOML, and nothing else.")
 @json_option
-def show(name: str, as_json: bool) -> int:
-    """Show what NAME is made of: base, shares, command, ids, size, and the policy of every mount."""
+def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
+    """Show what NAME is made of and what it can reach: base, ids, size, files, network, limits, every mount."""
+    if as_toml and (as_json or explain):
+        raise click.UsageError("--toml excludes --json and --explain")
     with open_store() as store:
-        from layerrun.runtime import data, launch
-
         app = store.app(name)
+        if as_toml:
+            from layerrun.config.manifest import to_toml
+
+            click.echo(to_toml(app.config), nl=False)
+            return 0
+        from layerrun.runtime import data, launch
+        from layerrun.runtime.reach import reach
+
         used = _sizes(data.usage(store, app))
+        reached = reach(app)
         profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.
         mounts = launch.compile_plan(store, app, app.config.command or ("true",)).mounts
@@ -106,6 +120,11 @@ def show(name: str, as_json: bool) -> int:
             | {"uid_start": app.uid_start, "profiles": profiles}
             | {"config": app.config.to_json()}
             | used
+            | {
+                "reach": [
+                    {"kind": r.kind, "value": r.value, "text": r.text, "origin": r.origin} for r in reached
+                ]
+            }
             | {
                 "mounts": [
                     {"path": m.path, "fstype": m.fstype, "policy": m.policy, "why": m.why} for m in mounts
@@ -124,24 +143,35 @@ def show(name: str, as_json: bool) -> int:
             "layers": config.layers,
             "command": shlex_join(config.command),
             "env": [quoted(word) for word in config.env],
-            "home": config.home.value,
-            "shares": [quoted(str(share)) for share in config.shares],
-            "hidden": [quoted(path) for path in config.hides],
             "caches": [quoted(path) for path in config.caches],
-            "policy": config.policy.preset,
-            "network": str(config.policy.grants().network),
+            "preset": config.policy.preset,
             "ids": _ids(app),
             "created": app.created,
             "data": f"{size(used['allocated'])} in {plural(used['entries'], 'entry', 'entries')},"
             f" generation {app.generation}",
         }
     )
+    line()
+    if explain:
+        table(
+            ["", "REACHES", "BECAUSE OF"],
+            ([r.kind, printable(r.text), printable(r.origin)] for r in reached),
+        )
+    else:
+        fields(_by_kind(reached))
     if mounts:
         line()
         table(
             ["MOUNT", "TYPE", "POLICY", "WHY"], ([quoted(m.path), m.fstype, m.policy, m.why] for m in mounts)
         )
     return 0
+
+
+def _by_kind(reached: Sequence[Reach]) -> dict[str, list[str]]:
+    shown: dict[str, list[str]] = {}
+    for one in reached:
+        shown.setdefault(one.kind, []).append(printable(one.text))
+    return shown
 
 
 def shlex_join(words: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "create": ("manage", "create", "Make an app without running it."),
         "list": ("look", "list_apps", "List the apps and throwaways."),
         "show": ("look", "show", "Show what an app is made of."),
+        "edit": ("edit", "edit", "Change what an app is made of and may reach."),
         "rename": ("manage", "rename", "Give an app another name."),
         "remove": ("manage", "remove", "Remove apps, with their data."),
         "plan": ("look", "plan", "Print the plan that a start executes."),

@@ -19,6 +19,7 @@ from layerrun.cli.common import (
     open_store,
     yes_option,
 )
+from layerrun.cli.edit import from_option, read_manifest
 from layerrun.cli.output import plural, say
 from layerrun.cli.policy import asked_policy, policy_options
 from layerrun.cli.sizes import sized
@@ -27,7 +28,7 @@ from layerrun.cli.undo import id_mode, no_userns_option, warn_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from layerrun.model import App
+    from layerrun.model import App, AppConfig
     from layerrun.store.store import Store
 
 __all__ = ["create", "remove", "rename"]
@@ -43,6 +44,8 @@ __all__ = ["create", "remove", "rename"]
         ),
         ("layerrun create db --base debian --home fresh", "an app over an imported base"),
         ("layerrun create quiet --hide /etc/ssh --network none", "hide a path, and no network"),
+        ("layerrun create paint --preset desktop --share ~/Pictures -- gimp", "windows, sound, its pictures"),
+        ("layerrun show web --toml | layerrun create shop --from -", "another app like web"),
     ],
 )
 @app_argument()
@@ -71,6 +74,7 @@ __all__ = ["create", "remove", "rename"]
     help="Set a variable at each start; without VALUE, pass on the caller's.",
 )
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
+@from_option("Take all of this from a TOML file, as `show --toml` prints it (- is standard input).")
 @no_userns_option
 @click.option(
     "--ids",
@@ -89,6 +93,7 @@ def create(
     command: str | None,
     no_userns: bool,
     ids: str | None,
+    source: str | None,
     argv: tuple[str, ...] | None,
     **policy: Any,
 ) -> int:
@@ -99,26 +104,48 @@ def create(
     if command is not None and argv is not None:
         raise click.UsageError("the command is given twice: by --command and after --")
     check_name(name)
-    config = AppConfig(
-        base=base,
-        shares=tuple(Share.parse(share) for share in shares),
-        hides=tuple(check_path(path, "--hide") for path in hides),
-        home=Home(home),
-        caches=tuple(check_path(path, "--cache") for path in caches),
-        command=argv or _words(command),
-        env=env_words(env),
-        policy=asked_policy(policy),
-    )
+    if source is not None:
+        config = _from_file(source, argv)
+    else:
+        config = AppConfig(
+            base=base,
+            shares=tuple(Share.parse(share) for share in shares),
+            hides=tuple(check_path(path, "--hide") for path in hides),
+            home=Home(home),
+            caches=tuple(check_path(path, "--cache") for path in caches),
+            command=argv or _words(command),
+            env=env_words(env),
+            policy=asked_policy(policy),
+        )
     with open_store() as store:
         from layerrun.runtime import apps
 
         mode = id_mode(no_userns, IdMode(ids) if ids else None)
         made = apps.create(store, name, config, ids=mode)
-        say(f"created app {name} over {base}")
+        say(f"created app {name} over {config.base}")
         warn_of(made)
         for path in store.kept(name):
             say(f"the data of an earlier {name} is still kept in {path}")
     return 0
+
+
+def _from_file(source: str, argv: tuple[str, ...] | None) -> AppConfig:
+    """Return the configuration in a file, which excludes the options that say the same, with the command after --."""
+    import attrs
+    from click.core import ParameterSource
+
+    from layerrun.config.manifest import from_toml
+
+    ctx = click.get_current_context()
+    beside = ("name", "source", "argv", "no_userns", "ids")
+    for param in ctx.command.params:
+        if (
+            param.name not in beside
+            and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        ):
+            raise click.UsageError(f"--from says everything, and excludes {param.opts[0]}")
+    config = from_toml(read_manifest(source), source)
+    return config if argv is None else attrs.evolve(config, command=argv)
 
 
 def _words(command: str | None) -> tuple[str, ...]:

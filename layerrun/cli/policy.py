@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from layerrun.policy import Policy
 
-__all__ = ["asked_policy", "policy_options"]
+__all__ = ["asked_policy", "changed_policy", "policy_options"]
 
 _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -48,3 +48,19 @@ def asked_policy(given: Mapping[str, Any]) -> Policy:
     from layerrun.policy import Policy
 
     return Policy(**{name: value for name, value in given.items() if value not in (None, ())})
+
+
+def changed_policy(policy: Policy, given: Mapping[str, Any]) -> Policy:
+    """Return a policy with what the options ask for: single values replaced, lists added to."""
+    import attrs
+
+    values: dict[str, Any] = {
+        name: value if name in _ONCE else (*getattr(policy, name), *value) for name, value in given.items()
+    }
+    # What is allowed now is not denied any more, and the other way round.
+    if "allow" in given:
+        values["deny"] = [word for word in values.get("deny", policy.deny) if word not in given["allow"]]
+    elif "deny" in given:
+        values["allow"] = [word for word in policy.allow if word not in given["deny"]]
+    changed: Policy = attrs.evolve(policy, **values)
+    return changed

@@ -14,7 +14,7 @@ from layerrun.runtime import identity
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["create", "profile"]
+__all__ = ["configure", "create", "profile"]
 
 
 def _canonical(share: Share) -> Share:
@@ -48,6 +48,21 @@ def create(
         )
     config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
     return store.create_app(name, config, kind=kind, ids=ids or identity.choose(base))
+
+
+def configure(store: Store, app: App, config: AppConfig) -> App:
+    """Give ``app`` another configuration; neither it nor a profile of it may run. Returns it as it is now.
+
+    Raises `BusyError`, `UsageError` (a new share's source is missing; the base or the layers would change).
+    """
+    if (config.base, config.layers) != (app.config.base, app.config.layers):
+        what = "base" if config.base != app.config.base else "layers"
+        raise UsageError(
+            f"the {what} of {app.name!r} cannot be changed: what is in its layer depends on it",
+            hint="make another app, with `layerrun create`",
+        )
+    shares = tuple(share if share in app.config.shares else _canonical(share) for share in config.shares)
+    return store.update_app(app.name, attrs.evolve(config, shares=shares))
 
 
 def profile(store: Store, name: str, profile: str) -> tuple[App, bool]:

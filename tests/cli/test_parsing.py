@@ -187,7 +187,7 @@ BAD = [
     ["app"],
     ["app", "web", "--"],
     ["app", "-q", "web", "--", "id"],
-    ["app", "web", "-e", "novalue", "--", "id"],
+    ["app", "web", "-e", "=novalue", "--", "id"],
     ["shell", "web", "--", "id"],
     ["create"],
     ["create", "Bad", "--", "id"],

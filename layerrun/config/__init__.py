@@ -1,0 +1,1 @@
+"""Manifests: an app's configuration as TOML, to and from the model."""
