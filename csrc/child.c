@@ -123,6 +123,8 @@ void lr_child_run(const struct lr_launch *launch, struct lr_plan *plan, struct l
                   const struct lr_log *log, const sigset_t *mask)
 {
     struct lr_error error;
+    struct lr_rlimits rlimits;
+    lr_plan_rlimits(plan, &rlimits);
     struct lr_server server = {
         .command =
             {
@@ -134,6 +136,7 @@ void lr_child_run(const struct lr_launch *launch, struct lr_plan *plan, struct l
                 .has_umask = plan->has_umask,
                 .umask = plan->umask,
                 .mask = mask,
+                .rlimits = &rlimits,
                 .terminal = -1,
             },
         .control = control,

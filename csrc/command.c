@@ -99,6 +99,8 @@ void lr_command_run(const struct lr_command *command, int control)
     if (!failed) {
         if (command->limits)
             lr_limits_apply(command->limits);
+        if (command->rlimits)
+            lr_rlimits_apply(command->rlimits);
         reset_signals(command);
         execute(command->argv, command->env, &error);
     }

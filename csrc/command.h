@@ -20,6 +20,7 @@ struct lr_command {
     const sigset_t *mask; /* the caller's signal mask, which the command gets back */
     const sigset_t *ignored; /* the signals that the caller ignores, as under nohup(1); NULL: as they are */
     const struct lr_limits *limits; /* NULL: as they are */
+    const struct lr_rlimits *rlimits; /* the app's own, over those; NULL: none */
     int terminal; /* the slave of a terminal of its own; -1 */
 };
 

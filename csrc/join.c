@@ -325,7 +325,7 @@ static void signal_all(int number)
     _exit(0);
 }
 
-void lr_join_serve(int guest)
+void lr_join_serve(int guest, const struct lr_rlimits *rlimits)
 {
     struct lr_message message;
     struct lr_error error;
@@ -346,6 +346,7 @@ void lr_join_serve(int guest)
     lr_send(guest, &welcome, NULL);
     if (take_in(guest, fds, &request, &error))
         lr_command_fail(guest, &error);
+    request.command.rlimits = rlimits;
     struct lr_server server = {.command = request.command, .control = guest, .lock_fd = -1, .listen_fd = -1};
     lr_serve(&server);
 }

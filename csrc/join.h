@@ -5,6 +5,7 @@
 #define LR_JOIN_H
 
 #include "launch.h"
+#include "rlimits.h"
 
 #include <stdbool.h>
 
@@ -18,7 +19,7 @@ int lr_join_listen(int app_fd, struct lr_error *err);
  * moment. */
 bool lr_join_missed(const struct lr_error *error);
 
-/* Inside: serve a guest, in a process that pid 1 has forked for it. */
-void lr_join_serve(int guest) __attribute__((noreturn));
+/* Inside: serve a guest, in a process that pid 1 has forked for it. rlimits: the app's own. */
+void lr_join_serve(int guest, const struct lr_rlimits *rlimits) __attribute__((noreturn));
 
 #endif

@@ -74,21 +74,31 @@ static int serve_child(const struct lr_launch *launch, struct lr_plan *plan, pid
 }
 
 /* In the app's own control group, where there is one to be had. The pid namespace holds it together where not. */
-static pid_t clone_into_group(struct clone_args *args, const struct lr_plan *plan, int app_fd)
+static pid_t clone_into_group(struct clone_args *args, struct lr_plan *plan, int app_fd)
 {
-    LR_FD group =
-        plan->cgroup_name && app_fd >= 0 ? lr_cgroup_open(plan->cgroup_mount, plan->cgroup_name, app_fd) : -1;
+    bool later = plan->cgroup_late;
+    LR_FD group = plan->cgroup_name && app_fd >= 0 ? lr_cgroup_open(plan, app_fd) : -1;
     struct clone_args into = *args;
     into.flags |= CLONE_INTO_CGROUP;
     into.cgroup = (uint64_t)group;
-    pid_t pid = group < 0 ? -1 : (pid_t)lr_clone3(&into);
-    return pid < 0 ? (pid_t)lr_clone3(args) : pid;
+    pid_t pid = group < 0 || later ? -1 : (pid_t)lr_clone3(&into);
+    if (pid >= 0)
+        return pid;
+    if (plan->limited && !(group >= 0 && later))
+        lr_cgroup_give_up(plan); /* before the child has its copy of the plan */
+    pid = (pid_t)lr_clone3(args);
+    if (pid > 0 && group >= 0 && later && lr_cgroup_enter(group, pid)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, __WALL);
+        return -1;
+    }
+    return pid;
 }
 
 /* A network namespace that belongs to the machine's user namespace, so that nothing inside can configure it: only we may enter it, and
  * pid 1 inherits it from us. Whatever else we do is done in our own, so we are there for the clone only. */
-static pid_t clone_into_net(struct clone_args *args, const struct lr_launch *launch,
-                            const struct lr_plan *plan, struct lr_error *err)
+static pid_t clone_into_net(struct clone_args *args, const struct lr_launch *launch, struct lr_plan *plan,
+                            struct lr_error *err)
 {
     LR_FD own = plan->net_given ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
     if (plan->net_given && own < 0)
@@ -193,7 +203,8 @@ int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_e
         if (failed && err->code == EOWNERDEAD && plan.cgroup_name) {
             /* Linux 6.18 kills what is cloned into a group if that has seen fewer or more kills than ours. */
             lr_cgroup_remove(launch->app_fd);
-            plan.cgroup_name = NULL;
+            plan.cgroup_late = plan.limited;
+            plan.cgroup_name = plan.limited ? plan.cgroup_name : NULL;
             failed = start(launch, &plan, &signals, &log, result, err);
         }
         lr_log_end(launch, true, !failed, &log);

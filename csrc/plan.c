@@ -46,6 +46,8 @@ static const struct {
     [LR_OP_CWD] = {"cwd", 1, 0, ONCE},
     [LR_OP_UMASK] = {"umask", 1, 0, ONCE},
     [LR_OP_CGROUP] = {"cgroup", 2, 0, ONCE}, /* mount, name */
+    [LR_OP_LIMIT] = {"limit", 2, 0, MANY}, /* file of the control group, what is written there */
+    [LR_OP_RLIMIT] = {"rlimit", 4, 0, MANY}, /* number, soft, hard, the limit for which it stands in or "" */
     [LR_OP_NOTIFY] = {"notify", 0, 0, ONCE},
     [LR_OP_ARG] = {"arg", 1, 0, MANY},
 };
@@ -197,6 +199,14 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         plan->cgroup_mount = op->arg[0];
         plan->cgroup_name = op->arg[1];
         return *op->arg[0] == '/' && *op->arg[1] && !strchr(op->arg[1], '/') && *op->arg[1] != '.' ? 0 : -1;
+    case LR_OP_LIMIT:
+        plan->limited = true;
+        return *op->arg[0] && !strchr(op->arg[0], '/') && *op->arg[0] != '.' && *op->arg[1] ? 0 : -1;
+    case LR_OP_RLIMIT:
+        if (parse_number(op->arg[0], 10, RLIM_NLIMITS - 1, &a) ||
+            parse_number(op->arg[1], 10, UINT64_MAX, &a) || parse_number(op->arg[2], 10, UINT64_MAX, &b))
+            return -1;
+        return a <= b ? 0 : -1;
     case LR_OP_NOTIFY:
         plan->notify = true;
         return 0;
@@ -297,6 +307,31 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
         return refuse(err, first_mount ? first_mount : &none,
                       "read the plan: the first mount must be the overlay on /");
     return 0;
+}
+
+static bool is_held(const struct lr_plan *plan, const char *key)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_LIMIT && !strcmp(plan->ops[i].arg[0], key))
+            return !(plan->ops[i].flags & LR_FLAG_UNHELD);
+    return false;
+}
+
+void lr_plan_rlimits(const struct lr_plan *plan, struct lr_rlimits *rlimits)
+{
+    rlimits->set = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct lr_op *op = &plan->ops[i];
+        if (op->kind != LR_OP_RLIMIT || (*op->arg[3] && is_held(plan, op->arg[3])))
+            continue;
+        unsigned number = (unsigned)strtoul(op->arg[0], NULL, 10);
+        struct rlimit wanted = {strtoull(op->arg[1], NULL, 10), strtoull(op->arg[2], NULL, 10)};
+        struct rlimit *limit = &rlimits->limit[number];
+        /* One that was asked for may be less than the one that stands in. */
+        if (!(rlimits->set >> number & 1) || wanted.rlim_max < limit->rlim_max)
+            *limit = wanted;
+        rlimits->set |= 1U << number;
+    }
 }
 
 static int collect_argv(struct lr_plan *plan, struct lr_error *err)

@@ -3,6 +3,7 @@
 #define LR_PLAN_H
 
 #include "lr.h"
+#include "rlimits.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -40,6 +41,8 @@ enum lr_op_kind {
     LR_OP_CWD,
     LR_OP_UMASK,
     LR_OP_CGROUP,
+    LR_OP_LIMIT,
+    LR_OP_RLIMIT,
     LR_OP_NOTIFY,
     LR_OP_ARG,
     LR_OP_KINDS,
@@ -55,6 +58,7 @@ enum lr_flag {
     LR_FLAG_NOEXEC = 1 << 5,
     LR_FLAG_NOSUID = 1 << 6,
     LR_FLAG_NODEV = 1 << 7,
+    LR_FLAG_UNHELD = 1 << 8, /* limit: the control group does not hold it; never written */
 };
 
 enum lr_userns {
@@ -90,6 +94,8 @@ struct lr_plan {
     bool has_umask;
     const char *cwd;
     const char *cgroup_mount, *cgroup_name; /* where the app gets a control group of its own; NULL: nowhere */
+    bool limited; /* there are operations limit */
+    bool cgroup_late; /* move pid 1 into its group, instead of making it there */
     bool notify; /* carry what the command says of its readiness to $NOTIFY_SOCKET */
     char **env; /* NULL-terminated; filled by lr_plan_environ */
     char **argv; /* NULL-terminated: the plan's own command; may be empty */
@@ -100,6 +106,8 @@ int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct l
 /* Fill plan->env. more: NAME=VALUE words that are set over all others, NAME for the caller's value; may be NULL. */
 int lr_plan_environ(struct lr_plan *plan, const char *const *environ, const char *const *more,
                     struct lr_error *err);
+/* The rlimits that are set for the command, those among them that stand in for a limit which the control group does not hold. */
+void lr_plan_rlimits(const struct lr_plan *plan, struct lr_rlimits *rlimits);
 int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path);
 void lr_plan_free(struct lr_plan *plan);
 

@@ -81,3 +81,20 @@ void lr_limits_apply(const struct lr_limits *limits)
     if (CPU_COUNT(&limits->cpus))
         sched_setaffinity(0, sizeof limits->cpus, &limits->cpus);
 }
+
+void lr_rlimits_apply(const struct lr_rlimits *rlimits)
+{
+    struct rlimit now;
+    for (int i = 0; i < RLIM_NLIMITS; i++) {
+        if (!(rlimits->set >> i & 1))
+            continue;
+        struct rlimit wanted = rlimits->limit[i];
+        if (!setrlimit((__rlimit_resource_t)i, &wanted) || getrlimit((__rlimit_resource_t)i, &now))
+            continue;
+        if (wanted.rlim_max > now.rlim_max)
+            wanted.rlim_max = now.rlim_max;
+        if (wanted.rlim_cur > wanted.rlim_max)
+            wanted.rlim_cur = wanted.rlim_max;
+        setrlimit((__rlimit_resource_t)i, &wanted);
+    }
+}

@@ -13,6 +13,12 @@ struct lr_limits {
     cpu_set_t cpus; /* empty: not known */
 };
 
+/* What an app sets for its own processes, over what they have from the caller. */
+struct lr_rlimits {
+    unsigned set; /* bit N: number N is set */
+    struct rlimit limit[RLIM_NLIMITS];
+};
+
 /* Bytes that the text of limits may take. */
 #define LR_LIMITS_TEXT 1024
 
@@ -24,5 +30,8 @@ int lr_limits_parse(struct lr_limits *limits, const char *text);
 
 /* Take them on, as far as the kernel allows: a hard limit is never raised. */
 void lr_limits_apply(const struct lr_limits *limits);
+
+/* Set them for this process; a hard limit that is lower already stays. */
+void lr_rlimits_apply(const struct lr_rlimits *rlimits);
 
 #endif

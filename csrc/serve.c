@@ -148,7 +148,7 @@ static void let_in(struct state *state)
         return;
     pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0)
-        lr_join_serve(guest);
+        lr_join_serve(guest, state->server->command.rlimits);
     if (pid < 0) {
         struct lr_message message = {.type = LR_MSG_ERROR};
         lr_fail(&message.error, "start the command's process", "");

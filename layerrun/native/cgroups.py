@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import suppress
 
-__all__ = ["group_name", "kill", "mount_point", "processes", "remove", "sweep"]
+__all__ = ["controllers", "group_name", "kill", "mount_point", "processes", "remove", "sweep"]
 
 _LINK = "cgroup"
 _PREFIX = "layerrun-"
@@ -23,6 +23,20 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 def group_name(app_id: str) -> str:
     """Return the name of an app's group."""
     return f"{_PREFIX}{app_id}"
+
+
+def controllers(mount: str) -> frozenset[str]:
+    """Return the controllers that the group of a limited app would have if this process started it."""
+    from layerrun.native import lib
+
+    found = lib.lr_cgroup_controllers(os.fsencode(mount))
+    names = {
+        "cpu": lib.LR_CONTROLLER_CPU,
+        "io": lib.LR_CONTROLLER_IO,
+        "memory": lib.LR_CONTROLLER_MEMORY,
+        "pids": lib.LR_CONTROLLER_PIDS,
+    }
+    return frozenset(name for name, bit in names.items() if found & bit)
 
 
 def mount_point() -> str | None:

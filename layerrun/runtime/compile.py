@@ -14,6 +14,7 @@ from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
 from layerrun.runtime import identity
+from layerrun.runtime.limits import add_limits
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
@@ -301,6 +302,7 @@ def compile_plan(
     compiler.own_mounts()
     compiler.hides()
     plan.add("caps", f"{identity.capabilities(app, grants):x}")
+    add_limits(plan, app, grants, store.app_dir(app))
     plan.add("no_new_privs")
     plan.add("seccomp", "default")
     compiler.environment(env or {})

@@ -284,6 +284,10 @@ class Store:
             with self.catalog.transaction():
                 profiles.check_complete(self, family)
                 self.catalog.configure_app(app.id, config, self._base_id(config))
+            from layerrun.native import cgroups  # loads the C core, which looking does not need
+
+            for one in family:
+                cgroups.remove(self.app_dir(one), one.id)  # with limits that may not be meant any more
             return self.app_again(app)
 
     def app_again(self, app: App) -> App:
