@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-SERVED = ["root-host", "root-debian", "plain-host", "plain-debian", "single-host"]
+SERVED = [
+    "root-host",
+    "root-debian",
+    "plain-host",
+    pytest.param("plain-debian", marks=pytest.mark.long),
+    "single-host",
+]
 
 # The server dies with kill -9 while the app goes on, and once more, with all of the app, at the end.
 POSTGRES = r"""

@@ -108,8 +108,10 @@ def test_the_sanitizers_are_at_work(sanitized):
     [
         "trees/test_trees.py",
         "launch/test_plan.py",
-        "door/test_damaged.py",
-        *(pytest.param(room, marks=pytest.mark.long) for room in ("trees", "launch", "cli", "door")),
+        *(
+            pytest.param(room, marks=pytest.mark.long)
+            for room in ("trees", "launch", "cli", "door", "confine", "limits")
+        ),
     ],
 )
 def test_under_sanitizers(sanitized, room):

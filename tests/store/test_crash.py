@@ -160,7 +160,7 @@ def test_drop_a_spare(template, spare, store_path):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("wrote", [True, False])
+@pytest.mark.parametrize("wrote", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_adopt_a_spare(template, spare, store_path, wrote):
     """Whatever happens while it is saved, what was written into a spare is there, and under one name."""
     if wrote:

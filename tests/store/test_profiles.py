@@ -390,7 +390,7 @@ def test_remove_when_folders_are_missing(store, web):
     check_whole(store.path)
 
 
-@pytest.mark.parametrize("change", ["remove", "edit"])
+@pytest.mark.parametrize("change", [pytest.param("remove", marks=pytest.mark.long), "edit"])
 def test_a_profile_in_use_holds_its_app(store, web, change):
     profile = store.create_profile(web, "work")
     acts = {"remove": lambda: store.remove_app("web"), "edit": lambda: store.update_app("web", AppConfig())}
