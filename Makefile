@@ -56,6 +56,11 @@ test-long: build ## the tests marked long as well
 	$(call need,$(NEED_TEST))
 	$(PYTEST) $(ARGS)
 
+.PHONY: escape
+escape: build ## the attacks on isolation alone; a table of what was seen, also in tests/escape/report.txt
+	$(call need,$(NEED_TEST))
+	LAYERRUN_CHECKS=tests/escape/report.txt $(PYTEST) tests/escape -q -m "not long" $(ARGS)
+
 .PHONY: bench
 bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(call need,$(NEED_TEST) $(NEED_BENCH))
@@ -69,13 +74,13 @@ lint: venv ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c tests/door/*.c tests/fuzz/*.c
+	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.h benchmarks/*.c tests/*/*.c
 
 .PHONY: format
 format: venv ## let ruff and clang-format do it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c tests/door/*.c tests/fuzz/*.c
+	$(BIN)/clang-format -i csrc/*.c csrc/*.h benchmarks/*.c tests/*/*.c
 
 .PHONY: man
 man: build ## the man pages in docs/man, from the commands' own help
