@@ -8,7 +8,7 @@ import click
 
 from layerrun.cli.common import RunVerb, app_argument, has_terminal, kill_option, open_store
 from layerrun.cli.output import say
-from layerrun.cli.policy import changed_policy, policy_options
+from layerrun.cli.policy import changed_policy, policy_options, warn_of_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -125,8 +125,9 @@ def edit(
             say(f"{name} is like that already")
             return 0
         family = [app, *store.profiles(app)]
-        instances.ended_first(store, family, lambda: apps.configure(store, app, config), kill=kill)
+        now = instances.ended_first(store, family, lambda: apps.configure(store, app, config), kill=kill)
         say(f"changed {name}: {', '.join(_differences(app.config, config))}")
+        warn_of_limits(store, now)
     return 0
 
 

@@ -110,7 +110,7 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
         from layerrun.runtime.reach import reach
 
         used = _sizes(data.usage(store, app))
-        reached = reach(app)
+        reached = reach(app, store.app_dir(app))
         profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.
         mounts = launch.compile_plan(store, app, app.config.command or ("true",)).mounts

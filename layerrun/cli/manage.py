@@ -21,7 +21,7 @@ from layerrun.cli.common import (
 )
 from layerrun.cli.edit import from_option, read_manifest
 from layerrun.cli.output import plural, say
-from layerrun.cli.policy import asked_policy, policy_options
+from layerrun.cli.policy import asked_policy, policy_options, warn_of_limits
 from layerrun.cli.sizes import sized
 from layerrun.cli.undo import id_mode, no_userns_option, warn_of
 
@@ -124,6 +124,7 @@ def create(
         made = apps.create(store, name, config, ids=mode)
         say(f"created app {name} over {config.base}")
         warn_of(made)
+        warn_of_limits(store, made)
         for path in store.kept(name):
             say(f"the data of an earlier {name} is still kept in {path}")
     return 0

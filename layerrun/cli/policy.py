@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.common import F
+from layerrun.cli.output import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from layerrun.model import App
     from layerrun.policy import Policy
+    from layerrun.store.store import Store
 
-__all__ = ["asked_policy", "changed_policy", "policy_options"]
+__all__ = ["asked_policy", "changed_policy", "policy_options", "warn_of_limits"]
 
 _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -64,3 +67,12 @@ def changed_policy(policy: Policy, given: Mapping[str, Any]) -> Policy:
         values["allow"] = [word for word in policy.allow if word not in given["deny"]]
     changed: Policy = attrs.evolve(policy, **values)
     return changed
+
+
+def warn_of_limits(store: Store, app: App) -> None:
+    """Say of each limit that was asked for and that nothing on this machine holds."""
+    from layerrun.runtime.limits import warnings
+
+    if app.config.policy.limits:
+        for text in warnings(app, store.app_dir(app)):
+            say(text)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
 from layerrun.model import HOST_BASE, App, Home, IdMode
 from layerrun.policy import DEVICES, FEATURES, PRESETS, RLIMITS, SOCKETS, Grant, Limit, Network, NetworkKind
+from layerrun.runtime.limits import Held, held
 
 if TYPE_CHECKING:
     from layerrun.policy import Grants
@@ -52,10 +53,11 @@ class Reach:
     origin: str
 
 
-def reach(app: App) -> list[Reach]:
-    """Return what ``app`` can reach, the wider things first."""
+def reach(app: App, folder: str) -> list[Reach]:
+    """Return what ``app``, whose folder in the store is ``folder``, can reach, the wider things first."""
     grants = app.config.policy.grants()
-    return [*_files(app), *_network(grants), *_grants(grants), *_ids(app, grants), *_limits(grants)]
+    how = {one.name: one for one in held(app, folder)}
+    return [*_files(app), *_network(grants), *_grants(grants), *_ids(app, grants), *_limits(grants, how)]
 
 
 def _files(app: App) -> Iterator[Reach]:
@@ -133,10 +135,13 @@ def _preset(grants: Grants) -> str:
     return next((f"the preset {name}" for name in PRESETS if f"the preset {name}" in found), _ALWAYS)
 
 
-def _limits(grants: Grants) -> Iterator[Reach]:
+def _limits(grants: Grants, how: Mapping[str, Held]) -> Iterator[Reach]:
     for grant in grants.all:
         if grant.kind == "limit":
-            yield _of(grant, _limit(Limit.parse(grant.value)))
+            limit = Limit.parse(grant.value)
+            one = how[limit.name]
+            note = "" if limit.name in RLIMITS else f" ({one.note})"
+            yield _of(grant, f"{'NOT HELD: ' if one.by == 'nothing' else ''}{_limit(limit)}{note}")
         if grant.kind == "size":
             yield _of(grant, f"its layer holds at most {grant.value}")
 
