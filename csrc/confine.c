@@ -56,5 +56,5 @@ int lr_confine(const struct lr_plan *plan, struct lr_error *err)
     /* The process keeps the lock's descriptor: nobody inside may look into it. */
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || prctl(PR_SET_NAME, name, 0, 0, 0))
         return lr_fail(err, "hide the supervisor", "");
-    return plan->seccomp ? lr_seccomp_load(err) : 0;
+    return lr_seccomp_load(plan, err);
 }

@@ -1,6 +1,7 @@
 /* plan.c: reading a plan. It is refused whole if anything in it is unknown, missing or too much. */
 #include "plan.h"
 
+#include "confine.h"
 #include "launch.h"
 
 #include <errno.h>
@@ -164,8 +165,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         plan->no_new_privs = true;
         return 0;
     case LR_OP_SECCOMP:
-        plan->seccomp = true;
-        return strcmp(op->arg[0], "default") ? -1 : 0;
+        return lr_seccomp_parse(plan, op->arg[0]);
     case LR_OP_CWD:
         plan->cwd = op->arg[0];
         return *plan->cwd == '/' ? 0 : -1;
@@ -386,6 +386,7 @@ void lr_plan_free(struct lr_plan *plan)
     free(plan->ops);
     free(plan->env);
     free(plan->argv);
+    free(plan->own_filter);
     *plan = (struct lr_plan){0};
 }
 

@@ -76,6 +76,8 @@ struct lr_op {
     int fd; /* a detached mount that was prepared for it; -1 */
 };
 
+struct sock_filter;
+
 struct lr_plan {
     struct lr_op *ops;
     size_t count;
@@ -89,7 +91,9 @@ struct lr_plan {
     gid_t root_gid;
     uint64_t caps;
     bool no_new_privs;
-    bool seccomp;
+    const struct sock_filter *filter; /* of system calls */
+    struct sock_filter *own_filter; /* the plan brought it; NULL: one of our own */
+    unsigned short filter_length;
     mode_t umask;
     bool has_umask;
     const char *cwd;

@@ -1,181 +1,77 @@
-/* seccomp.c: a short list of rules, made into a tree at start. It refuses what a sandboxed program has no business with, whatever its
- * capabilities: mounting by the old and the new interface alike, new namespaces, keys, modules, terminals' input.
- * A call newer than all that were looked at gets ENOSYS, on which C libraries fall back. See seccomp(2).
+/* seccomp.c: the filter of system calls. What it refuses is decided in layerrun/runtime/seccomp.py, from where the tables here are
+ * generated, so that nothing is built at a start; a plan may bring a filter of its own. See seccomp(2).
  */
 #include "confine.h"
 
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/sched.h>
 #include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/ioctl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
-#define THIS_ARCH AUDIT_ARCH_X86_64
+#include "seccomp_x86_64.h"
 #elif defined(__aarch64__)
-#define THIS_ARCH AUDIT_ARCH_AARCH64
+#include "seccomp_aarch64.h"
 #else
 #error "no table of system calls for this architecture"
 #endif
 
-/* The newest call that was looked at: file_setattr, Linux 6.17. Above 423 numbers are the same on every architecture. */
-#define LAST_KNOWN 469
-#define NEW_NAMESPACES                                                                                       \
-    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |            \
-     CLONE_NEWNET)
+#define STEP_DIGITS (2 * sizeof(struct sock_filter))
 
-enum verdict { ALLOW, REFUSE, UNKNOWN, LOOK_CLONE, LOOK_UNSHARE, LOOK_IOCTL, VERDICTS };
-
-struct rule {
-    uint32_t number;
-    uint8_t verdict;
-};
-
-/* What is in no rule is allowed, up to the last known call. */
-static const struct rule rules[] = {
-    {__NR_clone3, UNKNOWN}, /* its flags lie behind a pointer: C libraries are made to fall back to clone */
-    {__NR_clone, LOOK_CLONE},
-    {__NR_unshare, LOOK_UNSHARE},
-    {__NR_ioctl, LOOK_IOCTL},
-
-    /* mounts and namespaces */
-    {__NR_mount, REFUSE},
-    {__NR_umount2, REFUSE},
-    {__NR_pivot_root, REFUSE},
-    {__NR_setns, REFUSE},
-    {428, REFUSE}, /* open_tree */
-    {429, REFUSE}, /* move_mount */
-    {430, REFUSE}, /* fsopen */
-    {431, REFUSE}, /* fsconfig */
-    {432, REFUSE}, /* fsmount */
-    {433, REFUSE}, /* fspick */
-    {442, REFUSE}, /* mount_setattr */
-    {457, UNKNOWN}, /* statmount */
-    {458, UNKNOWN}, /* listmount */
-    {467, REFUSE}, /* open_tree_attr */
-    {__NR_open_by_handle_at, REFUSE},
-    /* keys */
-    {__NR_keyctl, UNKNOWN},
-    {__NR_add_key, UNKNOWN},
-    {__NR_request_key, UNKNOWN},
-    /* the machine */
-    {__NR_reboot, REFUSE},
-    {__NR_kexec_load, REFUSE},
-    {__NR_kexec_file_load, REFUSE},
-    {__NR_init_module, REFUSE},
-    {__NR_finit_module, REFUSE},
-    {__NR_delete_module, REFUSE},
-    {__NR_swapon, REFUSE},
-    {__NR_swapoff, REFUSE},
-    {__NR_acct, REFUSE},
-    {__NR_quotactl, REFUSE},
-    {443, REFUSE}, /* quotactl_fd */
-    {__NR_syslog, REFUSE},
-    {__NR_settimeofday, REFUSE},
-    {__NR_clock_settime, REFUSE},
-    {__NR_vhangup, REFUSE},
-#if defined(__x86_64__)
-    {__NR_iopl, REFUSE},
-    {__NR_ioperm, REFUSE},
-#endif
-    /* wide kernel surface with a long record of bugs */
-    {__NR_bpf, REFUSE},
-    {__NR_perf_event_open, REFUSE},
-    {__NR_userfaultfd, UNKNOWN},
-    {425, UNKNOWN}, /* io_uring_setup */
-    {426, UNKNOWN}, /* io_uring_enter */
-    {427, UNKNOWN}, /* io_uring_register */
-    {__NR_fanotify_init, REFUSE},
-    {438, REFUSE}, /* pidfd_getfd */
-};
-
-#define RULES (sizeof rules / sizeof *rules)
-#define FIRST_RULE 4 /* after what is common to all numbers */
-#define AFTER_RULES (FIRST_RULE + 2 * RULES)
-#define MOST_STEPS (AFTER_RULES + 10)
-
-/* Conditional jumps of the filter reach 255 instructions. */
-_Static_assert(MOST_STEPS < 255, "the rules need longer jumps");
-
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-/* Only the low half of an argument is compared: the kernel takes these as 32-bit values, so a set high half must not help (the old
- * TIOCSTI|1<<32 trick). Little-endian only, as both architectures are here. */
-#define ARGUMENT_LOW(n) LOAD(args[n])
-
-/* Where each verdict's instructions begin. */
-static const uint8_t places[VERDICTS] = {
-    [LOOK_CLONE] = AFTER_RULES, [LOOK_UNSHARE] = AFTER_RULES + 2, [LOOK_IOCTL] = AFTER_RULES + 4,
-    [REFUSE] = AFTER_RULES + 7, [UNKNOWN] = AFTER_RULES + 8,      [ALLOW] = AFTER_RULES + 9,
-};
-
-static struct sock_filter jump(unsigned at, unsigned test, uint32_t value, unsigned yes, unsigned no)
+static int digit(char text)
 {
-    return (struct sock_filter){(uint16_t)(BPF_JMP | BPF_K | test), (uint8_t)(yes - at - 1),
-                                (uint8_t)(no - at - 1), value};
+    return text >= '0' && text <= '9' ? text - '0' : text >= 'a' && text <= 'f' ? text - 'a' + 10 : -1;
 }
 
-/* The kernel tries every call's number when the filter is loaded and many filters on every call: a balanced tree takes a dozen
- * steps where a list took a hundred. Two instructions a rule, the middle one first; returns where the next are to go. */
-static unsigned add_rules(struct sock_filter *steps, unsigned at, const struct rule *from, size_t count)
+/* The kernel checks the rest: that it jumps forward, within itself, and ends. */
+static int parse_own(struct lr_plan *plan, const char *text)
 {
-    const struct rule *middle = from + count / 2;
-    size_t less = count / 2, more = count - less - 1;
-    unsigned left = at + 2, right = left + 2 * (unsigned)less;
-    steps[at] = jump(at, BPF_JEQ, middle->number, places[middle->verdict], at + 1);
-    steps[at + 1] =
-        jump(at + 1, BPF_JGT, middle->number, more ? right : places[ALLOW], less ? left : places[ALLOW]);
-    if (less)
-        add_rules(steps, left, from, less);
-    return more ? add_rules(steps, right, middle + 1, more) : right;
-}
-
-/* Numbers differ between architectures, and with them the order. */
-static void sort_rules(struct rule *sorted)
-{
-    for (size_t i = 0; i < RULES; i++) {
-        size_t at = i;
-        for (; at && sorted[at - 1].number > rules[i].number; at--)
-            sorted[at] = sorted[at - 1];
-        sorted[at] = rules[i];
+    size_t digits = strlen(text), length = digits / STEP_DIGITS;
+    if (!length || digits % STEP_DIGITS || length > BPF_MAXINSNS || plan->own_filter)
+        return -1;
+    struct sock_filter *steps = malloc(length * sizeof *steps);
+    if (!steps)
+        return -1;
+    plan->filter = plan->own_filter = steps;
+    plan->filter_length = (unsigned short)length;
+    for (size_t i = 0; i < length * sizeof *steps; i++) {
+        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return -1;
+        ((unsigned char *)steps)[i] = (unsigned char)(high << 4 | low);
     }
+    return 0;
 }
 
-static void compile(struct sock_filter *steps)
+int lr_seccomp_parse(struct lr_plan *plan, const char *text)
 {
-    struct rule sorted[RULES];
-    sort_rules(sorted);
-    steps[0] = (struct sock_filter)LOAD(arch);
-    /* 32-bit programs: their table of numbers is another */
-    steps[1] = jump(1, BPF_JEQ, THIS_ARCH, 2, places[UNKNOWN]);
-    steps[2] = (struct sock_filter)LOAD(nr);
-    steps[3] = jump(3, BPF_JGT, LAST_KNOWN, places[UNKNOWN], FIRST_RULE); /* x32 numbers too */
-    unsigned at = add_rules(steps, FIRST_RULE, sorted, RULES);
-    steps[at++] = (struct sock_filter)ARGUMENT_LOW(0);
-    steps[at] = jump(at, BPF_JSET, NEW_NAMESPACES, places[REFUSE], places[ALLOW]);
-    at++;
-    steps[at++] = (struct sock_filter)ARGUMENT_LOW(0);
-    steps[at] = jump(at, BPF_JSET, NEW_NAMESPACES | 0x80 /* CLONE_NEWTIME */, places[REFUSE], places[ALLOW]);
-    at++;
-    steps[at++] = (struct sock_filter)ARGUMENT_LOW(1);
-    steps[at] = jump(at, BPF_JEQ, TIOCSTI, places[REFUSE], at + 1);
-    at++;
-    steps[at] = jump(at, BPF_JEQ, TIOCLINUX, places[REFUSE], places[ALLOW]);
-    at++;
-    steps[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
-    steps[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
-    steps[at] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    static const struct {
+        const char *name;
+        const struct sock_filter *steps;
+        size_t size;
+    } tables[] = {
+        {"default", default_table, sizeof default_table},
+        {"strict", strict_table, sizeof strict_table},
+        {"nesting", nesting_table, sizeof nesting_table},
+    };
+    if (!strncmp(text, "bpf:", 4))
+        return parse_own(plan, text + 4);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (!strcmp(text, tables[i].name)) {
+            plan->filter = tables[i].steps;
+            plan->filter_length = (unsigned short)(tables[i].size / sizeof(struct sock_filter));
+            return 0;
+        }
+    return -1;
 }
 
-int lr_seccomp_load(struct lr_error *err)
+int lr_seccomp_load(const struct lr_plan *plan, struct lr_error *err)
 {
-    struct sock_filter steps[MOST_STEPS];
-    struct sock_fprog program = {.len = MOST_STEPS, .filter = steps};
-    compile(steps);
+    struct sock_fprog program = {.len = plan->filter_length, .filter = (struct sock_filter *)plan->filter};
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program))
-        return lr_fail(err, "load the table of system calls", "");
+        return lr_fail(err, "load the filter of system calls", "");
     return 0;
 }

@@ -312,8 +312,10 @@ def _word(text: str, *, deny: bool) -> str:
         return text
     if kind == "cap" and name.lower().removeprefix("cap_") in CAPABILITIES:
         return f"cap:{name.lower().removeprefix('cap_')}"
-    if kind == "syscall" and re.fullmatch(r"[a-z_][a-z0-9_]{0,60}", name):
-        return text
+    if kind == "syscall" and name:
+        from layerrun.syscalls import check  # seldom needed
+
+        return f"syscall:{check(name)}"
     if deny and kind == "socket" and name in SOCKETS:
         return text
     if deny and kind == "device":

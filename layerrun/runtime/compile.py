@@ -13,7 +13,7 @@ from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
-from layerrun.runtime import identity
+from layerrun.runtime import confine, identity
 from layerrun.runtime.limits import add_limits
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
@@ -301,10 +301,8 @@ def compile_plan(
         os.close(data_fd)
     compiler.own_mounts()
     compiler.hides()
-    plan.add("caps", f"{identity.capabilities(app, grants):x}")
     add_limits(plan, app, grants, store.app_dir(app))
-    plan.add("no_new_privs")
-    plan.add("seccomp", "default")
+    confine.add_confinement(plan, app, grants)
     compiler.environment(env or {})
     plan.add("cwd", compiler.who.home)
     for word in app.config.command if argv is None else argv:

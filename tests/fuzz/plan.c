@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
         return 0;
     }
     must(plan.count && plan.count <= LR_PLAN_MAX_OPS && plan.ops[0].kind == LR_OP_USERNS);
-    must(plan.no_new_privs && plan.seccomp && *plan.cwd == '/');
+    must(plan.no_new_privs && plan.filter && *plan.cwd == '/');
     size_t words = 0;
     for (size_t i = 0; i < plan.count; i++) {
         const struct lr_op *op = &plan.ops[i];

@@ -23,6 +23,7 @@ HEIGHT = {
     "native": 2,
     "model": 1.5,
     "policy": 1,
+    "syscalls": 0.5,
     "errors": 0,
     "": 0,  # layerrun itself: the version, and the names of the API, which are imported when they are used
 }
