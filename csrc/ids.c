@@ -28,21 +28,19 @@ static int format_map(const struct lr_plan *plan, enum lr_op_kind kind, char *te
     return used && used < size ? 0 : -1;
 }
 
-static int write_maps(const struct lr_plan *plan, const char *folder, struct lr_error *err)
+static int write_map(const struct lr_plan *plan, const char *folder, enum lr_op_kind kind,
+                     struct lr_error *err)
 {
     char path[64], text[4000];
-    static const struct {
-        enum lr_op_kind kind;
-        const char *file;
-    } maps[] = {{LR_OP_UIDMAP, "uid_map"}, {LR_OP_GIDMAP, "gid_map"}};
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, maps[i].file);
-        if (format_map(plan, maps[i].kind, text, sizeof text))
-            return lr_fail_code(err, E2BIG, "write the id map: it is empty or too long", path);
-        if (write_file(path, text, err))
-            return -1;
-    }
-    return 0;
+    snprintf(path, sizeof path, "%s/%s", folder, kind == LR_OP_UIDMAP ? "uid_map" : "gid_map");
+    if (format_map(plan, kind, text, sizeof text))
+        return lr_fail_code(err, E2BIG, "write the id map: it is empty or too long", path);
+    return write_file(path, text, err);
+}
+
+static int write_maps(const struct lr_plan *plan, const char *folder, struct lr_error *err)
+{
+    return write_map(plan, folder, LR_OP_UIDMAP, err) || write_map(plan, folder, LR_OP_GIDMAP, err) ? -1 : 0;
 }
 
 int lr_ids_map_self(const struct lr_plan *plan, struct lr_error *err)
@@ -104,14 +102,29 @@ int lr_ids_map_helper(const struct lr_plan *plan, pid_t pid, struct lr_error *er
     return wait_helper(uids, "newuidmap", err) || failed ? -1 : 0;
 }
 
+/* The own uid anybody may map. setgroups(2) is allowed only where a helper wrote the map of groups, and it does so only for a map
+ * that holds a subordinate group: user_namespaces(7), newgidmap(1). */
+int lr_ids_map_ungrouped(const struct lr_plan *plan, pid_t pid, struct lr_error *err)
+{
+    pid_t helper;
+    char folder[32];
+    if (spawn_helper(plan, LR_OP_GIDMAP, "newgidmap", pid, &helper, err))
+        return -1;
+    snprintf(folder, sizeof folder, "/proc/%d", pid);
+    int failed = write_map(plan, folder, LR_OP_UIDMAP, err);
+    return wait_helper(helper, "newgidmap", err) || failed ? -1 : 0;
+}
+
 /* Groups, then gid, then uid: in any other order the last steps are no longer allowed. A namespace of one id cannot drop groups
- * (setgroups is denied there). */
+ * (setgroups is denied there), but see above. */
 int lr_ids_become(const struct lr_plan *plan, uid_t uid, gid_t gid, struct lr_error *err)
 {
     if (plan->userns == LR_USERNS_SELF)
         return 0;
     if (syscall(SYS_setgroups, (size_t)0, NULL))
         return lr_fail(err, "drop the supplementary groups", "");
+    if (plan->userns == LR_USERNS_UNGROUPED)
+        return 0;
     if (syscall(SYS_setresgid, gid, gid, gid) || syscall(SYS_setresuid, uid, uid, uid))
         return lr_fail(err, "become the user inside", "");
     return 0;

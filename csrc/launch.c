@@ -68,6 +68,8 @@ static int serve_child(const struct lr_launch *launch, struct lr_plan *plan, pid
         failed = lr_ids_map_range(plan, pid, err) || prepare_outside(plan, pid, mounts, err);
     else if (plan->userns == LR_USERNS_HELPER)
         failed = lr_ids_map_helper(plan, pid, err);
+    else if (plan->userns == LR_USERNS_UNGROUPED)
+        failed = lr_ids_map_ungrouped(plan, pid, err);
     failed = failed || open_socket(launch, mounts, err) || lr_transfer_send(plan, mounts, control, err);
     lr_mounts_close(plan, mounts); /* the socket too: when pid 1 ends, nobody must wait at the door */
     return failed ? -1 : 0;

@@ -245,7 +245,7 @@ static int do_dev(const struct lr_plan *plan, struct lr_mounts *mounts, int own_
     const char *const pts_options[][2] = {{"source", "devpts"},
                                           {"ptmxmode", "0666"},
                                           {"mode", "0620"},
-                                          {plan->userns == LR_USERNS_SELF ? NULL : "gid", "5"},
+                                          {lr_has_one_id(plan) ? NULL : "gid", "5"},
                                           {0}};
     int dev = op->fd;
     if (attach(mounts, dev, op->arg[0], err, op))

@@ -105,7 +105,7 @@ static int parse_flags(struct lr_op *op, const char *text)
 
 static int parse_userns(struct lr_plan *plan, const struct lr_op *op)
 {
-    static const char *const names[] = {"none", "self", "helper", "range"};
+    static const char *const names[] = {"none", "self", "helper", "ungrouped", "range"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(op->arg[0], names[i])) {
             plan->userns = (enum lr_userns)i;

@@ -65,6 +65,7 @@ enum lr_userns {
     LR_USERNS_NONE, /* stay in the caller's */
     LR_USERNS_SELF, /* one id, written by the child itself */
     LR_USERNS_HELPER, /* newuidmap and newgidmap write the maps */
+    LR_USERNS_UNGROUPED, /* the same one id; newgidmap writes the map of groups, so that others can be dropped */
     LR_USERNS_RANGE, /* root writes the maps, and builds the mounts outside */
 };
 
@@ -106,6 +107,12 @@ struct lr_plan {
 };
 
 int lr_plan_parse(struct lr_plan *plan, const char *bytes, size_t size, struct lr_error *err);
+
+/* Is there no id inside but the caller's own? */
+static inline bool lr_has_one_id(const struct lr_plan *plan)
+{
+    return plan->userns == LR_USERNS_SELF || plan->userns == LR_USERNS_UNGROUPED;
+}
 
 /* Fill plan->env. more: NAME=VALUE words that are set over all others, NAME for the caller's value; may be NULL. */
 int lr_plan_environ(struct lr_plan *plan, const char *const *environ, const char *const *more,

@@ -52,6 +52,7 @@ CAPABILITIES = (
 FEATURES: Mapping[str, str] = {
     "abstract-sockets": "connect to abstract sockets of the host, where the network is the host's",
     "bpf": "bpf(2)",
+    "groups": "the caller's supplementary groups are kept, and what files grant them",
     "io-uring": "io_uring(7)",
     "keyring": "the kernel's keyrings, keyrings(7): an empty one of its own",
     "nesting": "user namespaces of its own, and mounts in them: Chromium's sandbox, bubblewrap, layerrun",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pwd
 
 import attrs
 
 from layerrun.errors import LaunchError
-from layerrun.model import HOST_BASE, App, Base, IdMode
+from layerrun.model import HOST_BASE, App, AppKind, Base, IdMode
 from layerrun.native.subids import id_maps, subids
 from layerrun.policy import Grants
 from layerrun.runtime.plan import Plan
 
-__all__ = ["RANGE_SIZE", "Person", "add_identity", "choose", "person"]
+__all__ = ["RANGE_SIZE", "Groups", "Person", "add_identity", "choose", "groups", "person"]
 
 RANGE_SIZE = 65536
 
@@ -58,6 +59,57 @@ def _add_maps(plan: Plan, uids: list[tuple[int, int, int]], gids: list[tuple[int
         plan.add("gidmap", inside, outside, count)
 
 
+class Groups(enum.StrEnum):
+    """What becomes of the supplementary groups of the caller.
+
+    NONE      the caller has none.
+    DROPPED   nothing inside has them.
+    KEPT      asked for (``--allow groups``), or a throwaway over the host, which is to see what a direct run would.
+    STUCK     without subordinate ids the kernel lets nobody drop them: they are kept, though shown as nobody's.
+    """
+
+    NONE = "none"
+    DROPPED = "dropped"
+    KEPT = "kept"
+    STUCK = "stuck"
+
+
+def groups(app: App) -> Groups:
+    """Return what becomes of the caller's supplementary groups in ``app``."""
+    if app.ids in (IdMode.RANGE, IdMode.NONE):
+        return Groups.DROPPED  # and root's are seldom any
+    if not set(os.getgroups()) - {os.getegid()}:
+        return Groups.NONE
+    if app.ids is IdMode.SUBIDS:
+        return Groups.DROPPED
+    direct = app.kind is not AppKind.APP and app.config.base == HOST_BASE
+    if direct or app.config.policy.grants().has("groups"):
+        return Groups.KEPT
+    return Groups.STUCK if subids() is None else Groups.DROPPED
+
+
+def _to_drop_groups(app: App) -> list[tuple[int, int, int]]:
+    """Return a further line of the map of groups that lets them be dropped; none where they stay."""
+    what = groups(app)
+    if what in (Groups.STUCK, Groups.KEPT) and "groups" in app.config.policy.deny:
+        names = ", ".join(_group_name(group) for group in sorted(set(os.getgroups()) - {os.getegid()}))
+        raise LaunchError(
+            f"{app.name!r} must not have your supplementary groups ({names}), and they cannot be dropped",
+            hint="install uidmap, and add you to /etc/subuid and /etc/subgid, or take --deny groups back",
+        )
+    found = subids() if what is Groups.DROPPED else None
+    return [] if found is None else [(found[1], found[1], 1)]
+
+
+def _group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 def add_identity(plan: Plan, app: App) -> None:
     """Add the user namespace, the maps and the ids. Raises `LaunchError` where they are not to be had."""
     uid, gid = os.geteuid(), os.getegid()
@@ -80,12 +132,11 @@ def add_identity(plan: Plan, app: App) -> None:
                 )
             plan.add("userns", "helper")
             _add_maps(plan, *id_maps(found))
-        case IdMode.SINGLE:
-            plan.add("userns", "self")
-            _add_maps(plan, [(0, uid, 1)], [(0, gid, 1)])
-        case IdMode.SELF:
-            plan.add("userns", "self")
-            _add_maps(plan, [(uid, uid, 1)], [(gid, gid, 1)])
+        case IdMode.SINGLE | IdMode.SELF:
+            inside = (uid, gid) if app.ids is IdMode.SELF else (0, 0)
+            others = _to_drop_groups(app)
+            plan.add("userns", "ungrouped" if others else "self")
+            _add_maps(plan, [(inside[0], uid, 1)], [(inside[1], gid, 1), *others])
     plan.add("identity", who.uid if app.ids is IdMode.SELF else 0, who.gid if app.ids is IdMode.SELF else 0)
 
 
