@@ -67,13 +67,15 @@ def _subordinate_ids() -> Check:
 
 
 def _groups() -> Check | None:
-    if os.geteuid() == 0 or len(set(os.getgroups()) | {os.getegid()}) == 1:
+    from layerrun.native.subids import subids
+
+    if os.geteuid() == 0 or len(set(os.getgroups()) | {os.getegid()}) == 1 or subids() is not None:
         return None
     return Check(
         "groups",
         "warn",
-        "your supplementary groups stay in force inside: without root they cannot be dropped",
-        "hide what only a group may read with --hide",
+        "your supplementary groups stay in force inside: without subordinate ids they cannot be dropped",
+        "install uidmap, and add you to /etc/subuid and /etc/subgid; or hide what only a group may read with --hide",
     )
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from layerrun.model import HOST_BASE, App, Home, IdMode
 from layerrun.policy import DEVICES, FEATURES, PRESETS, RLIMITS, SOCKETS, Grant, Limit, Network, NetworkKind
+from layerrun.runtime import identity
 from layerrun.runtime.limits import Held, held
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ _NETWORKS = {
 _IDS = {
     IdMode.RANGE: "ids that are nobody's outside",
     IdMode.SUBIDS: "you, and your subordinate ids",
-    IdMode.SINGLE: "you alone; your supplementary groups stay in force",
-    IdMode.SELF: "you alone; your supplementary groups stay in force",
+    IdMode.SINGLE: "you alone",
+    IdMode.SELF: "you alone",
     IdMode.NONE: "the machine's own root: an undo, not a jail",
+}
+
+_GROUPS = {
+    identity.Groups.KEPT: ", with your supplementary groups",
+    identity.Groups.STUCK: ", with your supplementary groups, which cannot be dropped without subordinate ids",
 }
 
 _LIMITS = {
@@ -113,7 +119,9 @@ def _grants(grants: Grants) -> Iterator[Reach]:
 
 
 def _ids(app: App, grants: Grants) -> Iterator[Reach]:
-    yield Reach("ids", app.ids.value, f"runs as {_IDS[app.ids]}", _ALWAYS)
+    groups = identity.groups(app)
+    text = _IDS[app.ids] + _GROUPS.get(groups, "")
+    yield Reach("ids", app.ids.value, f"runs as {text}", _ALWAYS)
     if grants.user is not None:
         yield Reach("user", grants.user, f"its command runs as {grants.user}", f"--user {grants.user}")
     capabilities = (
