@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layerrun.native.trees import Usage
     from layerrun.runtime.data import Where
     from layerrun.runtime.instances import Instance
+    from layerrun.runtime.reach import Reach
 
 __all__ = ["App", "Store"]
 
@@ -207,6 +208,32 @@ class App(Running):
     def config(self) -> AppConfig:
         """Its configuration as it is now: base, shares, command and the like."""
         return self.record.config
+
+    def configure(self, config: AppConfig, *, kill: bool = False) -> None:
+        """Give it another configuration, such as ``attrs.evolve(app.config, hides=("/srv",))``; its data stays.
+
+        Args:
+            config: all of it; the base and the layers must be what they are.
+            kill: end it, and its profiles, first if they run.
+
+        Raises:
+            layerrun.errors.BusyError: it runs, or a profile of it does.
+            layerrun.errors.UsageError: something makes no sense.
+        """
+        from layerrun.runtime import apps, instances
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            family = [app, *store.profiles(app)]
+            instances.ended_first(store, family, lambda: apps.configure(store, app, config), kill=kill)
+
+    def reach(self) -> list[Reach]:
+        """Return what it can reach, in sentences, and which option or preset each is due to."""
+        from layerrun.runtime.reach import reach
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            return reach(app, store.app_dir(app))
 
     # Profiles
 

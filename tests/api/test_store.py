@@ -6,12 +6,38 @@ import sys
 import pytest
 
 
+def test_another_configuration(story):
+    def changes(store):
+        import attrs
+
+        from layerrun.policy import Policy
+
+        app = store.create("a", policy={"preset": "service", "limits": ["pids=100"]})
+        assert ("limit", "--limit pids=100") in [(one.kind, one.origin) for one in app.reach()]
+        app.configure(attrs.evolve(app.config, policy=Policy(network="none"), env=("A=b",)))
+        done = app.run(["sh", "-c", "echo $A; cat /proc/net/dev"], capture_output=True, text=True)
+        assert len(done.stdout.splitlines()) == 4
+        assert done.stdout.startswith("b\n")
+        with app.popen(["sleep", "1000"]) as process:
+            with pytest.raises(layerrun.errors.BusyError):
+                app.configure(attrs.evolve(app.config, env=()))
+            app.configure(attrs.evolve(app.config, env=()), kill=True)
+            assert process.wait() == -9
+        with pytest.raises(layerrun.errors.UsageError):
+            app.configure(attrs.evolve(app.config, base="other"))
+        with pytest.raises(layerrun.errors.UsageError):
+            store.create("b", policy={"presets": "service"})
+
+    story(changes)
+
+
 def test_an_apps_life(story):
     def lives(store):
         import os
 
         import layerrun
         from layerrun.model import AppConfig, Share
+        from layerrun.policy import Policy
 
         os.mkdir("shared")
         here = os.path.realpath("shared")
@@ -34,7 +60,7 @@ def test_an_apps_life(story):
             home="fresh",
             caches=("/var/tmp/cache",),
             env=("A=b c",),
-            network="none",
+            policy=Policy(network="none"),
         )
         assert app.run().returncode == 4
         assert store.apps() == [app] == [store.app("a")]
