@@ -10,6 +10,7 @@ def test_another_configuration(story):
     def changes(store):
         import attrs
 
+        import layerrun
         from layerrun.policy import Policy
 
         app = store.create("a", policy={"preset": "service", "limits": ["pids=100"]})
