@@ -6,7 +6,7 @@
 
 /* cffi:begin */
 
-#define LR_KEEP_MOST 16
+#define LR_KEEP_MOST 64
 
 /* One start of a plan. Strings and arrays are the caller's and need to live for the call only. */
 struct lr_launch {

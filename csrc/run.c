@@ -15,8 +15,6 @@ int lr_run_check(const struct lr_launch *launch, const struct lr_plan *plan, str
     for (size_t i = 0; i < launch->keep_count; i++)
         if (launch->keep[i] < 3) /* the standard ones are taken over */
             return lr_fail_code(err, EBADF, "keep descriptors", "");
-    if (plan->net_given && launch->net_fd < 3)
-        return lr_fail_code(err, EBADF, "enter the network namespace", "");
     return argv[0] && *argv[0] ? 0 : lr_fail_code(err, ENOENT, "execute", "");
 }
 

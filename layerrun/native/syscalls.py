@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ctypes
 
-__all__ = ["CLONE_NEWUSER", "RENAME_EXCHANGE", "RENAME_NOREPLACE", "renameat2", "syncfs", "unshare"]
+__all__ = [
+    "CLONE_NEWNET",
+    "CLONE_NEWUSER",
+    "RENAME_EXCHANGE",
+    "RENAME_NOREPLACE",
+    "renameat2",
+    "setns",
+    "syncfs",
+    "unshare",
+]
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
 
 
 @functools.cache
@@ -47,3 +57,8 @@ def syncfs(fd: int) -> None:
 def unshare(flags: int) -> None:
     """Leave the namespaces in ``flags``, unshare(2); raises `OSError`."""
     _check(_libc().unshare(flags))
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread into a namespace, setns(2); raises `OSError`."""
+    _check(_libc().setns(fd, kind))

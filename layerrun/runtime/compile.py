@@ -13,8 +13,9 @@ from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
-from layerrun.runtime import confine, identity
+from layerrun.runtime import confine, identity, names
 from layerrun.runtime.limits import add_limits
+from layerrun.runtime.network import is_given
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
@@ -172,7 +173,16 @@ class _Compiler:
 
     def _resolver(self) -> None:
         """With the host's network an app needs the host's resolver, which may lie in the host's /run."""
-        if self.grants.network.kind is not NetworkKind.HOST or not os.path.exists("/etc/resolv.conf"):
+        kind = self.grants.network.kind
+        if kind is not NetworkKind.HOST:
+            self._own("hosts")
+            if kind is NetworkKind.NONE and self.uppers.make:
+                name = names.host_name(self.app)
+                names.write(self.store, self.app, "hosts", names.hosts(name, "127.0.1.1"))
+            if kind is NetworkKind.PRIVATE:
+                self._own("resolv.conf")
+            return
+        if not os.path.exists("/etc/resolv.conf"):
             return
         source = os.path.realpath("/etc/resolv.conf")
         if self.over_host:
@@ -182,6 +192,12 @@ class _Compiler:
         self._bind(source, "/etc/resolv.conf", "ro", must=False)
         if not resolve_in_root(self.base_root, "/etc/hosts")[1] and os.path.exists("/etc/hosts"):
             self._bind("/etc/hosts", "/etc/hosts", "ro", must=False)
+
+    def _own(self, name: str) -> None:
+        """Show a file of the app's folder as /etc/NAME."""
+        source = os.path.join(self.store.app_dir(self.app), names.FOLDER, name)
+        self._bind(source, f"/etc/{name}", "ro", must=False)
+        self.bound[-1] = (*self.bound[-1][:-1], "ro,nosuid,nodev")
 
     def own_mounts(self) -> None:
         """Add /run, /tmp, /proc, /dev, an empty /sys, and what is bound into them."""
@@ -255,7 +271,8 @@ def _isolation(plan: Plan, app: App, grants: Grants) -> None:
     if group_mount is not None:
         plan.add("cgroup", group_mount, cgroups.group_name(app.id))
     if grants.network.kind is not NetworkKind.HOST:
-        plan.add("namespace", "net")
+        plan.add("namespace", "net-given" if is_given(grants) else "net")
+        plan.add("hostname", names.host_name(app))
 
 
 def _check_data(data_fd: int, app: App) -> None:

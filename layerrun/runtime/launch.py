@@ -13,6 +13,7 @@ import attrs
 from layerrun.errors import BusyError, NotRunningError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.native.launch import Failure, Start, join_plan, run_plan
+from layerrun.runtime import network
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
 from layerrun.runtime.handoff import Door, deadline, environment, flush
@@ -235,19 +236,29 @@ def enter(
             )
 
 
+def is_repeatable(app: App) -> bool:
+    """Say whether a start of an app needs nothing that only Python can do, so that its plan can be stored."""
+    if app.kind is not AppKind.APP or app.ephemeral or app.ids is IdMode.NONE:
+        return False
+    return not network.is_given(app.config.policy.grants())
+
+
 def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     mounts = mounts_sum()
     # A spare is ready. Making anything in it would be a change.
     plan = compile_plan(store, app, make=app.kind is not AppKind.SPARE)
-    if app.kind is AppKind.APP and app.ids is not IdMode.NONE and not app.ephemeral:
+    if is_repeatable(app):
         store_plan(store, app, plan, mounts)
     app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
     try:
-        start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
-        if wanted.door is not None:
-            wanted.door.through(start, app)
-        flush()
-        return run_plan(start)
+        with network.made(store, app, app.config.policy.grants()) as made:
+            start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
+            if made.net_fd >= 0:
+                start = attrs.evolve(start, net_fd=made.net_fd, keep=[*start.keep, *made.keep])
+            if wanted.door is not None:
+                wanted.door.through(start, app)
+            flush()
+            return run_plan(start)
     except Failure as failure:
         raise launch_error(failure, app, store.path) from None
     finally:
