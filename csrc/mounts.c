@@ -25,17 +25,19 @@ static uint64_t mount_attributes(unsigned flags)
 }
 
 /* A detached copy of the mount at source, with attributes and, where asked, mapped ids. */
-int lr_clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
-                   const struct lr_op *op)
+static int clone_from(int dir, uint64_t resolve, const char *source, unsigned flags, int userns,
+                      struct lr_error *err, const struct lr_op *op)
 {
-    LR_FD from = lr_openat2(AT_FDCWD, source, O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    LR_FD from = lr_openat2(dir, source, O_PATH, resolve | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
     if (from < 0)
         return lr_op_fail(err, op, "open", source);
     unsigned recursive = flags & LR_FLAG_REC ? AT_RECURSIVE : 0;
     LR_FD mount = open_tree(from, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
     if (mount < 0)
         return lr_op_fail(err, op, "copy the mount", source);
-    struct mount_attr attr = {.attr_set = mount_attributes(flags), .propagation = MS_PRIVATE};
+    struct mount_attr attr = {.attr_set = mount_attributes(flags),
+                              .attr_clr = flags & LR_FLAG_DATA && !(flags & LR_FLAG_NOEXEC) ? MOUNT_ATTR_NOEXEC : 0,
+                              .propagation = MS_PRIVATE};
     if (mount_setattr(mount, "", AT_EMPTY_PATH | recursive, &attr, sizeof attr))
         return lr_op_fail(err, op, "set the attributes of the mount", source);
     if (flags & LR_FLAG_IDMAP && userns >= 0) {
@@ -44,6 +46,12 @@ int lr_clone_mount(const char *source, unsigned flags, int userns, struct lr_err
             return lr_op_fail(err, op, "map the ids of", source);
     }
     return lr_steal(&mount);
+}
+
+int lr_clone_mount(const char *source, unsigned flags, int userns, struct lr_error *err,
+                   const struct lr_op *op)
+{
+    return clone_from(AT_FDCWD, 0, source, flags, userns, err, op);
 }
 
 /* The kernel says what it disliked through the context's descriptor ("e overlay: ..."); errno alone says little. */
@@ -137,7 +145,10 @@ int lr_mounts_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_
         struct lr_op *op = &plan->ops[i];
         if (op->kind != LR_OP_BIND)
             continue;
-        op->fd = lr_clone_mount(op->arg[0], op->flags, mounts->userns, err, op);
+        /* What lies in the data's own volume has its ids mapped there already. */
+        op->fd = op->flags & LR_FLAG_DATA ? clone_from(mounts->data, RESOLVE_BENEATH, op->arg[0],
+                                                       op->flags & ~(unsigned)LR_FLAG_IDMAP, -1, err, op)
+                                          : lr_clone_mount(op->arg[0], op->flags, mounts->userns, err, op);
         failed = op->fd < 0 && !(op->flags & LR_FLAG_TRY);
     }
     for (int i = 0; !failed && i < LR_DEVICES; i++) {

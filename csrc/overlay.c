@@ -2,6 +2,7 @@
 #include "mounts.h"
 
 #include "sys.h"
+#include "volume.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -175,6 +176,19 @@ static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct 
     return mount;
 }
 
+/* The data folder where it lies in a file system of a fixed size. */
+static int open_volume(const struct lr_plan *plan, const struct lr_mounts *mounts, struct lr_error *err,
+                       const struct lr_op *op)
+{
+    struct mount_attr map = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mounts->userns};
+    LR_FD mount = lr_volume_open(plan, op->arg[0], err);
+    if (mount < 0)
+        return -1;
+    if (mounts->userns >= 0 && mount_setattr(mount, "", AT_EMPTY_PATH, &map, sizeof map))
+        return lr_op_fail(err, op, "map the ids of", plan->volume);
+    return lr_steal(&mount);
+}
+
 /* Overlays are made deepest first: the kernel warns of an upper whose parent folder is in use by another overlay, not of one
  * whose child folder is. */
 int lr_overlays_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
@@ -182,7 +196,8 @@ int lr_overlays_prepare(struct lr_plan *plan, struct lr_mounts *mounts, struct l
     for (size_t i = 0; i < plan->count; i++) {
         struct lr_op *op = &plan->ops[i];
         if (op->kind == LR_OP_DATA &&
-            (mounts->data = open_layer(op->arg[0], LR_FLAG_IDMAP, mounts, err, op)) < 0)
+            (mounts->data = plan->volume ? open_volume(plan, mounts, err, op)
+                                         : open_layer(op->arg[0], LR_FLAG_IDMAP, mounts, err, op)) < 0)
             return -1;
         if (op->kind == LR_OP_STORE && mounts->userns >= 0) {
             mounts->store_path = op->arg[0];

@@ -26,11 +26,13 @@ static const struct {
     [LR_OP_HOSTNAME] = {"hostname", 1, 0, ONCE},
     [LR_OP_IDENTITY] = {"identity", 2, 0, MUST},
     [LR_OP_STORE] = {"store", 1, 0, ONCE}, /* the folder in which most lowers lie */
+    [LR_OP_VOLUME] = {"volume", 2, 0, ONCE}, /* image or memory; its path, or bytes */
     [LR_OP_DATA] = {"data", 1, 0, MUST}, /* the folder that holds every upper and work folder */
     [LR_OP_OVERLAY] = {"overlay", 4, LR_FLAG_USERXATTR | LR_FLAG_TRY, MANY}, /* target, upper, work */
     [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO, MANY}, /* belongs to the overlay before it */
     [LR_OP_PLACE] = {"place", 2, 0, MANY}, /* path, dir or file; behind the lowers of an overlay */
-    [LR_OP_BIND] = {"bind", 3, OWN | LR_FLAG_RO | LR_FLAG_REC | LR_FLAG_IDMAP | LR_FLAG_TRY, MANY},
+    [LR_OP_BIND] = {"bind", 3, OWN | LR_FLAG_DATA | LR_FLAG_RO | LR_FLAG_REC | LR_FLAG_IDMAP | LR_FLAG_TRY,
+                    MANY},
     [LR_OP_TMPFS] = {"tmpfs", 3, OWN | LR_FLAG_RO, MANY}, /* target, mode */
     [LR_OP_DIR] = {"dir", 2, 0, MANY}, /* path, mode */
     [LR_OP_FILE] = {"file", 2, 0, MANY}, /* path, mode */
@@ -57,9 +59,9 @@ static const struct {
     const char *name;
     unsigned flag;
 } flag_names[] = {
-    {"userxattr", LR_FLAG_USERXATTR}, {"ro", LR_FLAG_RO},       {"rec", LR_FLAG_REC},
-    {"idmap", LR_FLAG_IDMAP},         {"try", LR_FLAG_TRY},     {"noexec", LR_FLAG_NOEXEC},
-    {"nosuid", LR_FLAG_NOSUID},       {"nodev", LR_FLAG_NODEV},
+    {"userxattr", LR_FLAG_USERXATTR}, {"ro", LR_FLAG_RO},         {"rec", LR_FLAG_REC},
+    {"idmap", LR_FLAG_IDMAP},         {"try", LR_FLAG_TRY},       {"noexec", LR_FLAG_NOEXEC},
+    {"data", LR_FLAG_DATA},           {"nosuid", LR_FLAG_NOSUID}, {"nodev", LR_FLAG_NODEV},
 };
 
 int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path)
@@ -199,6 +201,12 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         plan->cgroup_mount = op->arg[0];
         plan->cgroup_name = op->arg[1];
         return *op->arg[0] == '/' && *op->arg[1] && !strchr(op->arg[1], '/') && *op->arg[1] != '.' ? 0 : -1;
+    case LR_OP_VOLUME:
+        plan->volume = op->arg[1];
+        plan->volume_in_memory = !strcmp(op->arg[0], "memory");
+        return plan->volume_in_memory ? parse_number(op->arg[1], 10, INT64_MAX, &a)
+               : strcmp(op->arg[0], "image") || *op->arg[1] != '/' ? -1
+                                                                   : 0;
     case LR_OP_LIMIT:
         plan->limited = true;
         return *op->arg[0] && !strchr(op->arg[0], '/') && *op->arg[0] != '.' && *op->arg[1] ? 0 : -1;

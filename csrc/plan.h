@@ -20,6 +20,7 @@ enum lr_op_kind {
     LR_OP_HOSTNAME,
     LR_OP_IDENTITY,
     LR_OP_STORE,
+    LR_OP_VOLUME,
     LR_OP_DATA,
     LR_OP_OVERLAY,
     LR_OP_LOWER,
@@ -58,6 +59,7 @@ enum lr_flag {
     LR_FLAG_NOEXEC = 1 << 5,
     LR_FLAG_NOSUID = 1 << 6,
     LR_FLAG_NODEV = 1 << 7,
+    LR_FLAG_DATA = 1 << 9, /* bind: the source is relative to the data folder */
     LR_FLAG_UNHELD = 1 << 8, /* limit: the control group does not hold it; never written */
 };
 
@@ -99,6 +101,8 @@ struct lr_plan {
     bool has_umask;
     const char *cwd;
     const char *cgroup_mount, *cgroup_name; /* where the app gets a control group of its own; NULL: nowhere */
+    const char *volume; /* the data lies in this image, or in so many bytes of memory; NULL: in its folder */
+    bool volume_in_memory;
     bool limited; /* there are operations limit */
     bool cgroup_late; /* move pid 1 into its group, instead of making it there */
     bool notify; /* carry what the command says of its readiness to $NOTIFY_SOCKET */

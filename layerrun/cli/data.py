@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerrun.model import App
+    from layerrun.native.trees import Usage
     from layerrun.store.store import Store
 
 __all__ = ["clear_cache", "du", "reset"]
@@ -132,6 +133,11 @@ def clear_cache(names: tuple[str, ...], yes: bool) -> int:
     return 0
 
 
+def _of(app: App, usage: Usage) -> str:
+    most = app.config.policy.max_size
+    return size(usage.allocated) + ("" if most is None else f" of {size(most)}")
+
+
 def _cached(store: Store, apps: Sequence[App]) -> list[str]:
     from layerrun.runtime import data
 
@@ -169,6 +175,7 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
             "entries": usage.entries,
             "apparent": usage.apparent,
             "allocated": usage.allocated,
+            "max_size": app.config.policy.max_size,
         }
         for app, usage in used
     ]
@@ -176,7 +183,7 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
         stored = [{"name": b.name, "entries": b.entries, "size": b.size} for b in bases]
         emit({"apps": rows, "bases": stored, "total": total})
         return 0
-    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), size(u.allocated)] for a, u in used]
+    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u)] for a, u in used]
     shown += [[b.name, "base", f"{b.entries:,}", size(b.size), size(b.size)] for b in bases]
     if not shown:
         nothing("nothing in the store")

@@ -21,6 +21,7 @@ from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
 from layerrun.runtime.stack import HostStack, add_tree, beneath
 from layerrun.runtime.uppers import Uppers
+from layerrun.runtime.volumes import volume_of
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -53,6 +54,7 @@ class _Compiler:
     base_root: str
     who: identity.Person
     grants: Grants
+    volume: tuple[str, str] | None = None
     bound: list[tuple[str, ...]] = attrs.field(factory=list)
     wanted: list[tuple[str, bool]] = attrs.field(factory=list)
 
@@ -76,6 +78,8 @@ class _Compiler:
 
     def stack(self) -> None:
         data = os.path.join(self.store.app_dir(self.app), "data")
+        if self.volume is not None:
+            self.plan.add("volume", *self.volume)
         layers = [
             os.path.join(self.store.path, "layers", layer, "tree")
             for layer in reversed(self.app.config.layers)
@@ -168,6 +172,8 @@ class _Compiler:
             path = self._need(home, folder=True)
             source = os.path.join(self.store.app_dir(self.app), "data", "home")
             flags = "nosuid,nodev" + (",idmap" if self.app.ids is IdMode.RANGE else "")
+            if self.volume is not None:
+                source, flags = "home", flags + ",data"
             self.bound.append(("bind", source, path, flags))
             self.plan.note(home, Policy.PRIVATE, "a home of its own")
 
@@ -308,11 +314,12 @@ def compile_plan(
     grants = app.config.policy.grants()
     identity.add_identity(plan, app)
     _isolation(plan, app, grants)
-    data_fd = store.open_app_dir(app, "data")
+    data_fd = store.open_data(app)
     try:
         _check_data(data_fd, app)
         uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
         compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app), grants)
+        compiler.volume = volume_of(store, app)
         compiler.stack()
     finally:
         os.close(data_fd)

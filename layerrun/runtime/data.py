@@ -17,6 +17,7 @@ from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
 from layerrun.store import reserve
+from layerrun.store.fs import open_dir
 from layerrun.store.plans import forget_plan
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Where:
 
 
 @contextlib.contextmanager
-def _opened(store: Store, app: App) -> Iterator[tuple[int, list[int]]]:
-    """Yield the upper and what lies beneath it, open."""
+def _opened(store: Store, app: App, data: int | None = None) -> Iterator[tuple[int, list[int]]]:
+    """Yield the upper and what lies beneath it, open. ``data``: its folder, if it is open already."""
     with contextlib.ExitStack() as stack:
-        upper = store.open_app_dir(app, "data/upper")
+        upper = store.open_data(app, "upper") if data is None else open_dir(data, "upper", closed=True)
         stack.callback(os.close, upper)
         lowers = store.lower_fds(app)
         for fd in lowers:
@@ -71,7 +72,7 @@ def _over_host(app: App) -> bool:
 
 
 def _roots(store: Store, app: App) -> list[str]:
-    fd = store.open_app_dir(app, "data")
+    fd = store.open_data(app)
     try:
         return ["/", *(os.fsdecode(path) for path in read_roots(fd))]
     finally:
@@ -102,10 +103,10 @@ def _without_places(changes: list[Change], roots: list[str]) -> list[Change]:
 def usage(store: Store, app: App) -> Usage:
     """Return how much the app's own data holds: its upper and, where it has one, its fresh home."""
     with contextlib.ExitStack() as stack:
-        fds = [store.open_app_dir(app, "data/upper")]
+        fds = [store.open_data(app, "upper")]
         stack.callback(os.close, fds[0])
         if app.config.home is Home.FRESH:
-            fds.append(store.open_app_dir(app, "data/home"))
+            fds.append(store.open_data(app, "home"))
             stack.callback(os.close, fds[1])
         return Usage(*jobs.on_files(app, "usage_job", fds))
 
@@ -137,25 +138,52 @@ def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
     Globs(globs)  # a bad pattern is an error before anything is locked
 
     def work() -> list[str]:
-        with _changing(store, app, "reset") as trash_fd:
-            return _restore(store, app, trash_fd, globs)
+        with _changing(store, app, "reset") as (data, trash_fd):
+            return _restore(store, app, data, trash_fd, globs)
 
     return reserve.using(store, work)
 
 
 @contextlib.contextmanager
-def _changing(store: Store, app: App, what: str) -> Iterator[int]:
-    """Lock an app to take things out of its data; yield a folder of the store for them, which is then deleted.
+def _changing(store: Store, app: App, what: str) -> Iterator[tuple[int, int]]:
+    """Lock an app to take things out of its data; yield that, and a folder for them, which is then deleted.
 
     Its plan is forgotten: the roots of overlays may be among what goes, and only Python makes them again.
     """
     with store.app_lock(app, what), store.ticket(app.ids) as ticket:
         forget_plan(store, store.app_again(app).name)
-        yield ticket.fd
+        data = store.open_data(app)
+        try:
+            if os.fstat(data).st_dev == os.fstat(ticket.fd).st_dev:
+                yield data, ticket.fd
+            else:
+                with _trash_in(data) as trash:
+                    yield data, trash
+        finally:
+            os.close(data)
 
 
-def _restore(store: Store, app: App, trash_fd: int, globs: Sequence[str]) -> list[str]:
-    with _opened(store, app) as (upper, lowers):
+@contextlib.contextmanager
+def _trash_in(data: int) -> Iterator[int]:
+    """Yield a folder in an image for what is taken out of an upper there: nothing is renamed to another file system."""
+    from layerrun.native.trees import remove_tree
+
+    fd = os.open("trash", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=data)
+
+    def empty() -> None:
+        for name in os.listdir(fd):
+            remove_tree(fd, os.fsencode(name))
+
+    try:
+        empty()  # after one that was cut short
+        yield fd
+        empty()
+    finally:
+        os.close(fd)
+
+
+def _restore(store: Store, app: App, data: int, trash_fd: int, globs: Sequence[str]) -> list[str]:
+    with _opened(store, app, data) as (upper, lowers):
         restored: list[str] = jobs.on_files(
             app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)
         )
@@ -182,10 +210,10 @@ def clear_cache(store: Store, app: App) -> list[str]:
 
 
 def _clear_cache(store: Store, app: App) -> list[str]:
-    with _changing(store, app, "clear the cache") as trash_fd:
-        dropped = _restore(store, app, trash_fd, [_literal(path) for path in _caches(app)])
+    with _changing(store, app, "clear the cache") as (data, trash_fd):
+        dropped = _restore(store, app, data, trash_fd, [_literal(path) for path in _caches(app)])
         if app.config.home is Home.FRESH:
-            home = store.open_app_dir(app, "data/home")
+            home = open_dir(data, "home", closed=True)
             try:
                 if jobs.on_files(app, "home_cache_job", [home, trash_fd]):
                     dropped.append(posixpath.join(identity.person(app).home, ".cache"))
@@ -198,11 +226,11 @@ def cache_usage(store: Store, app: App) -> list[tuple[str, Usage]]:
     """Return each cache path that holds something, and how much."""
     found = []
     with contextlib.ExitStack() as stack:
-        places = [("data/upper", path, path) for path in _caches(app)]
+        places = [("upper", path, path) for path in _caches(app)]
         if app.config.home is Home.FRESH:
-            places.append(("data/home", "/.cache", posixpath.join(identity.person(app).home, ".cache")))
+            places.append(("home", "/.cache", posixpath.join(identity.person(app).home, ".cache")))
         for sub, relative, shown in places:
-            top = store.open_app_dir(app, sub)
+            top = store.open_data(app, sub)
             stack.callback(os.close, top)
             try:
                 fd = open_beneath(top, os.fsencode(relative.strip("/")), os.O_RDONLY | os.O_DIRECTORY)

@@ -110,7 +110,7 @@ def _contents(store: object) -> Iterator[Check]:
     damaged = 0
     for app in store.apps():
         try:
-            for fd in (store.open_app_dir(app, "data/upper"), *store.lower_fds(app)):
+            for fd in (store.open_data(app, "upper"), *store.lower_fds(app)):
                 os.close(fd)
         except NotFoundError:  # removed meanwhile
             continue

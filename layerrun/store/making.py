@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, ExistsError, UsageError
-from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, IdMode, check_name
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
 from layerrun.store.locks import AppLock
 from layerrun.store.pair import make_data
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "THROWAWAY",
+    "image_size",
     "make_app",
     "make_ephemeral",
     "make_profile",
@@ -152,7 +153,7 @@ def _make(
             id_ = new_id()
             with explain("make the files of", what):
                 make_dir(ticket.fd, "app")
-                lock = _fill(store, ticket.fd, config.home, base, what if locked else None)
+                lock = _fill(store, ticket.fd, config, base, what if locked else None)
                 os.fsync(ticket.fd)
                 os.rename("app", f"apps/{id_}", src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
                 fsync_dir(store.fd, "apps")
@@ -171,15 +172,24 @@ def _make(
     return app, lock
 
 
-def _fill(store: Store, ticket_fd: int, home: Home, base: Base, locked_as: str | None) -> AppLock | None:
+def _fill(
+    store: Store, ticket_fd: int, config: AppConfig, base: Base, locked_as: str | None
+) -> AppLock | None:
     fd = open_dir(ticket_fd, "app")
     try:
         os.close(os.open("lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
-        make_data(fd, "data", home=home, root=root_status(store, base))
+        make_data(
+            fd, "data", home=config.home, root=root_status(store, base), max_size=image_size(store, config)
+        )
         os.fsync(fd)
         return None if locked_as is None else AppLock.acquire(fd, locked_as)
     finally:
         os.close(fd)
+
+
+def image_size(store: Store, config: AppConfig) -> int | None:
+    """Return the size of the image that the data of an app lies in; a plain user can mount none."""
+    return None if store.rootless else config.policy.max_size
 
 
 def root_status(store: Store, base: Base) -> os.stat_result | None:

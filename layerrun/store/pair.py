@@ -14,9 +14,20 @@ from layerrun.store.fs import DIR_FLAGS, fsync_dir, make_dir
 
 __all__ = ["make_data"]
 
+# What an image is filled from; it goes before the unit is in its place.
+_SEED = "seed"
 
-def make_data(dir_fd: int, name: str, *, home: Home, root: os.stat_result | None) -> None:
-    """Make an empty data unit ``name`` beneath ``dir_fd``, durably.
+
+def _remove_seed(data: int) -> None:
+    from layerrun.native import trees
+
+    trees.remove_tree(data, os.fsencode(_SEED))
+
+
+def make_data(
+    dir_fd: int, name: str, *, home: Home, root: os.stat_result | None, max_size: int | None = None
+) -> None:
+    """Make an empty data unit ``name`` beneath ``dir_fd``, durably; with ``max_size`` all of it lies in an image.
 
     The upper's own root gets the mode and the owner of ``root`` (the base's root folder), since an
     overlay shows its upper's; 0755 and the caller's own where that is ``None``.
@@ -24,6 +35,19 @@ def make_data(dir_fd: int, name: str, *, home: Home, root: os.stat_result | None
     make_dir(dir_fd, name, 0o700)
     data = os.open(name, DIR_FLAGS, dir_fd=dir_fd)
     try:
+        if max_size is not None:
+            from layerrun.native import volumes  # seldom needed
+
+            make_data(data, _SEED, home=home, root=root)
+            seed = os.open(_SEED, DIR_FLAGS, dir_fd=data)
+            try:
+                make_dir(seed, "trash")  # in advance: what is full has no room for it
+            finally:
+                os.close(seed)
+            volumes.make_image(data, max_size, _SEED)
+            _remove_seed(data)
+            os.fsync(data)
+            return
         make_dir(data, "upper", 0o755)
         if root is not None:
             # A plain user cannot give folders away; the owner is then the caller's, who is root inside.

@@ -165,6 +165,30 @@ class Store:
                 f"{os.path.join(self.path, path)!r} is not as it should be: {error.strerror}"
             ) from None
 
+    def open_data(self, app: App, sub: str = "") -> int:
+        """Open the folder that holds the app's data, or ``sub`` (such as ``upper``) in it; the caller closes it.
+
+        It may lie in an image, which is mounted for as long as a descriptor in it is open.
+        """
+        data = self.open_app_dir(app, "data")
+        try:
+            if not present(data, "image"):
+                return self.open_app_dir(app, f"data/{sub}".rstrip("/"))
+            from layerrun.native import volumes  # seldom needed
+
+            top = volumes.open_image(data)
+        finally:
+            os.close(data)
+        try:
+            return open_dir(top, sub, closed=True)
+        except OSError as error:
+            raise DamagedError(
+                f"{sub!r} of the data of {app.name!r} is not as it should be: {error.strerror}",
+                hint=f"`layerrun reset {app.name}` starts it afresh",
+            ) from None
+        finally:
+            os.close(top)
+
     def lower_fds(self, app: App) -> list[int]:
         """Open what lies beneath the app's upper, top first, the base last; the caller closes them."""
         fds: list[int] = []
@@ -298,7 +322,7 @@ class Store:
         return found
 
     def _ensure_home(self, app: App) -> None:
-        data = self.open_app_dir(app, "data")
+        data = self.open_data(app)
         try:
             with explain("make the home of", app.name):
                 if not present(data, "home"):
@@ -333,7 +357,13 @@ class Store:
             fd = self.open_app_dir(app)
             try:
                 with explain("clear the data of", name):
-                    make_data(ticket.fd, "data", home=app.config.home, root=making.root_status(self, base))
+                    make_data(
+                        ticket.fd,
+                        "data",
+                        home=app.config.home,
+                        root=making.root_status(self, base),
+                        max_size=making.image_size(self, app.config),
+                    )
                     inode = os.stat("data", dir_fd=ticket.fd).st_ino
                     ticket.note(
                         {"what": "reset", "app": app.id, "inode": inode, "generation": app.generation}
