@@ -36,7 +36,8 @@ static int clone_from(int dir, uint64_t resolve, const char *source, unsigned fl
     if (mount < 0)
         return lr_op_fail(err, op, "copy the mount", source);
     struct mount_attr attr = {.attr_set = mount_attributes(flags),
-                              .attr_clr = flags & LR_FLAG_DATA && !(flags & LR_FLAG_NOEXEC) ? MOUNT_ATTR_NOEXEC : 0,
+                              .attr_clr =
+                                  flags & LR_FLAG_DATA && !(flags & LR_FLAG_NOEXEC) ? MOUNT_ATTR_NOEXEC : 0,
                               .propagation = MS_PRIVATE};
     if (mount_setattr(mount, "", AT_EMPTY_PATH | recursive, &attr, sizeof attr))
         return lr_op_fail(err, op, "set the attributes of the mount", source);
