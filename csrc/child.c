@@ -104,9 +104,11 @@ static int build(const struct lr_launch *launch, struct lr_plan *plan, struct lr
     close_mounts(plan, mounts);
     if (launch->own_tty && lr_terminal_take(mounts->ptmx, control, terminal, err))
         return -1;
-    if (plan->uid && (lr_ids_become(plan, plan->uid, plan->gid, err) || tie_to_launcher(control, err)))
+    if (launch->own_tty && plan->uid && fchown(*terminal, plan->uid, (gid_t)-1))
+        return lr_fail(err, "give the terminal to the command's user", "");
+    if (lr_confine(plan, err))
         return -1;
-    return lr_confine(plan, err);
+    return plan->uid ? tie_to_launcher(control, err) : 0;
 }
 
 /* Only here: what the launcher has to say is for its caller. */

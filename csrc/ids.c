@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -115,14 +116,26 @@ int lr_ids_map_ungrouped(const struct lr_plan *plan, pid_t pid, struct lr_error 
     return wait_helper(helper, "newgidmap", err) || failed ? -1 : 0;
 }
 
+#define MOST_GROUPS 256
+
+static size_t parse_groups(const char *text, gid_t groups[MOST_GROUPS])
+{
+    size_t count = 0;
+    for (char *end; text && *text && count < MOST_GROUPS; text = *end ? end + 1 : end)
+        groups[count++] = (gid_t)strtoul(text, &end, 10);
+    return count;
+}
+
 /* Groups, then gid, then uid: in any other order the last steps are no longer allowed. A namespace of one id cannot drop groups
  * (setgroups is denied there), but see above. */
 int lr_ids_become(const struct lr_plan *plan, uid_t uid, gid_t gid, struct lr_error *err)
 {
     if (plan->userns == LR_USERNS_SELF)
         return 0;
-    if (syscall(SYS_setgroups, (size_t)0, NULL))
-        return lr_fail(err, "drop the supplementary groups", "");
+    gid_t groups[MOST_GROUPS];
+    size_t count = uid == plan->uid && gid == plan->gid ? parse_groups(plan->groups, groups) : 0;
+    if (syscall(SYS_setgroups, count, groups))
+        return lr_fail(err, "set the supplementary groups", "");
     if (plan->userns == LR_USERNS_UNGROUPED)
         return 0;
     if (syscall(SYS_setresgid, gid, gid, gid) || syscall(SYS_setresuid, uid, uid, uid))

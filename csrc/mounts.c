@@ -8,12 +8,14 @@
 
 #include "sys.h"
 
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
 const char *const lr_device_names[LR_DEVICES] = {"null", "zero", "full", "random", "urandom", "tty"};
@@ -339,6 +341,34 @@ static int do_readonly(struct lr_mounts *mounts, const struct lr_op *op, struct 
     return 0;
 }
 
+/* Of the sandbox's own user namespace: which one, the kernel sees by who opens the file. */
+static int do_sysctl(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
+{
+    char path[256];
+    struct statfs info;
+    snprintf(path, sizeof path, "/proc/sys/%s", op->arg[0]);
+    LR_FD file = open_target(mounts, path, O_WRONLY);
+    if (file < 0 && errno == ENOENT) /* a kernel without it */
+        return 0;
+    if (file < 0 || fstatfs(file, &info))
+        return lr_op_fail(err, op, "open", path);
+    if (info.f_type != PROC_SUPER_MAGIC) {
+        errno = EXDEV;
+        return lr_op_fail(err, op, "open", path);
+    }
+    return write(file, op->arg[1], strlen(op->arg[1])) < 0 ? lr_op_fail(err, op, "set", path) : 0;
+}
+
+/* What the plan made for the command's user, who is not root. */
+static int do_own(const struct lr_plan *plan, const struct lr_mounts *mounts, const struct lr_op *op,
+                  struct lr_error *err)
+{
+    LR_FD at = open_target(mounts, op->arg[0], O_PATH | O_NOFOLLOW);
+    return at < 0 || fchownat(at, "", plan->uid, plan->gid, AT_EMPTY_PATH)
+               ? lr_op_fail(err, op, "give away", op->arg[0])
+               : 0;
+}
+
 int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty, struct lr_error *err)
 {
     for (size_t i = 0; i < plan->count; i++) {
@@ -370,6 +400,12 @@ int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty
             break;
         case LR_OP_READONLY:
             failed = do_readonly(mounts, op, err);
+            break;
+        case LR_OP_OWN:
+            failed = do_own(plan, mounts, op, err);
+            break;
+        case LR_OP_SYSCTL:
+            failed = do_sysctl(mounts, op, err);
             break;
         default:
             break;

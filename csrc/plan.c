@@ -42,7 +42,12 @@ static const struct {
     [LR_OP_MASK] = {"mask", 2, LR_FLAG_TRY, MANY},
     [LR_OP_READONLY] = {"readonly", 2, LR_FLAG_TRY, MANY},
     [LR_OP_CAPS] = {"caps", 1, 0, MUST},
-    [LR_OP_NNP] = {"no_new_privs", 0, 0, MUST},
+    [LR_OP_OWN] = {"own", 1, 0, MANY},
+    [LR_OP_SYSCTL] = {"sysctl", 2, 0, MANY}, /* path below /proc/sys, value */
+    [LR_OP_GROUPS] = {"groups", 1, 0, ONCE},
+    [LR_OP_AMBIENT] = {"ambient", 1, 0, ONCE},
+    [LR_OP_LANDLOCK] = {"landlock", 1, 0, ONCE},
+    [LR_OP_NNP] = {"no_new_privs", 0, 0, ONCE}, /* see check_whole */
     [LR_OP_SECCOMP] = {"seccomp", 1, 0, MUST},
     [LR_OP_KEEPENV] = {"keepenv", 1, 0, MANY},
     [LR_OP_ENV] = {"env", 1, 0, MANY},
@@ -163,6 +168,15 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         return 0;
     case LR_OP_CAPS:
         return parse_number(op->arg[0], 16, UINT64_MAX, &plan->caps);
+    case LR_OP_AMBIENT:
+        return parse_number(op->arg[0], 16, UINT64_MAX, &plan->ambient);
+    case LR_OP_GROUPS:
+        plan->groups = op->arg[0];
+        return *plan->groups && !plan->groups[strspn(plan->groups, "0123456789,")] ? 0 : -1;
+    case LR_OP_LANDLOCK:
+        return lr_landlock_parse(plan, op->arg[0]);
+    case LR_OP_SYSCTL: /* without a user namespace these would be the machine's */
+        return plan->userns && *op->arg[0] && !strstr(op->arg[0], "..") ? 0 : -1;
     case LR_OP_NNP:
         plan->no_new_privs = true;
         return 0;
@@ -193,6 +207,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_DEV:
     case LR_OP_MASK:
     case LR_OP_READONLY:
+    case LR_OP_OWN:
         return *op->arg[0] == '/' ? 0 : -1;
     case LR_OP_BIND:
     case LR_OP_SYMLINK:
@@ -283,6 +298,11 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
     const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, none = {.number = -1};
     if (check_times(plan, err))
         return -1;
+    /* Elsewhere a setuid program would give ids that are not the sandbox's. */
+    if (!plan->no_new_privs && plan->userns != LR_USERNS_RANGE && plan->userns != LR_USERNS_HELPER)
+        return lr_fail_code(err, EINVAL, "read the plan: it lacks", "no_new_privs");
+    if (plan->ambient & ~plan->caps)
+        return refuse(err, &none, "read the plan: what is ambient goes beyond what remains");
     if (plan->net_given && plan->namespaces & CLONE_NEWNET)
         return lr_fail_code(err, EINVAL, "read the plan: it has two networks", "");
     size_t lowers = 0;

@@ -34,6 +34,11 @@ enum lr_op_kind {
     LR_OP_DEV,
     LR_OP_MASK,
     LR_OP_READONLY,
+    LR_OP_OWN,
+    LR_OP_SYSCTL,
+    LR_OP_GROUPS,
+    LR_OP_AMBIENT,
+    LR_OP_LANDLOCK,
     LR_OP_CAPS,
     LR_OP_NNP,
     LR_OP_SECCOMP,
@@ -93,6 +98,9 @@ struct lr_plan {
     uid_t root_uid; /* outside: what inside 0 is; the fsuid of an overlay that is built outside */
     gid_t root_gid;
     uint64_t caps;
+    uint64_t ambient; /* of these, what a command that does not run as root keeps */
+    const char *groups; /* supplementary ones, by number, joined by commas; NULL: none */
+    unsigned scopes; /* LANDLOCK_SCOPE_* */
     bool no_new_privs;
     const struct sock_filter *filter; /* of system calls */
     struct sock_filter *own_filter; /* the plan brought it; NULL: one of our own */

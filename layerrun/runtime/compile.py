@@ -230,6 +230,8 @@ class _Compiler:
         """Cover what is hidden: parts of /proc, the store itself, what the app asks for."""
         for name in (*_MASKED, *(_MASKED_FROM_ROOT if self.app.ids is IdMode.NONE else ())):
             self.plan.add("mask", f"/proc/{name}", "try")
+        if self.app.ids is not IdMode.NONE and not self.grants.has("nesting"):
+            self.plan.add("sysctl", "user/max_user_namespaces", 0)
         for name in _READ_ONLY:
             self.plan.add("readonly", f"/proc/{name}", "try")
         if self.over_host:

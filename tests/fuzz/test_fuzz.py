@@ -18,9 +18,9 @@ from layerrun.runtime.handoff import Door
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SOURCES = {
-    "plan": ["plan", "environ", "error", "seccomp"],
-    "stored": ["stored", "plan", "error", "seccomp"],
-    "handoff": ["handoff", "plan", "error", "seccomp"],
+    "plan": ["plan", "environ", "error", "seccomp", "landlock"],
+    "stored": ["stored", "plan", "error", "seccomp", "landlock"],
+    "handoff": ["handoff", "plan", "error", "seccomp", "landlock"],
     "options": ["options"],
 }
 FLAGS = (

@@ -20,8 +20,10 @@ WORDS = (
     "hostname box data /store/data overlay / upper work/0 userxattr lower /base idmap,ro lower /skeleton idmap "
     "overlay /home upper/home work/1 try lower /home idmap bind /share /mnt rec,nosuid tmpfs /tmp 1777 noexec "
     "dir /tmp/d 0755 file /tmp/f 0644 symlink text /tmp/l proc /proc dev /dev mask /proc/keys try "
-    "readonly /proc/sys try caps 800404fb no_new_privs seccomp default keepenv LC_* env A=b cwd /root umask 022 "
-    "cgroup /sys/fs/cgroup layerrun-1 notify arg true end"
+    "readonly /proc/sys try own /tmp/d sysctl user/max_user_namespaces 0 groups 5,10 "
+    "caps 800404fb "
+    "ambient 400 landlock abstract-sockets,signals no_new_privs seccomp default keepenv LC_* env A=b cwd /root "
+    "umask 022 cgroup /sys/fs/cgroup layerrun-1 notify arg true end"
 ).split()
 
 
@@ -192,7 +194,16 @@ def test_a_bad_control_group_is_refused(mount, name):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (without("no_new_privs", 0), "no_new_privs"),
+        (
+            [w for w in changed(["userns", "range"], ["userns", "self"]) if w != "no_new_privs"],
+            "no_new_privs",
+        ),
+        (changed(["userns", "range"], ["userns", "none"]), "bad argument"),
+        (changed(["ambient", "400"], ["ambient", "200000"]), "ambient"),
+        (changed(["groups", "5,10"], ["groups", "5,-1"]), "bad argument"),
+        (changed(["landlock", "abstract-sockets,signals"], ["landlock", "signals,"]), "bad argument"),
+        (changed(["seccomp", "default"], ["seccomp", "bpf:0600000000"]), "bad argument"),
+        (changed(["seccomp", "default"], ["seccomp", "bpf:060000000000FF7F"]), "bad argument"),
         (without("data", 1), "data"),
         (without("userns", 1), "userns"),
         (without("caps", 1), "caps"),
