@@ -6,6 +6,8 @@
  */
 #include "mounts.h"
 
+#include "devices.h"
+#include "make.h"
 #include "sys.h"
 
 #include <linux/magic.h>
@@ -86,8 +88,17 @@ static int make_node(int dev, const char *name, struct lr_error *err, const stru
     return file < 0 ? lr_op_fail(err, op, "make the device", name) : 0;
 }
 
+static bool has_devices(const struct lr_plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->ops[i].kind == LR_OP_DEVICE)
+            return true;
+    return false;
+}
+
 /* /dev: a tmpfs with places for the six harmless nodes, an own devpts, shared memory and message queues. */
-static int prepare_dev(struct lr_mounts *mounts, struct lr_op *op, struct lr_error *err)
+static int prepare_dev(const struct lr_plan *plan, struct lr_mounts *mounts, struct lr_op *op,
+                       struct lr_error *err)
 {
     static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
                                            {"/proc/self/fd", "fd"},
@@ -96,8 +107,9 @@ static int prepare_dev(struct lr_mounts *mounts, struct lr_op *op, struct lr_err
                                            {"/proc/self/fd/2", "stderr"}};
     static const char *const dev_options[][2] = {{"source", "tmpfs"}, {"mode", "0755"}, {"size", "1m"}, {0}};
     static const char *const shm_options[][2] = {{"source", "shm"}, {"mode", "1777"}, {0}};
-    /* Made outside it would not know by itself that nodes in it are nobody's; the six are mounts of their own. */
-    unsigned nodev = mounts->userns >= 0 ? LR_FLAG_NODEV : 0;
+    /* Made outside it would not know by itself that nodes in it are nobody's; the six are mounts of their own. Only root outside can
+     * make one, and does where devices are granted. */
+    unsigned nodev = mounts->userns >= 0 && !has_devices(plan) ? LR_FLAG_NODEV : 0;
     int dev = op->fd = lr_new_mount("tmpfs", dev_options, LR_FLAG_NOSUID | LR_FLAG_NOEXEC | nodev, err, op);
     if (dev < 0)
         return -1;
@@ -115,13 +127,16 @@ static int prepare_dev(struct lr_mounts *mounts, struct lr_op *op, struct lr_err
 /* What belongs to the sandbox's root. */
 static int prepare_own(struct lr_plan *plan, struct lr_mounts *mounts, struct lr_error *err)
 {
+    const struct lr_op *dev = NULL;
     int failed = lr_overlays_prepare(plan, mounts, err);
     for (size_t i = 0; !failed && i < plan->count; i++) {
         struct lr_op *op = &plan->ops[i];
         if (op->kind == LR_OP_TMPFS)
             failed = prepare_tmpfs(op, err) < 0;
         else if (op->kind == LR_OP_DEV)
-            failed = prepare_dev(mounts, op, err) < 0;
+            failed = prepare_dev(plan, mounts, op, err) < 0, dev = op;
+        else if (op->kind == LR_OP_DEVICE)
+            failed = lr_device_prepare(plan, mounts, dev, op, err);
     }
     return failed ? -1 : 0;
 }
@@ -206,42 +221,6 @@ static int attach_new(const struct lr_mounts *mounts, const char *type, const ch
 {
     LR_FD mount = lr_new_mount(type, options, flags, err, op);
     return mount < 0 ? -1 : attach(mounts, mount, target, err, op);
-}
-
-/* Open the folder that holds the last part of path, which *name then points at. */
-static int open_parent(const struct lr_mounts *mounts, const char *path, const char **name)
-{
-    char parent[4096];
-    const char *slash = strrchr(path, '/');
-    size_t length = (size_t)(slash - path);
-    if (length >= sizeof parent) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(parent, path, length);
-    parent[length] = 0;
-    *name = slash + 1;
-    return open_target(mounts, length ? parent : "/", O_PATH | O_DIRECTORY);
-}
-
-/* Something small that the plan wants in a tmpfs it has just made. */
-static int do_make(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
-{
-    const char *path = op->kind == LR_OP_SYMLINK ? op->arg[1] : op->arg[0], *name;
-    mode_t mode = op->kind == LR_OP_SYMLINK ? 0 : (mode_t)strtoul(op->arg[1], NULL, 8);
-    LR_FD parent = open_parent(mounts, path, &name);
-    LR_FD file = -1;
-    if (parent < 0)
-        return lr_op_fail(err, op, "open the folder of", path);
-    int failed;
-    if (op->kind == LR_OP_SYMLINK)
-        failed = symlinkat(op->arg[0], parent, name);
-    else if (op->kind == LR_OP_DIR)
-        failed = mkdirat(parent, name, mode) || fchmodat(parent, name, mode, 0);
-    else
-        failed =
-            (file = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, mode)) < 0;
-    return failed && errno != EEXIST ? lr_op_fail(err, op, "make", path) : 0;
 }
 
 static int do_proc(const struct lr_mounts *mounts, const struct lr_op *op, struct lr_error *err)
@@ -378,6 +357,7 @@ int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty
         case LR_OP_OVERLAY:
             failed = attach_overlay(mounts, op, err);
             break;
+        case LR_OP_DEVICE: /* no descriptor: it is a node in /dev already, or missing */
         case LR_OP_BIND: /* no descriptor: its source is missing and the plan said to try */
             failed = op->fd >= 0 && attach(mounts, op->fd, op->arg[1], err, op);
             break;
@@ -387,7 +367,8 @@ int lr_mounts_attach(struct lr_plan *plan, struct lr_mounts *mounts, int own_tty
         case LR_OP_DIR:
         case LR_OP_FILE:
         case LR_OP_SYMLINK:
-            failed = do_make(mounts, op, err);
+        case LR_OP_TEXT:
+            failed = lr_make(mounts->root, op, err);
             break;
         case LR_OP_PROC:
             failed = do_proc(mounts, op, err);

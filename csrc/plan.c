@@ -37,8 +37,10 @@ static const struct {
     [LR_OP_DIR] = {"dir", 2, 0, MANY}, /* path, mode */
     [LR_OP_FILE] = {"file", 2, 0, MANY}, /* path, mode */
     [LR_OP_SYMLINK] = {"symlink", 2, 0, MANY}, /* text, path */
+    [LR_OP_TEXT] = {"text", 3, 0, MANY}, /* path, mode, what is in it */
     [LR_OP_PROC] = {"proc", 1, 0, MANY},
     [LR_OP_DEV] = {"dev", 1, 0, ONCE},
+    [LR_OP_DEVICE] = {"device", 3, LR_FLAG_TRY, MANY}, /* source, target; behind dev */
     [LR_OP_MASK] = {"mask", 2, LR_FLAG_TRY, MANY},
     [LR_OP_READONLY] = {"readonly", 2, LR_FLAG_TRY, MANY},
     [LR_OP_CAPS] = {"caps", 1, 0, MUST},
@@ -194,6 +196,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_TMPFS:
     case LR_OP_DIR:
     case LR_OP_FILE:
+    case LR_OP_TEXT:
         return *op->arg[0] == '/' ? parse_number(op->arg[1], 8, 07777, &a) : -1;
     case LR_OP_PLACE:
         if (strcmp(op->arg[1], "dir") && strcmp(op->arg[1], "file"))
@@ -210,6 +213,7 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
     case LR_OP_OWN:
         return *op->arg[0] == '/' ? 0 : -1;
     case LR_OP_BIND:
+    case LR_OP_DEVICE:
     case LR_OP_SYMLINK:
         return *op->arg[1] == '/' ? 0 : -1;
     case LR_OP_CGROUP:
@@ -292,10 +296,18 @@ static int check_times(const struct lr_plan *plan, struct lr_error *err)
     return 0;
 }
 
+/* A device lies in the /dev of its plan, which stands before it. */
+static bool is_in_dev(const struct lr_op *dev, const struct lr_op *op)
+{
+    size_t length = dev ? strlen(dev->arg[0]) : 0;
+    return dev && !strncmp(op->arg[1], dev->arg[0], length) && op->arg[1][length] == '/' &&
+           op->arg[1][length + 1];
+}
+
 /* What only shows when all operations are known. */
 static int check_whole(struct lr_plan *plan, struct lr_error *err)
 {
-    const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, none = {.number = -1};
+    const struct lr_op *overlay = NULL, *first_mount = NULL, *data = NULL, *dev = NULL, none = {.number = -1};
     if (check_times(plan, err))
         return -1;
     /* Elsewhere a setuid program would give ids that are not the sandbox's. */
@@ -322,6 +334,9 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
         if (overlay && !lowers)
             return refuse(err, overlay, "read the plan: an overlay without a lower");
         data = op->kind == LR_OP_DATA ? op : data;
+        dev = op->kind == LR_OP_DEV ? op : dev;
+        if (op->kind == LR_OP_DEVICE && !is_in_dev(dev, op))
+            return refuse(err, op, "read the plan: a device outside its /dev");
         if (op->kind == LR_OP_OVERLAY && !data)
             return refuse(err, op, "read the plan: an overlay before the data folder");
         overlay = op->kind == LR_OP_OVERLAY ? op : NULL;

@@ -56,6 +56,8 @@ class _Compiler:
     grants: Grants
     volume: tuple[str, str] | None = None
     bound: list[tuple[str, ...]] = attrs.field(factory=list)
+    in_sys: list[tuple[str, ...]] = attrs.field(factory=list)
+    session_env: dict[str, str] = attrs.field(factory=dict)
     wanted: list[tuple[str, bool]] = attrs.field(factory=list)
 
     @property
@@ -127,6 +129,7 @@ class _Compiler:
             self._bind(share.source, share.target, "ro" if share.readonly else "", must=True)
         self._home()
         self._resolver()
+        self._session()
 
     def _need(self, target: str, *, folder: bool) -> str:
         """Return where ``target`` leads inside; put a mount point there if the base has none."""
@@ -205,6 +208,34 @@ class _Compiler:
         self._bind(source, f"/etc/{name}", "ro", must=False)
         self.bound[-1] = (*self.bound[-1][:-1], "ro,nosuid,nodev")
 
+    def _session(self) -> None:
+        """What is granted of the caller's session and of the host's devices; the host's taste, over a base."""
+        if self.throwaway or (self.over_host and not self.grants.sockets and not self.grants.devices):
+            return
+        from layerrun.runtime.desktop import Desktop
+        from layerrun.runtime.devices import Devices
+        from layerrun.runtime.session import Session
+        from layerrun.runtime.surroundings import Surroundings
+
+        session = Session(self.plan)
+        folder = self.store.app_dir(self.app)
+        desktop = Desktop(
+            self.plan, session, self.grants, self.app.ids, self.who.uid, folder, make=self.uppers.make
+        )
+        desktop.add()
+        devices = Devices(self.plan, session, self.grants, self.app.ids)
+        devices.add()
+        around = Surroundings(self.plan, session, self.base_root)
+        if not self.over_host:
+            around.zone()
+            if desktop.shown:
+                around.looks()
+                around.language()
+        self.bound += [*desktop.ops, *devices.ops, *around.ops]
+        self.in_sys += devices.sys
+        self.session_env |= desktop.env | around.env
+        self.plan.bus = desktop.bus
+
     def own_mounts(self) -> None:
         """Add /run, /tmp, /proc, /dev, an empty /sys, and what is bound into them."""
         plan, uid = self.plan, self.who.uid
@@ -216,7 +247,11 @@ class _Compiler:
             plan.add("tmpfs", "/tmp", "1777", "")
         plan.add("proc", "/proc")
         plan.add("dev", "/dev")
-        plan.add("tmpfs", "/sys", "0555", "ro,noexec")
+        plan.add("tmpfs", "/sys", "0555", "noexec" if self.in_sys else "ro,noexec")
+        for op in self.in_sys:
+            plan.add(*op)
+        if self.in_sys:
+            plan.add("readonly", "/sys", "")
         for top in self.private:
             plan.note(top, Policy.PRIVATE, "empty at every start" if top in _VOLATILE else "its own")
         if self.notifies:
@@ -258,6 +293,7 @@ class _Compiler:
             }
             if self.over_host:
                 del values["PATH"]
+        values |= self.session_env
         if self.notifies:
             values["NOTIFY_SOCKET"] = _NOTIFY
             self.plan.add("keepenv", "WATCHDOG_USEC")

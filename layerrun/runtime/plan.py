@@ -11,7 +11,9 @@ import os
 
 import attrs
 
-__all__ = ["MountPolicy", "Op", "Plan", "Policy"]
+from layerrun.policy import Socket
+
+__all__ = ["Lack", "MountPolicy", "Op", "Plan", "Policy"]
 
 VERSION = "1"
 
@@ -37,6 +39,20 @@ class MountPolicy:
 
 
 @attrs.frozen
+class Lack:
+    """Something granted that is not there. ``asked``: by name, not by a preset, so a start must not go without it."""
+
+    kind: str
+    value: str
+    why: str
+    asked: bool
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}: {self.why}"
+
+
+@attrs.frozen
 class Op:
     """One operation: its name and its arguments, as csrc/plan.c's table has them."""
 
@@ -52,13 +68,18 @@ class Plan:
     """Operations in the order in which they are carried out, and what `show` says about the mounts.
 
     ``listed`` are the folders of the host whose entries decided about operations, each with their sum
-    (`layerrun.runtime.sums.names`), ``judged`` those of which only their modes did.
+    (`layerrun.runtime.sums.names`), ``judged`` those of which only their modes did. ``seen`` is what else decided,
+    as conditions of docs/plan.md: what it was by key and subject. ``lacks``: what is granted and is not there. ``bus``: the session's is granted, by
+    these rules.
     """
 
     ops: list[Op] = attrs.field(factory=list)
     mounts: list[MountPolicy] = attrs.field(factory=list)
     listed: dict[str, str] = attrs.field(factory=dict)
     judged: list[str] = attrs.field(factory=list)
+    seen: dict[tuple[str, str], str] = attrs.field(factory=dict)
+    lacks: list[Lack] = attrs.field(factory=list)
+    bus: Socket | None = None
 
     def add(self, name: str, *args: object) -> None:
         """Append an operation."""

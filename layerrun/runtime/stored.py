@@ -79,6 +79,8 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
     # The plan of a start by a service manager listens for what the manager wants to hear.
     manager = os.environ.get("NOTIFY_SOCKET")
     yield "env", "NOTIFY_SOCKET", "-" if manager is None else f"={manager}"
+    for (key, subject), was in plan.seen.items():
+        yield key, subject, was
     for top in ["/"] if over_host else [share.target for share in app.config.shares]:
         yield "cwd", top, "keep"
 
