@@ -113,7 +113,8 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
         reached = reach(app, store.app_dir(app))
         profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.
-        mounts = launch.compile_plan(store, app, app.config.command or ("true",)).mounts
+        compiled = launch.compile_plan(store, app, app.config.command or ("true",))
+        mounts = compiled.mounts
     if as_json:
         emit(
             _record(app)
@@ -123,12 +124,13 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             | {
                 "reach": [
                     {"kind": r.kind, "value": r.value, "text": r.text, "origin": r.origin} for r in reached
-                ]
-            }
-            | {
+                ],
+                "not_there": [
+                    {"kind": lack.kind, "value": lack.value, "why": lack.why} for lack in compiled.lacks
+                ],
                 "mounts": [
                     {"path": m.path, "fstype": m.fstype, "policy": m.policy, "why": m.why} for m in mounts
-                ]
+                ],
             }
         )
         return 0
@@ -145,6 +147,7 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             "env": [quoted(word) for word in config.env],
             "caches": [quoted(path) for path in config.caches],
             "preset": config.policy.preset,
+            "not there": [quoted(str(lack)) for lack in compiled.lacks],
             "ids": _ids(app),
             "created": app.created,
             "data": f"{size(used['allocated'])} in {plural(used['entries'], 'entry', 'entries')},"

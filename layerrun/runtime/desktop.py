@@ -1,7 +1,7 @@
 """The session's sockets in an app: what is bound where, and what the programs inside are told. See docs/desktop.md.
 
-Each socket has one place inside, whatever it is called outside, and the variables lead there. What is granted and is not
-there is noted (`Plan.lacks`); whether a start may go without it is for the start to say.
+Each socket has one place inside, whatever it is called outside, and the variables lead there. What is granted and
+is not there is noted (`Plan.lacks`); whether a start may go without it is for the start to say.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import attrs
 
 from layerrun.model import IdMode
 from layerrun.policy import Grants, NetworkKind, Socket
-from layerrun.runtime import xauthority
-from layerrun.runtime.plan import Lack, Plan, Policy
+from layerrun.runtime import bus, xauthority
+from layerrun.runtime.plan import Bus, Lack, Plan, Policy
 from layerrun.runtime.session import Session
 
 __all__ = ["DISPLAYS", "Desktop"]
@@ -47,7 +47,7 @@ class Desktop:
     ops: list[tuple[str, ...]] = attrs.field(factory=list)
     env: dict[str, str] = attrs.field(factory=dict)
     shown: bool = False
-    bus: Socket | None = None
+    bus: Bus | None = None
 
     @property
     def inside(self) -> str:
@@ -209,7 +209,19 @@ class Desktop:
         """Note the bus; its proxy makes the socket, in the app's folder, once a start is due."""
         address = self.session.variable("DBUS_SESSION_BUS_ADDRESS")
         top = self.session.runtime_dir()
-        if address is None and (top is None or self.session.socket(f"{top}/bus") is None):
-            self.lack("session-bus", "DBUS_SESSION_BUS_ADDRESS is not set")
+        if address is None:
+            path = None if top is None else self.session.socket(f"{top}/bus")
+            if path is None:
+                self.lack("session-bus", "DBUS_SESSION_BUS_ADDRESS is not set")
+                return
+            address = f"unix:path={path}"
+        if not bus.is_installed():
+            self.lack("session-bus", f"{bus.PROGRAM} is not installed", f"apt install {bus.PROGRAM}")
             return
-        self.bus = socket
+        self.bus = Bus(socket, address)
+        target = f"{self.inside}/bus"
+        mapped = ",idmap" if self.ids is IdMode.RANGE else ""
+        self.ops.append(("file", target, "0600"))
+        self.ops.append(("bind", os.path.join(self.folder, "bus"), target, f"ro,nosuid,nodev,noexec{mapped}"))
+        self.plan.note(target, Policy.SHARED, "the session's bus, through a filter")
+        self.env["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={target}"

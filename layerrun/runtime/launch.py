@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import BusyError, NotRunningError, UsageError
+from layerrun.errors import BusyError, LaunchError, NotRunningError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, IdMode
 from layerrun.native.launch import Failure, Start, join_plan, run_plan
-from layerrun.runtime import network
+from layerrun.runtime import bus, network
 from layerrun.runtime.compile import compile_plan
 from layerrun.runtime.explain import launch_error
 from layerrun.runtime.handoff import Door, deadline, environment, flush
@@ -236,9 +236,9 @@ def enter(
             )
 
 
-def is_repeatable(app: App) -> bool:
+def is_repeatable(app: App, plan: Plan) -> bool:
     """Say whether a start of an app needs nothing that only Python can do, so that its plan can be stored."""
-    if app.kind is not AppKind.APP or app.ephemeral or app.ids is IdMode.NONE:
+    if plan.bus is not None or app.kind is not AppKind.APP or app.ephemeral or app.ids is IdMode.NONE:
         return False
     return not network.is_given(app.config.policy.grants())
 
@@ -247,14 +247,17 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     mounts = mounts_sum()
     # A spare is ready. Making anything in it would be a change.
     plan = compile_plan(store, app, make=app.kind is not AppKind.SPARE)
-    if is_repeatable(app):
+    _check_there(app, plan)
+    if is_repeatable(app, plan):
         store_plan(store, app, plan, mounts)
     app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
+    keep: list[int] = []
     try:
         with network.made(store, app, app.config.policy.grants()) as made:
             start = wanted.start(app, plan, app_fd=app_fd, lock_fd=lock.fileno())
-            if made.net_fd >= 0:
-                start = attrs.evolve(start, net_fd=made.net_fd, keep=[*start.keep, *made.keep])
+            if plan.bus is not None:
+                keep.append(bus.start(plan.bus.socket, plan.bus.address, app_fd, "bus", os.environ))
+            start = attrs.evolve(start, net_fd=made.net_fd, keep=[*start.keep, *made.keep, *keep])
             if wanted.door is not None:
                 wanted.door.through(start, app)
             flush()
@@ -262,8 +265,16 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     except Failure as failure:
         raise launch_error(failure, app, store.path) from None
     finally:
-        if app_fd >= 0:
-            os.close(app_fd)
+        for fd in (app_fd, *keep):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _check_there(app: App, plan: Plan) -> None:
+    """Raise `LaunchError` if something is not there that was asked for by name; what a preset grants may be missing."""
+    for lack in plan.lacks:
+        if lack.asked:
+            raise LaunchError(f"cannot start {app.shown_name!r}: it is to have the {lack}", hint=lack.hint)
 
 
 def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:

@@ -13,7 +13,7 @@ import attrs
 
 from layerrun.policy import Socket
 
-__all__ = ["Lack", "MountPolicy", "Op", "Plan", "Policy"]
+__all__ = ["Bus", "Lack", "MountPolicy", "Op", "Plan", "Policy"]
 
 VERSION = "1"
 
@@ -53,6 +53,14 @@ class Lack:
 
 
 @attrs.frozen
+class Bus:
+    """The session's bus: its rules, its address outside."""
+
+    socket: Socket
+    address: str
+
+
+@attrs.frozen
 class Op:
     """One operation: its name and its arguments, as csrc/plan.c's table has them."""
 
@@ -69,8 +77,8 @@ class Plan:
 
     ``listed`` are the folders of the host whose entries decided about operations, each with their sum
     (`layerrun.runtime.sums.names`), ``judged`` those of which only their modes did. ``seen`` is what else decided,
-    as conditions of docs/plan.md: what it was by key and subject. ``lacks``: what is granted and is not there. ``bus``: the session's is granted, by
-    these rules.
+    as conditions of docs/plan.md: what it was by key and subject. ``lacks``: what is granted and is not there.
+    ``bus``: the session's, which needs a proxy at each start.
     """
 
     ops: list[Op] = attrs.field(factory=list)
@@ -79,7 +87,7 @@ class Plan:
     judged: list[str] = attrs.field(factory=list)
     seen: dict[tuple[str, str], str] = attrs.field(factory=dict)
     lacks: list[Lack] = attrs.field(factory=list)
-    bus: Socket | None = None
+    bus: Bus | None = None
 
     def add(self, name: str, *args: object) -> None:
         """Append an operation."""
