@@ -17,6 +17,7 @@ from layerrun.runtime.session import Session
 __all__ = ["Surroundings"]
 
 _ZONES = "/usr/share/zoneinfo"
+_UTC = ("Etc/UTC", "UTC", "Etc/UCT", "Etc/Universal", "Etc/Zulu")  # what is the case without any zone
 _HOST = "/run/host"
 _SHARED = ("fonts", "icons", "themes")
 _FONTS = f"""<?xml version="1.0"?>
@@ -75,7 +76,8 @@ class Surroundings:
             return
         real = os.path.realpath("/etc/localtime")
         if real.startswith(_ZONES + "/"):
-            if resolve_in_root(self.root, "/etc/localtime")[0] == real:
+            base, there = resolve_in_root(self.root, "/etc/localtime")
+            if base == real or (not there and real.removeprefix(_ZONES + "/") in _UTC):
                 return
             if self._there(real):
                 self.env["TZ"] = real[len(_ZONES) + 1 :]
