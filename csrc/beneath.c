@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -100,6 +101,25 @@ int lr_beneath(int root, const char *path, int flags, unsigned int mode, bool cr
     int fd = by_parts(root, path, flags, mode, cross, PART);
     if (fd < 0 && errno == ENOSYS)
         fd = by_parts(root, path, flags, mode, cross, 0);
+    return fd;
+}
+
+int lr_open_seen(int dirfd, const char *name, const struct statx *seen)
+{
+    struct statx st;
+    char path[32];
+    int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    LR_CLEANUP(lr_close) int at = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (at < 0 || lr_statx(at, "", &st) < 0)
+        return -1;
+    if (!S_ISREG(st.stx_mode) || st.stx_ino != seen->stx_ino || lr_mount_of(&st) != lr_mount_of(seen)) {
+        errno = ESTALE;
+        return -1;
+    }
+    snprintf(path, sizeof path, "/proc/self/fd/%d", at);
+    int fd = open(path, flags | O_NOATIME);
+    if (fd < 0 && errno == EPERM)
+        fd = open(path, flags); /* O_NOATIME is the owner's only */
     return fd;
 }
 

@@ -8,22 +8,6 @@
 
 #define BLOCK 262144
 
-static int open_file(const struct lr_side *side)
-{
-    struct statx st;
-    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    LR_CLEANUP(lr_close) int fd = openat(side->dirfd, side->name, flags | O_NOATIME);
-    if (fd < 0 && errno == EPERM)
-        fd = openat(side->dirfd, side->name, flags); /* O_NOATIME is the owner's only */
-    if (fd < 0 || lr_statx(fd, "", &st) < 0)
-        return -1;
-    if (!S_ISREG(st.stx_mode) || st.stx_ino != side->st->stx_ino) {
-        errno = ESTALE; /* replaced since it was looked at */
-        return -1;
-    }
-    return lr_steal(&fd);
-}
-
 /* Where data goes on from `at` in either file; a hole in both needs no reading. */
 static off_t skip_holes(int a, int b, off_t at, off_t size)
 {
@@ -84,10 +68,10 @@ int lr_same_content(const struct lr_side *a, const struct lr_side *b)
         return 0;
     if (a->st->stx_size == 0)
         return 1;
-    LR_CLEANUP(lr_close) int one = open_file(a);
+    LR_CLEANUP(lr_close) int one = lr_open_seen(a->dirfd, a->name, a->st);
     if (one < 0)
         return errno == EACCES ? 0 : -1; /* what nobody may read cannot be called the same */
-    LR_CLEANUP(lr_close) int two = open_file(b);
+    LR_CLEANUP(lr_close) int two = lr_open_seen(b->dirfd, b->name, b->st);
     if (two < 0)
         return errno == EACCES ? 0 : -1;
     return same_bytes(one, two, (off_t)a->st->stx_size);

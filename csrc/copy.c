@@ -129,16 +129,9 @@ static int copy_file(struct copier *copier, const struct lr_entry *entry, struct
 {
     struct statx st;
     int source = lr_chain_fd(&copier->walk.chain);
-    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    LR_CLEANUP(lr_close) int from = openat(source, entry->name, flags | O_NOATIME);
-    if (from < 0 && errno == EPERM)
-        from = openat(source, entry->name, flags); /* O_NOATIME is the owner's only */
-    if (from < 0)
+    LR_CLEANUP(lr_close) int from = lr_open_seen(source, entry->name, &entry->st);
+    if (from < 0 || lr_statx(from, "", &st) < 0)
         return fail(copier, entry->name, "read", err);
-    if (lr_statx(from, "", &st) < 0 || st.stx_ino != entry->st.stx_ino || !S_ISREG(st.stx_mode)) {
-        errno = ESTALE;
-        return fail(copier, entry->name, "read", err);
-    }
     LR_CLEANUP(lr_close)
     int to = openat(lr_chain_fd(&copier->made), entry->name,
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

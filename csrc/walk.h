@@ -93,6 +93,10 @@ int lr_chain_fail(const struct lr_chain *chain, const char *name, const char *st
 /* Open a path of any length beneath a folder; see lr_open_beneath. cross: other mounts may be entered. */
 int lr_beneath(int root, const char *path, int flags, unsigned int mode, bool cross);
 
+/* Open for reading the regular file that was seen under a name; ESTALE: there is something else by now. What is there is looked
+ * at before it is opened: opening a device can do something. */
+int lr_open_seen(int dirfd, const char *name, const struct statx *seen);
+
 /* A walk over everything beneath a folder, parents first. */
 struct lr_frame {
     struct lr_names names;
