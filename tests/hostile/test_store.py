@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from support import users
 
 # Made inside, by the app itself, as far as it can; decoys outside are the targets of its links.
 PLANT = r"""
@@ -99,6 +100,7 @@ def test_every_command_over_a_hostile_layer(layerrun, planted, either):
     assert not json.loads(layerrun("diff", "a", "--json", user=either, check=0).out)["changes"]
 
 
+@pytest.mark.parametrize("either", ["root", pytest.param(users.PLAIN, marks=pytest.mark.long)], indirect=True)
 def test_removing_a_hostile_layer(layerrun, planted, either):
     """With a tree deeper than any path, which the decoys (looked at afterwards) are linked from."""
     planted(either, deep=3000)
@@ -127,6 +129,7 @@ while True:
 """
 
 
+@pytest.mark.parametrize("either", ["root", pytest.param(users.PLAIN, marks=pytest.mark.long)], indirect=True)
 def test_live_swaps(layerrun, decoy, either):
     """Check 36: commands that look at a running layer give what was there at some moment, or say that it changed."""
     top = f"{either.home if either else '/root'}/layerrun-test-swap"
