@@ -59,7 +59,7 @@ test-long: build ## the tests marked long as well
 .PHONY: escape
 escape: build ## the attacks on isolation alone; a table of what was seen, also in tests/escape/report.txt
 	$(call need,$(NEED_TEST))
-	LAYERRUN_CHECKS=tests/escape/report.txt $(PYTEST) tests/escape -q -m "not long" $(ARGS)
+	ESCAPE_TABLE=tests/escape/report.txt $(PYTEST) tests/escape -q -m "not long" $(ARGS)
 
 .PHONY: bench
 bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf

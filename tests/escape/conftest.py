@@ -37,12 +37,13 @@ def modes_of(item):
     if said:
         return said
     found = getattr(item, "callspec", None)
-    return [value for value in (found.params.values() if found else ()) if value in MODES]
+    mode = found.params.get("mode") if found and numbers_of(item) else None
+    return [mode] if mode else []
 
 
 def pytest_collection_finish(session):
     """Write what was collected for test_table.py."""
-    path = os.environ.get("LAYERRUN_CHECKS_COLLECTED")
+    path = os.environ.get("ESCAPE_COLLECTED")
     if path:
         found = [[item.nodeid, numbers_of(item), modes_of(item)] for item in session.items]
         with open(path, "w") as file:
@@ -81,9 +82,9 @@ def table():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the table and write it where LAYERRUN_CHECKS says; of a run of everything, what failed."""
-    path = os.environ.get("LAYERRUN_CHECKS")
-    if not rows or os.environ.get("LAYERRUN_CHECKS_COLLECTED"):
+    """Print the table and write it where ESCAPE_TABLE says; of a run of everything, what failed."""
+    path = os.environ.get("ESCAPE_TABLE")
+    if not rows or os.environ.get("ESCAPE_COLLECTED"):
         return
     lines = table()
     failed = [line for line in lines if " FAIL " in line]
@@ -127,6 +128,11 @@ class Place:
         user = user_of(mode)
         values = user.environ() if user else dict(os.environ)
         return {**values, "LAYERRUN_STORE": self.store(mode), **more}
+
+    def prefix(self, mode):
+        """Return the words that, before a command, run it as the mode's user."""
+        user = user_of(mode)
+        return user.prefix() if user else []
 
     def argv(self, mode, *words, prefix=()):
         """Return the words that run layerrun as the mode's user."""

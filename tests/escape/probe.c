@@ -6,6 +6,7 @@
  *     probe GROUP… KEY=VALUE…    some of them: p followed by the check's number
  *     probe status LABEL         the Seccomp line of whoever executes it
  *     probe ids LABEL            who it became by its execution
+ *     probe flip ONE OTHER       exchanges two names for ever
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -845,6 +846,10 @@ int main(int argc, char **argv)
         status_line(7, argv[2], "/proc/self/status", "Seccomp");
         return 0;
     }
+    if (argc == 4 && !strcmp(argv[1], "flip"))
+        for (;;)
+            if (renameat2(AT_FDCWD, argv[2], AT_FDCWD, argv[3], RENAME_EXCHANGE))
+                return 1;
     if (argc == 3 && !strcmp(argv[1], "ids")) {
         tell_ids(argv[2]);
         return 0;

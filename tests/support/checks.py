@@ -166,10 +166,121 @@ GROUPS = {
 }
 CHECKS = {check.number: check for group in GROUPS.values() for check in group}
 
-_NEVER_JOINED = "a throwaway is never joined, nor has it shares"
-
 # (number, mode): why it cannot be shown here.
-NOT_SHOWN: dict[tuple[int, str], str] = {}
+NOT_SHOWN: dict[tuple[int, str], str] = {
+    (number, mode): reason
+    for numbers, modes, reason in (
+        ((36,), ALL, "no command reads a layer's files for the machine yet (commit, export, cp); diff and du read "
+         "names and attributes by descriptor beneath the layer"),
+        ((39, 40), ("try",), "there is no commit to the machine yet"),
+        ((46,), APPS, "there are no images of layers with digests yet: a base's own digest is in tests/bases"),
+        ((49,), ("root",), "no power can be cut here: the orders of writing are held by tests/store/test_crash.py"),
+        ((53,), ("try",), "a spare is not started where anything is short: Python is asked, as for an app"),
+        ((56,), APPS, "the clock of this machine cannot be set; the code asks CLOCK_MONOTONIC"),
+        ((60,), APPS, "a mount in a foreign namespace cannot keep an upper busy unseen: the app's lock is pid 1's"),
+    )
+    for number in numbers
+    for mode in modes
+}  # fmt: skip
+
+# The number, the modes (``all``, ``apps`` or one or more), the beginning of the tests' node ids below tests/.
+_COVERED = """
+34 all store/test_apps.py::test_reset_does_not_follow_links
+34 all trees/test_trees.py::test_remove
+34 all store/test_trash.py::test_any_kind_of_thing
+34 all cli/test_verbs.py::test_odd_names_are_quoted
+35 all trees/test_sizes.py::test_three_thousand_levels
+35 all trees/test_sizes.py::test_a_folder_with_many_entries
+37 all trees/test_diff.py::test_one_byte_of_a_sparse_terabyte
+37 all trees/test_grid.py::test_cell
+38 root,try store/test_opening.py::test_wrong_mode
+38 root,try launch/test_isolation.py::test_owners_outside
+41 apps hostile/test_archives.py::test_what_is_never_unpacked
+42 apps hostile/test_archives.py::test_what_is_never_unpacked
+43 apps hostile/test_archives.py::test_what_is_never_unpacked
+43 apps hostile/test_archives.py::test_odd_but_right
+44 apps hostile/test_archives.py::test_what_is_never_unpacked
+45 apps hostile/test_archives.py::test_bombs
+45 apps hostile/test_archives.py::test_too_many_entries
+47 apps bases/test_bases.py::test_marks_of_overlayfs_are_neither_imported_nor_overlooked
+47 apps trees/test_diff.py::test_attributes_that_look_like_overlayfs
+48 one-id launch/test_kill.py::test_kills_at_random
+48 subids launch/test_kill.py::test_kills_at_random
+48 root launch/test_kill.py::test_kills_at_random
+48 apps store/test_crash.py::test_killed_at_random
+48 try door/test_try.py::test_killed_in_the_middle_nothing_is_lost
+50 apps instances/test_many.py::test_many_starts_are_one_instance
+50 apps instances/test_many.py::test_starts_and_resets
+51 apps launch/test_kill.py::test_a_start_right_after_a_kill_never_mounts_twice
+52 apps launch/test_surroundings.py::test_a_full_disk
+52 apps store/test_reserve.py::test_what_makes_room_works
+53 apps launch/test_signals.py::test_few_descriptors
+53 apps launch/test_signals.py::test_few_processes
+53 apps launch/test_surroundings.py::test_user_namespaces_forbidden_by_sysctl
+54 apps store/test_opening.py::test_overlay_is_refused
+54 apps store/test_opening.py::test_read_only_file_system
+54 apps store/test_opening.py::test_another_owner
+55 apps store/test_opening.py::test_garbage_catalog
+55 apps store/test_opening.py::test_newer_schema
+55 apps store/test_opening.py::test_missing_catalog_is_not_made_anew
+57 apps store/test_locks.py::test_stale_line_names_nobody
+58 all launch/test_signals.py::test_orphans_are_reaped
+58 all launch/test_signals.py::test_a_signal_reaches
+58 all launch/test_kill.py::test_pid_one_is_killed
+59 subids,root launch/test_kill.py::test_kills_at_random
+61 apps bases/test_bases.py::test_every_alteration_is_found_and_changes_the_digest
+62 root,try store/test_apps.py::test_ranges
+62 root,try store/test_apps.py::test_lowest_free
+62 root,try store/test_apps.py::test_taken_elsewhere
+63 apps store/test_concurrent.py::test_many_apps_open_fast_enough_to_count
+63 apps trees/test_diff.py::test_many_layers
+63 apps launch/test_together.py::test_many_apps_at_once
+"""
+
+
+def _covered() -> dict[tuple[int, str], tuple[str, ...]]:
+    found: dict[tuple[int, str], tuple[str, ...]] = {}
+    for line in _COVERED.split("\n")[1:-1]:
+        number, modes, test = line.split()
+        for mode in {"all": ALL, "apps": APPS}.get(modes) or modes.split(","):
+            found[int(number), mode] = (*found.get((int(number), mode), ()), f"tests/{test}")
+    return found
+
 
 # (number, mode): the tests, by the beginnings of their node ids.
-COVERED: dict[tuple[int, str], tuple[str, ...]] = {}
+COVERED = _covered()
+
+
+def document() -> str:
+    """Return docs/checks.md."""
+    lines = [
+        "# The checks",
+        "",
+        "What layerrun's isolation is held to, one line a check. `make escape` runs the suite that plays the attacker"
+        " (tests/escape)",
+        "and prints what was seen for each check in each mode; `make test` runs it as well. This page is made by"
+        " tools/checks.py.",
+        "",
+        "Modes:",
+        "",
+        *(f"- **{mode}**: {meaning}" for mode, meaning in MODES.items()),
+    ]
+    for title, group in GROUPS.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| | check | what is tried | what must be seen | modes |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for one in group:
+            modes = "all" if set(ALL) <= set(one.modes) else ", ".join(one.modes)
+            modes += " and undo" if one.modes == KERNEL else ""
+            lines.append(f"| {one.number} | {one.name} | {one.tried} | {one.seen} | {modes} |")
+    lines += ["", "## Not shown", "", "What the suite cannot show on the machine it runs on, and why:", ""]
+    reasons: dict[str, list[int]] = {}
+    for (number, _), reason in NOT_SHOWN.items():
+        if number not in reasons.setdefault(reason, []):
+            reasons[reason].append(number)
+    lines += [f"- {', '.join(map(str, numbers))}: {reason}." for reason, numbers in reasons.items()]
+    return "\n".join(lines) + "\n"

@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 
+from support.sandbox import small_tree
+
 # A group that nobody has: the decoy of a disk's or docker's.
 GROUP = 42424
 SECRET = "layerrun-secret"
@@ -115,7 +117,8 @@ class Decoys:
     def tree(self, user):
         """Return a root file system of ``user``'s with the probe in it, to be imported."""
         root = f"{self.path}/tree"
-        for name in ("probe", "tmp", "var/tmp", "etc", "root", "usr/bin"):
+        small_tree(root)
+        for name in ("probe", "tmp", "var/tmp"):
             os.makedirs(f"{root}/{name}")
         for name in ("probe", *(["i386"] if self.i386 else [])):
             shutil.copy(f"{self.path}/{name}", f"{root}/probe/{name}")

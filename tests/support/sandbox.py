@@ -83,7 +83,7 @@ class Mounts:
         self.process.wait()
 
 
-PROGRAMS = "sh cat ls mkdir touch rm ln stat id readlink true sleep env chmod".split()
+PROGRAMS = "sh cat grep ls mkdir touch rm ln stat id readlink true sleep env chmod".split()
 
 
 def _libraries(program: str) -> set[str]:
