@@ -144,13 +144,16 @@ class _Compiler:
         return path
 
     def _bind(self, source: str, target: str, flags: str, *, must: bool) -> None:
-        """Note a bind; it is added once the tmpfs mounts beneath it are there."""
+        """Note a bind of a canonical path; it is added once the tmpfs mounts beneath it are there.
+
+        Links of the path are not looked up again: what became one since it was looked at stops the start.
+        """
         if must and not os.path.exists(source):
             raise UsageError(
                 f"the share {source!r} of {self.app.name!r} does not exist",
                 hint="make it, or change the app's shares",
             )
-        source, folder = os.path.realpath(source), os.path.isdir(source)
+        folder = os.path.isdir(source)
         path = self._need(target, folder=folder)
         volatile = next((top for top in _VOLATILE if beneath(path, top) and path != top), None)
         if volatile is not None and not (self.throwaway and volatile == "/tmp"):
@@ -169,7 +172,7 @@ class _Compiler:
     def _home(self) -> None:
         home = self.who.home
         if self.app.config.home is Home.SHARE:
-            real = os.path.expanduser("~")
+            real = os.path.realpath(os.path.expanduser("~"))
             self._bind(real, home, "", must=True)
         elif self.app.config.home is Home.FRESH:
             path = self._need(home, folder=True)
@@ -200,7 +203,7 @@ class _Compiler:
             return
         self._bind(source, "/etc/resolv.conf", "ro", must=False)
         if not resolve_in_root(self.base_root, "/etc/hosts")[1] and os.path.exists("/etc/hosts"):
-            self._bind("/etc/hosts", "/etc/hosts", "ro", must=False)
+            self._bind(os.path.realpath("/etc/hosts"), "/etc/hosts", "ro", must=False)
 
     def _own(self, name: str) -> None:
         """Show a file of the app's folder as /etc/NAME."""

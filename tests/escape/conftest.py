@@ -119,6 +119,7 @@ class Place:
     def __init__(self, path):
         self.path = path
         self.made = set()
+        self.ids = {}
         self.decoys = Decoys(path, HERE)
 
     def store(self, mode):
@@ -178,11 +179,11 @@ class Place:
             self.layerrun(mode, "base", "import", "small", tree, check=0)
             base = ["--base", "small"]
         self.layerrun(mode, "create", NAME, *base, check=0)
+        (self.ids[mode],) = os.listdir(f"{self.store(mode)}/apps")
         self.decoys.plant(self.upper(mode), user if mode == "subids" else None)
 
     def app_dir(self, mode):
-        (one,) = os.listdir(f"{self.store(mode)}/apps")
-        return f"{self.store(mode)}/apps/{one}"
+        return f"{self.store(mode)}/apps/{self.ids[mode]}"
 
     def upper(self, mode):
         return f"{self.app_dir(mode)}/data/upper"
