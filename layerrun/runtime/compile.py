@@ -246,6 +246,8 @@ class _Compiler:
         plan.add("dir", "/run/lock", "1777")
         plan.add("dir", "/run/user", "0755")
         plan.add("dir", f"/run/user/{uid}", "0700")
+        if self.grants.user is not None:
+            plan.add("own", f"/run/user/{uid}")
         if "/tmp" in self.private:
             plan.add("tmpfs", "/tmp", "1777", "")
         plan.add("proc", "/proc")
@@ -263,6 +265,8 @@ class _Compiler:
             plan.add("bind", os.path.join(self.store.app_dir(self.app), "notify"), _NOTIFY, "nosuid,nodev")
         for op in self.bound:
             plan.add(*op)
+        if self.grants.user is not None and self.app.config.home is Home.FRESH:
+            plan.add("own", self.who.home)
 
     def hides(self) -> None:
         """Cover what is hidden: parts of /proc, the store itself, what the app asks for."""
@@ -322,6 +326,20 @@ def _isolation(plan: Plan, app: App, grants: Grants) -> None:
         plan.add("hostname", names.host_name(app))
 
 
+def _person(
+    store: Store, app: App, plan: Plan, grants: Grants, root: str
+) -> tuple[identity.Person, tuple[int, ...]]:
+    if grants.user is None:
+        return identity.person(app), ()
+    from layerrun.runtime.people import choose_user
+    from layerrun.store.plans import signature
+
+    layers = [os.path.join(store.path, "layers", layer, "tree") for layer in reversed(app.config.layers)]
+    chosen = choose_user(app, grants.user, [f"{store.app_dir(app)}/data/upper", *layers, root])
+    plan.seen |= {("file", path): signature(path) for path in chosen.files}
+    return chosen.person, chosen.groups
+
+
 def _check_data(data_fd: int, app: App) -> None:
     for name in ("upper", "work"):
         try:
@@ -353,13 +371,16 @@ def compile_plan(
     base = store.base(app.config.base)
     root = "/" if base.name == HOST_BASE else os.path.join(store.path, "bases", base.id, "tree")
     grants = app.config.policy.grants()
-    identity.add_identity(plan, app)
+    who, groups = _person(store, app, plan, grants, root)
+    identity.add_identity(plan, app, who)
+    if groups:
+        plan.add("groups", ",".join(map(str, groups)))
     _isolation(plan, app, grants)
     data_fd = store.open_data(app)
     try:
         _check_data(data_fd, app)
         uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
-        compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, identity.person(app), grants)
+        compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, who, grants)
         compiler.volume = volume_of(store, app)
         compiler.stack()
     finally:
@@ -367,7 +388,7 @@ def compile_plan(
     compiler.own_mounts()
     compiler.hides()
     add_limits(plan, app, grants, store.app_dir(app))
-    confine.add_confinement(plan, app, grants)
+    confine.add_confinement(plan, app, grants, who)
     compiler.environment(env or {})
     plan.add("cwd", compiler.who.home)
     for word in app.config.command if argv is None else argv:

@@ -6,6 +6,7 @@ from layerrun.errors import UsageError
 from layerrun.model import App, IdMode
 from layerrun.policy import CAPABILITIES, PRESETS, Grants
 from layerrun.runtime import identity
+from layerrun.runtime.identity import Person
 from layerrun.runtime.plan import Plan
 from layerrun.runtime.seccomp import filter_word
 
@@ -44,12 +45,12 @@ def _check(app: App, grants: Grants, asked: set[str]) -> None:
             )
 
 
-def add_confinement(plan: Plan, app: App, grants: Grants) -> None:
+def add_confinement(plan: Plan, app: App, grants: Grants, who: Person) -> None:
     """Add what the command is confined by. Raises `UsageError` for grants that cannot be kept."""
     asked = {one.value for one in grants.all if one.kind == "capability" and one.origin.startswith("--allow")}
     _check(app, grants, asked)
     remains, ambient = identity.capabilities(app, grants), 0
-    if identity.person(app).uid:
+    if who.uid:
         # Through an exec only root keeps capabilities; whoever else is asked to have some has them as ambient ones.
         ambient = sum(1 << CAPABILITIES.index(name) for name in asked)
         # What setuid programs may get is bounded as for root.

@@ -110,10 +110,9 @@ def _group_name(gid: int) -> str:
         return str(gid)
 
 
-def add_identity(plan: Plan, app: App) -> None:
+def add_identity(plan: Plan, app: App, who: Person) -> None:
     """Add the user namespace, the maps and the ids. Raises `LaunchError` where they are not to be had."""
     uid, gid = os.geteuid(), os.getegid()
-    who = person(app)
     match app.ids:
         case IdMode.NONE:
             plan.add("userns", "none")
@@ -137,7 +136,8 @@ def add_identity(plan: Plan, app: App) -> None:
             others = _to_drop_groups(app)
             plan.add("userns", "ungrouped" if others else "self")
             _add_maps(plan, [(inside[0], uid, 1)], [(inside[1], gid, 1), *others])
-    plan.add("identity", who.uid if app.ids is IdMode.SELF else 0, who.gid if app.ids is IdMode.SELF else 0)
+    own = app.ids is IdMode.SELF or app.config.policy.user is not None
+    plan.add("identity", *((who.uid, who.gid) if own else (0, 0)))
 
 
 def capabilities(app: App, grants: Grants) -> int:
