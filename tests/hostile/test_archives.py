@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tarfile
 
 import pytest
 from support import reach
+from support.sandbox import inside_of, wait_for
 
 D, F, L, H = tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
@@ -349,3 +351,44 @@ def test_the_jail(who, user_folder, folder):
     assert (seen["dumpable"], seen["nnp"]) == (0, 1)
     assert seen["bounding"] == [0, 1, 3, 4, 31]
     assert seen["core"] == [0, 0]
+
+
+def is_gone(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("whom", ["import", "helper", "jail"])
+def test_killed_while_it_unpacks(layerrun, either, whom):
+    """Checks 48 and 59: who is left goes too (`no_leaks` looks), and the next command finds nothing half done."""
+    process = subprocess.Popen(
+        layerrun.argv("base", "import", "b", "-", user=either),
+        env=layerrun.env(either),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+    )
+    process.stdin.write(archive(entry("usr/large", data=os.urandom(1 << 20)))[: 900 << 10])
+    process.stdin.flush()
+    store = layerrun.store(either)
+
+    def unpacking():
+        return [
+            path for path in pathlib.Path(store).glob("staging/*/base/tree/usr/large") if path.stat().st_size
+        ]
+
+    wait_for(unpacking)
+    inside = wait_for(lambda: len(found := inside_of(process.pid)) > 1 and found)
+    os.kill({"import": process.pid, "helper": inside[0], "jail": inside[-1]}[whom], signal.SIGKILL)
+    wait_for(lambda: is_gone(inside[-1]))
+    out, err = process.communicate(timeout=60)
+    if whom != "import":
+        assert process.returncode == 1
+        assert b"died" in err, err
+    else:
+        layerrun("list", user=either, check=0)
+    assert bases_of(store) == EMPTY
+    assert out == b""
