@@ -170,8 +170,7 @@ CHECKS = {check.number: check for group in GROUPS.values() for check in group}
 NOT_SHOWN: dict[tuple[int, str], str] = {
     (number, mode): reason
     for numbers, modes, reason in (
-        ((36,), ALL, "no command reads a layer's files for the machine yet (commit, export, cp); diff and du read "
-         "names and attributes by descriptor beneath the layer"),
+        ((36,), ("try",), "a throwaway is read once its command has ended"),
         ((39, 40), ("try",), "there is no commit to the machine yet"),
         ((46,), APPS, "there are no images of layers with digests yet: a base's own digest is in tests/bases"),
         ((49,), ("root",), "no power can be cut here: the orders of writing are held by tests/store/test_crash.py"),
@@ -191,10 +190,16 @@ _COVERED = """
 34 all cli/test_verbs.py::test_odd_names_are_quoted
 35 all trees/test_sizes.py::test_three_thousand_levels
 35 all trees/test_sizes.py::test_a_folder_with_many_entries
+34 all hostile/test_store.py::test_every_command_over_a_hostile_layer
+35 all hostile/test_store.py::test_removing_a_hostile_layer
+36 apps hostile/test_store.py::test_live_swaps
+36 apps hostile/test_store.py::test_importing_what_is_swapped_meanwhile
+37 all hostile/test_store.py::test_every_command_over_a_hostile_layer
 37 all trees/test_diff.py::test_one_byte_of_a_sparse_terabyte
 37 all trees/test_grid.py::test_cell
 38 root,try store/test_opening.py::test_wrong_mode
 38 root,try launch/test_isolation.py::test_owners_outside
+38 root,try hostile/test_store.py::test_a_setuid_file_of_a_layer_is_out_of_reach
 41 apps hostile/test_archives.py::test_what_is_never_unpacked
 42 apps hostile/test_archives.py::test_what_is_never_unpacked
 43 apps hostile/test_archives.py::test_what_is_never_unpacked
@@ -204,6 +209,8 @@ _COVERED = """
 45 apps hostile/test_archives.py::test_too_many_entries
 47 apps bases/test_bases.py::test_marks_of_overlayfs_are_neither_imported_nor_overlooked
 47 apps trees/test_diff.py::test_attributes_that_look_like_overlayfs
+47 apps hostile/test_store.py::test_marks_of_overlayfs_do_not_travel
+48 apps hostile/test_archives.py::test_killed_while_it_unpacks
 48 one-id launch/test_kill.py::test_kills_at_random
 48 subids launch/test_kill.py::test_kills_at_random
 48 root launch/test_kill.py::test_kills_at_random
@@ -227,6 +234,7 @@ _COVERED = """
 58 all launch/test_signals.py::test_orphans_are_reaped
 58 all launch/test_signals.py::test_a_signal_reaches
 58 all launch/test_kill.py::test_pid_one_is_killed
+59 subids,root hostile/test_archives.py::test_killed_while_it_unpacks
 59 subids,root launch/test_kill.py::test_kills_at_random
 61 apps bases/test_bases.py::test_every_alteration_is_found_and_changes_the_digest
 62 root,try store/test_apps.py::test_ranges
