@@ -1,0 +1,55 @@
+"""Devices: there where granted, with the host's permissions or by root's word, and nothing else of /dev."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytestmark = [pytest.mark.root]
+OPEN = "stat -c '%t:%T %a' /dev/autofs && head -c0 /dev/autofs && ls /dev"
+
+
+def test_a_device_is_there_only_if_granted(layerrun, any_user):
+    number = os.stat("/dev/autofs").st_rdev
+    for user in (None, any_user):
+        layerrun("create", "dev", "--device", "/dev/autofs", user=user, check=0)
+        for _ in range(2):
+            done = layerrun("app", "dev", "--", "sh", "-c", OPEN, user=user, check=0)
+            first, *names = done.out.splitlines()
+            assert first == f"{os.major(number):x}:{os.minor(number):x} 644"
+            assert set(names) == {
+                *"autofs fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero".split()
+            }
+        layerrun("app", "not", "--", "stat", "/dev/autofs", user=user, check=1)
+
+
+def test_root_grants_what_only_root_may_open(layerrun, plain_user):
+    if not os.path.exists("/dev/fuse"):
+        os.mknod("/dev/fuse", 0o600 | 0o020000, os.makedev(10, 229))
+    layerrun("create", "f", "--device", "fuse", check=0)
+    layerrun("app", "f", "--", "sh", "-c", "exec 3<>/dev/fuse", check=0)
+    # Other nodes cannot be made, and the host's are not changed.
+    before = os.stat("/dev/fuse")
+    layerrun("app", "f", "--", "sh", "-c", "mknod /dev/vda b 254 0; mknod /dev/x c 1 1", check=1)
+    layerrun("app", "f", "--", "sh", "-c", "chmod 666 /dev/fuse; rm /dev/fuse", check=0)
+    after = os.stat("/dev/fuse")
+    assert (after.st_mode, after.st_ctime_ns) == (before.st_mode, before.st_ctime_ns)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("/dev/fd", "symbolic link"), ("/dev/net", "is no device"), ("/dev/none", "is not there")],
+)
+def test_what_is_no_device_is_refused(layerrun, device, said):
+    layerrun("create", "odd", "--device", device, check=0)
+    done = layerrun("app", "odd", "--", "true")
+    assert done.rc in (2, 125)
+    assert said in done.err
+
+
+def test_a_presets_device_may_be_missing(layerrun):
+    layerrun("create", "d", "--preset", "desktop", check=0)
+    layerrun("app", "d", "--", "true", check=0)
+    if not os.path.exists("/dev/dri"):
+        assert "device dri: /dev/dri is not there" in layerrun("show", "d", check=0).out
