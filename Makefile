@@ -10,8 +10,9 @@ PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
 NEED_BUILD := gcc libc6-dev libcap-dev make python3-dev python3-venv
 NEED_RUN := uidmap
-NEED_TEST := acl attr clang dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 libcap2-bin libclang-rt-dev \
-	mmdebstrap postgresql procps redis-server strace tmux util-linux
+NEED_TEST := acl attr clang dbus-daemon dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 \
+	libcap2-bin libclang-rt-dev libglib2.0-bin mmdebstrap postgresql procps redis-server strace tmux util-linux \
+	x11-apps x11-utils xauth xdg-dbus-proxy xvfb zenity
 NEED_BENCH := podman runc
 
 .PHONY: help

@@ -57,7 +57,7 @@ def start(bus: Socket, address: str, folder_fd: int, name: str, environ: Mapping
                     pass_fds=(theirs, folder_fd),
                     env=dict(environ),
                     cwd="/",
-                    umask=0o077,
+                    umask=0,  # for every user inside; of others the store keeps it
                     start_new_session=True,
                     check=False,
                 )

@@ -176,7 +176,7 @@ class Desktop:
         if source is None:
             self.lack("pulse", f"there is no socket {path}")
             return
-        self.ops.append(("dir", f"{self.inside}/pulse", "0700"))
+        self.ops.append(("dir", f"{self.inside}/pulse", "0755"))
         self._socket("pulse", source, f"{self.inside}/pulse/native")
         self.ops.append(("text", f"{self.inside}/pulse/client.conf", "0644", _PULSE))
         self.env["PULSE_SERVER"] = f"unix:{self.inside}/pulse/native"
