@@ -176,7 +176,9 @@ def test_bombs(take, layerrun, folder):
     # Zeros that gzip and xz make nothing of: more than 200 times what came in.
     path = f"{folder}/zeros"
     with open(path, "wb") as file:
-        file.write(gzip.compress(plain + raw_header(b"0", 3 << 30), 1) + gzip.compress(bytes(16 << 20), 1) * 70)
+        file.write(
+            gzip.compress(plain + raw_header(b"0", 3 << 30), 1) + gzip.compress(bytes(16 << 20), 1) * 70
+        )
     refused(layerrun, layerrun("base", "import", "b", path), "times its size")
     data = archive(entry("z", data=bytes(20 << 20)))
     refused(layerrun, take(lzma.compress(data, preset=0), None, "--max-size", "4M"), "bytes")

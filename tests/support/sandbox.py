@@ -86,7 +86,7 @@ class Mounts:
 PROGRAMS = "sh cat grep ls mkdir touch rm ln stat id readlink true sleep env chmod".split()
 
 
-def _libraries(program: str) -> set[str]:
+def libraries(program: str) -> set[str]:
     out = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
     return set(re.findall(r"(/\S+\.so\S*)", out))
 
@@ -100,7 +100,7 @@ def small_tree(root: str) -> str:
     for program in PROGRAMS:
         path = os.path.realpath(shutil.which(program) or program)
         shutil.copy(path, f"{root}/usr/bin/{program}")
-        for library in _libraries(path):
+        for library in libraries(path):
             target = root + library
             if not os.path.exists(target):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
