@@ -27,7 +27,12 @@ _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("network", "network", "KIND", "host, none, private or link:APP.  [default: the preset's]"),
     ("publish", "publish", "[ADDR:]PORT[:INSIDE][/udp]", "A port that leads inside, of a private network."),
-    ("socket", "sockets", "KIND", "wayland, x11, fallback-x11, pulse, pipewire; session-bus[:talk=NAME,...]."),
+    (
+        "socket",
+        "sockets",
+        "KIND",
+        "wayland, x11, fallback-x11, pulse, pipewire; session-bus[:talk=NAME,...].",
+    ),
     ("device", "devices", "NAME", "dri, fuse, input, kvm, sound, tun, usb, video, or the path of a device."),
     ("allow", "allow", "WORD", "nesting, setuid and so on; cap:NAME, syscall:NAME."),
     ("deny", "deny", "WORD", "The contrary; socket:KIND and device:NAME, too."),
