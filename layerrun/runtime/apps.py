@@ -9,7 +9,7 @@ import attrs
 
 from layerrun.errors import ExistsError, UsageError
 from layerrun.model import App, AppConfig, AppKind, IdMode, Share
-from layerrun.runtime import identity
+from layerrun.runtime import identity, volumes
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -62,7 +62,13 @@ def configure(store: Store, app: App, config: AppConfig) -> App:
             hint="make another app, with `layerrun create`",
         )
     shares = tuple(share if share in app.config.shares else _canonical(share) for share in config.shares)
-    return store.update_app(app.name, attrs.evolve(config, shares=shares))
+    resized = config.policy.max_size != app.config.policy.max_size
+    if resized:
+        volumes.check_size(store, app, config.policy.max_size)
+    now = store.update_app(app.name, attrs.evolve(config, shares=shares))
+    for one in (now, *store.profiles(now)) if resized else ():
+        volumes.resize(store, one)
+    return store.app_again(now)
 
 
 def profile(store: Store, name: str, profile: str) -> tuple[App, bool]:

@@ -81,12 +81,13 @@ def check_size(store: Store, app: App, size: int | None) -> None:
     old = app.config.policy.max_size
     if size == old or store.rootless or (old is not None and size is not None and size > old):
         return
-    if data.usage(store, app).entries:
-        what = "made smaller" if size is not None and old is not None else "moved to another place"
-        raise UsageError(
-            f"what {app.name!r} holds cannot be {what}",
-            hint=f"`layerrun reset {app.name}` first, or give a larger --max-size",
-        )
+    for one in (app, *store.profiles(app)):
+        if data.usage(store, one).entries:
+            what = "made smaller" if size is not None and old is not None else "moved to another place"
+            raise UsageError(
+                f"what {one.name!r} holds cannot be {what}",
+                hint=f"`layerrun reset {one.name}` first, or give a larger --max-size",
+            )
 
 
 def resize(store: Store, app: App) -> None:
