@@ -59,13 +59,18 @@ def _add_maps(plan: Plan, uids: list[tuple[int, int, int]], gids: list[tuple[int
         plan.add("gidmap", inside, outside, count)
 
 
+# Whoever has one of these reads the disks or the passwords, or has a daemon of root's do so.
+_AS_GOOD_AS_ROOT = frozenset("disk docker incus incus-admin kmem libvirt lxd podman shadow".split())
+
+
 class Groups(enum.StrEnum):
     """What becomes of the supplementary groups of the caller.
 
     NONE      the caller has none.
     DROPPED   nothing inside has them.
     KEPT      asked for (``--allow groups``), or a throwaway over the host, which is to see what a direct run would.
-    STUCK     without subordinate ids the kernel lets nobody drop them: they are kept, though shown as nobody's.
+    STUCK     without subordinate ids the kernel lets nobody drop them: they are kept, though shown as nobody's; but not
+              such as are as good as root, for which a start is refused.
     """
 
     NONE = "none"
@@ -91,11 +96,18 @@ def groups(app: App) -> Groups:
 def _to_drop_groups(app: App) -> list[tuple[int, int, int]]:
     """Return a further line of the map of groups that lets them be dropped; none where they stay."""
     what = groups(app)
+    names = [_group_name(group) for group in sorted(set(os.getgroups()) - {os.getegid()})]
     if what in (Groups.STUCK, Groups.KEPT) and "groups" in app.config.policy.deny:
-        names = ", ".join(_group_name(group) for group in sorted(set(os.getgroups()) - {os.getegid()}))
         raise LaunchError(
-            f"{app.name!r} must not have your supplementary groups ({names}), and they cannot be dropped",
+            f"{app.name!r} must not have your supplementary groups ({', '.join(names)}), and they cannot be dropped",
             hint="install uidmap, and add you to /etc/subuid and /etc/subgid, or take --deny groups back",
+        )
+    mighty = [name for name in names if name in _AS_GOOD_AS_ROOT]
+    if what is Groups.STUCK and mighty:
+        raise LaunchError(
+            f"{app.name!r} would have your group {mighty[0]!r}, which is as good as root, and it cannot be dropped",
+            hint="install uidmap, and add you to /etc/subuid and /etc/subgid\n"
+            "or say that it may: `layerrun create` or `edit` with --allow groups",
         )
     found = subids() if what is Groups.DROPPED else None
     return [] if found is None else [(found[1], found[1], 1)]

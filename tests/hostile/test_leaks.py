@@ -218,6 +218,15 @@ def test_groups_that_cannot_be_dropped(layerrun, single_user, of_the_group):
     assert done.stdout == "SECRET"
 
 
+def test_a_group_as_good_as_root(layerrun, single_user):
+    """Debian's group 42 is shadow: what cannot be dropped and would give it away is refused, unless it is meant."""
+    done = start_in_group(single_user, layerrun, "app", "a", "--", "true", group=42)
+    assert done.returncode == 125
+    assert "'shadow', which is as good as root" in done.stderr
+    start_in_group(single_user, layerrun, "create", "b", "--allow", "groups", group=42)
+    assert start_in_group(single_user, layerrun, "app", "b", "--", "true", group=42).returncode == 0
+
+
 def test_root_has_no_groups_inside(layerrun, of_the_group):
     layerrun("create", "a", check=0)
     argv = layerrun.argv("app", "a", "--", "sh", "-c", f"id -G; cat {of_the_group}")
