@@ -13,8 +13,8 @@ NEED_RUN := uidmap
 NEED_TEST := acl attr clang dbus-daemon dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 \
 	libcap2-bin libclang-rt-dev libglib2.0-bin mmdebstrap postgresql procps redis-server strace tmux util-linux \
 	x11-apps x11-utils xauth xdg-dbus-proxy xvfb zenity
-# Those marked long boot a kernel, which they fetch themselves.
-NEED_LONG := kmod qemu-system-x86
+# Those marked long boot a kernel, which they fetch themselves, and run a browser.
+NEED_LONG := chromium kmod qemu-system-x86
 NEED_BENCH := podman runc
 
 .PHONY: help
