@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
-from layerrun.errors import LayerrunError, StoreError
+from layerrun.errors import LayerrunError, StoreError, SystemError
 from layerrun.native import ffi, lib, new_error, raise_error
 
 __all__ = ["IMAGE", "grow_image", "make_image", "open_image", "room"]
@@ -47,11 +48,13 @@ def _run(tool: str, *words: str, fds: tuple[int, ...], fine: tuple[int, ...] = (
         ) from None
     if done.returncode not in fine:
         said = done.stderr.decode("utf-8", "replace").strip()
-        full = "No space left" in said
-        raise StoreError(
-            f"{tool} failed with status {done.returncode}: {said}",
-            hint="free some space, or put the store elsewhere with LAYERRUN_STORE" if full else None,
-        )
+        if "No space left" in said:  # which mke2fs(8) tells in words alone
+            raise SystemError(
+                f"{tool} failed: {os.strerror(errno.ENOSPC)}",
+                errno=errno.ENOSPC,
+                hint="free some space, or put the store elsewhere with LAYERRUN_STORE",
+            )
+        raise StoreError(f"{tool} failed with status {done.returncode}: {said}")
 
 
 def make_image(dir_fd: int, size: int, seed: str) -> None:

@@ -164,3 +164,22 @@ def test_without_root_it_is_for_one_start(layerrun, make, any_user):
     assert 4 << 20 < int(done.out) <= 8 << 20
     done = layerrun("app", "web", "--ephemeral", "--", "ls", "/var/tmp", user=any_user, check=0)
     assert "full" not in done.out.split()
+
+
+def test_it_can_be_reset_where_the_disk_itself_is_full(layerrun, make, root, folder):
+    """The reserve of the store is enough for a new image."""
+    disk, place = f"{folder}/disk", f"{folder}/place"
+    os.mkdir(place)
+    subprocess.run(["truncate", "-s", "64M", disk], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
+    try:
+        env = {"LAYERRUN_STORE": f"{place}/store"}
+        layerrun("create", "web", "--max-size", "64M", env=env, check=0)
+        layerrun("app", "web", "--", "sh", "-c", "head -c 5M /dev/urandom >/srv/a", env=env, check=0)
+        subprocess.run(["dd", "if=/dev/zero", f"of={place}/fill", "bs=4K"], capture_output=True, check=False)
+        layerrun("reset", "-y", "web", env=env, check=0)
+        assert layerrun("diff", "web", env=env, check=0).out == ""
+        wait_for(lambda: not loops(f"{place}/store"))
+    finally:
+        subprocess.run(["umount", place], check=True)
