@@ -103,7 +103,7 @@ def edit(
     """Change the configuration of the app NAME, which must not be running; its data stays.
 
     Without options it opens in $VISUAL or $EDITOR, as TOML. CMD becomes the app's own command. What is given in a list
-    (shares, limits and the like) is added to it, or replaces what is there of the same name. The base and the layers stay.
+    (shares, limits) is added to it, or replaces what is there of the same name. The base and the layers stay.
     """
     from layerrun.model import AppKind
 
