@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -53,3 +54,30 @@ def test_a_presets_device_may_be_missing(layerrun):
     layerrun("app", "d", "--", "true", check=0)
     if not os.path.exists("/dev/dri"):
         assert "device dri: /dev/dri is not there" in layerrun("show", "d", check=0).out
+
+
+def test_a_folder_of_devices(layerrun, any_user, folder):
+    """In a mount namespace with a /dev of its own, in which harmless nodes stand in for keyboards."""
+    make = """
+        mkdir $1/dev && mount -t tmpfs -o mode=755 dev $1/dev && cd $1/dev
+        for node in null zero full random urandom tty ptmx; do cp -a /dev/$node .; done
+        ln -s /proc/self/fd fd && mkdir pts shm input && mount --rbind /dev/pts pts
+        mknod input/event0 c 1 5 && chmod 666 input/event0 && mknod input/event1 c 1 5 && chmod 600 input/event1
+        ln -s event0 input/by-name; mount --rbind $1/dev /dev; cd /; shift; exec "$@"
+    """
+    script = "cd /dev/input; echo *; head -c1 event0 | wc -c; head -c1 event1 2>/dev/null | wc -c"
+    for user, seen, second in ((None, "event0 event1", "1"), (any_user, "by-name event0 event1", "0")):
+        layerrun("create", "i", "--device", "input", user=user, check=0)
+        for _ in range(2):
+            words = ["unshare", "-m", "sh", "-euc", make, "sh", folder]
+            words += layerrun.argv("app", "i", "--", "sh", "-uc", script, user=user)
+            done = subprocess.run(
+                words,
+                env=layerrun.env(user),
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+            )
+            assert done.stdout.splitlines() == [seen, "1", second], done.stderr
+            os.rmdir(f"{folder}/dev")
