@@ -114,12 +114,24 @@ static void handle_signals(struct state *state)
     }
 }
 
+/* The kernel closes what we keep before it ends what is left inside, and with it go the rules of a network: first those who are left,
+ * then we. */
+static _Noreturn void end(const struct state *state, int status)
+{
+    if (getpid() == 1 && state->server->keep_count && !state->lonely) {
+        kill(-1, SIGKILL);
+        while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
+            ;
+    }
+    _exit(status);
+}
+
 /* The launcher is gone: the command was its child, as it were, and goes too. Others who joined stay. */
 static void lose_launcher(struct state *state)
 {
     lr_close(&state->server->control);
     if (getpid() == 1 && !state->joined)
-        _exit(137);
+        end(state, 137);
     signal_command(state, SIGKILL, true);
 }
 
@@ -176,7 +188,7 @@ static void finish_command(struct state *state)
                          : LR_ENDED_FIRST);
     lr_close(&state->server->control);
     if (!staying)
-        _exit(state->status);
+        end(state, state->status);
 }
 
 void lr_serve(struct lr_server *server)

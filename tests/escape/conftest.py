@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import glob
 import json
 import os
 import subprocess
@@ -227,12 +229,9 @@ def place():
     yield made
     made.decoys.take_down()
     subprocess.run(["chmod", "-R", "u+rwX", path], capture_output=True)
-    for link in made.made - {"try", "undo"}:
-        for folder in os.listdir(f"{made.store(link)}/apps"):
-            try:
-                os.rmdir(os.readlink(f"{made.store(link)}/apps/{folder}/cgroup"))
-            except OSError:
-                pass
+    for link in glob.glob(f"{path}/*/store/apps/*/cgroup"):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.readlink(link))
     subprocess.run(["rm", "-rf", path], check=True)
 
 

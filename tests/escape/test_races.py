@@ -148,7 +148,6 @@ def odd_tree(place, mode, kind, places):
 def start_over(place, mode, kind, places, seen):
     tree, outside = odd_tree(place, mode, kind, places)
     name = f"odd{abs(hash((kind, tuple(places)))) % 10**8}"
-    os.makedirs(f"{place.path}/{mode}", exist_ok=True)
     place.make(mode)
     before = sorted((root, *folders, *files) for root, folders, files in os.walk(outside))
     done = place.layerrun(mode, "base", "import", name, tree)
