@@ -17,6 +17,7 @@ __all__ = [
     "CLONE_NEWUSER",
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
+    "landlock_abi",
     "renameat2",
     "setns",
     "syncfs",
@@ -52,6 +53,12 @@ def renameat2(old_fd: int, old: str, new_fd: int, new: str, flags: int) -> None:
 def syncfs(fd: int) -> None:
     """Write out the whole file system of ``fd``, syncfs(2); raises `OSError`."""
     _check(_libc().syncfs(fd))
+
+
+def landlock_abi() -> int:
+    """Return the version of Landlock's interface, 0 where the kernel has none or it is switched off; landlock(7)."""
+    version = _libc().syscall(444, None, 0, 1)  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    return max(int(version), 0)
 
 
 def unshare(flags: int) -> None:

@@ -28,9 +28,25 @@ class Check:
 def _kernel() -> Check:
     release = os.uname().release
     numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in release.split(".")[:2])
-    if numbers < (6, 6):
-        return Check("kernel", "warn", f"Linux {release}", "layerrun is made for Linux 6.6 and newer")
+    # Since 6.15 a mount that is attached nowhere can be a layer: the idmapped ones of root's apps are.
+    if numbers < (6, 15):
+        hint = "root's apps need Linux 6.15, without --no-userns; plain users 6.12"
+        return Check("kernel", "warn", f"Linux {release}", hint)
     return Check("kernel", "ok", f"Linux {release}")
+
+
+def _landlock() -> Check:
+    from layerrun.native.syscalls import landlock_abi
+
+    version = landlock_abi()
+    if version >= 6:
+        return Check("landlock", "ok", f"version {version}: abstract sockets of the host are cut off")
+    return Check(
+        "landlock",
+        "warn",
+        f"version {version}: with the machine's network an app reaches the abstract sockets of the host",
+        "Linux 6.12 or newer with landlock among the security modules, or --network none or private",
+    )
 
 
 def _overlay() -> Check:
@@ -144,7 +160,7 @@ def _start(path: str | None) -> Check:
 def checks(store_path: str | None) -> list[Check]:
     """Return every finding; nothing is left behind. ``store_path=None``: the default store."""
     single: list[Callable[[], Check | None]] = [
-        _kernel, _overlay, _namespaces, _subordinate_ids, _groups, _host_files,
+        _kernel, _overlay, _namespaces, _landlock, _subordinate_ids, _groups, _host_files,
     ]  # fmt: skip
     found = [check for check in (make() for make in single) if check is not None]
     found += _store(store_path)
