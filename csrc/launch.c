@@ -172,11 +172,11 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const str
         .detach = launch->detach,
     };
     struct lr_error failure;
-    pid_t apart = lr_net_is_apart(plan) ? lr_net_spawn(pidfd, ours, &failure) : 0;
-    int failed = apart < 0 || lr_holder_record(launch->lock_fd, pid, &failure) ||
-                 serve_child(launch, plan, pid, &mounts, ours, &failure);
-    if (apart > 0)
-        waitpid(apart, NULL, __WALL);
+    struct lr_net net;
+    int failed =
+        lr_net_spawn(&net, plan, pidfd, ours, &failure) || lr_holder_record(launch->lock_fd, pid, &failure) ||
+        serve_child(launch, plan, pid, &mounts, ours, &failure) || lr_net_open(&net, plan, pidfd, &failure);
+    lr_net_close(&net);
     if (failed) {
         /* If the child failed first, what it says is the cause and ours only the consequence. */
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
@@ -185,9 +185,13 @@ static int start(const struct lr_launch *launch, struct lr_plan *plan, const str
         if (!lr_wait_for(&wait, result, err))
             *err = failure;
         result->started = 0;
+        lr_net_end(&net);
         return -1;
     }
-    return lr_wait_for(&wait, result, err);
+    failed = lr_wait_for(&wait, result, err);
+    if (!launch->leave && !result->stays && !launch->detach)
+        lr_net_end(&net);
+    return failed;
 }
 
 int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_error *err)

@@ -59,6 +59,7 @@ static const struct {
     [LR_OP_LIMIT] = {"limit", 2, 0, MANY}, /* file of the control group, what is written there */
     [LR_OP_RLIMIT] = {"rlimit", 4, 0, MANY}, /* number, soft, hard, the limit for which it stands in or "" */
     [LR_OP_NOTIFY] = {"notify", 0, 0, ONCE},
+    [LR_OP_PASTA] = {"pasta", 1, 0, MANY},
     [LR_OP_ARG] = {"arg", 1, 0, MANY},
 };
 
@@ -239,6 +240,9 @@ static int parse_single(struct lr_plan *plan, const struct lr_op *op)
         return 0;
     case LR_OP_ENV:
         return *op->arg[0] != '=' && strchr(op->arg[0], '=') ? 0 : -1;
+    case LR_OP_PASTA:
+        plan->pasta = true;
+        return 0;
     case LR_OP_KEEPENV:
     case LR_OP_ARG:
     case LR_OP_KINDS:
@@ -317,6 +321,8 @@ static int check_whole(struct lr_plan *plan, struct lr_error *err)
         return refuse(err, &none, "read the plan: what is ambient goes beyond what remains");
     if (plan->net_given && plan->namespaces & CLONE_NEWNET)
         return lr_fail_code(err, EINVAL, "read the plan: it has two networks", "");
+    if (plan->pasta && !(plan->namespaces & CLONE_NEWNET && plan->userns))
+        return lr_fail_code(err, EINVAL, "read the plan: pasta without namespaces of its own", "");
     size_t lowers = 0;
     for (size_t i = 0; i < plan->count; i++) {
         const struct lr_op *op = &plan->ops[i];

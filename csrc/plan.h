@@ -52,6 +52,7 @@ enum lr_op_kind {
     LR_OP_LIMIT,
     LR_OP_RLIMIT,
     LR_OP_NOTIFY,
+    LR_OP_PASTA,
     LR_OP_ARG,
     LR_OP_KINDS,
 };
@@ -93,6 +94,7 @@ struct lr_plan {
     size_t count;
     enum lr_userns userns;
     uint64_t namespaces; /* CLONE_NEW* beside those that every sandbox has */
+    bool pasta; /* a companion gives the network namespace a way out */
     bool net_given; /* the launcher has a network namespace for it */
     const char *hostname;
     uid_t uid; /* inside */

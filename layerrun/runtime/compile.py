@@ -13,7 +13,7 @@ from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
-from layerrun.runtime import confine, identity, names
+from layerrun.runtime import confine, identity, names, network, pasta
 from layerrun.runtime.limits import add_limits
 from layerrun.runtime.network import is_given
 from layerrun.runtime.plan import Plan, Policy
@@ -188,9 +188,8 @@ class _Compiler:
         kind = self.grants.network.kind
         if kind is not NetworkKind.HOST:
             self._own("hosts")
-            if kind is NetworkKind.NONE and self.uppers.make:
-                name = names.host_name(self.app)
-                names.write(self.store, self.app, "hosts", names.hosts(name, "127.0.1.1"))
+            if not is_given(self.grants) and self.uppers.make:
+                network.write_files(self.store, self.app, self.grants)
             if kind is NetworkKind.PRIVATE:
                 self._own("resolv.conf")
             return
@@ -323,6 +322,9 @@ def _isolation(plan: Plan, app: App, grants: Grants) -> None:
         plan.add("cgroup", group_mount, cgroups.group_name(app.id))
     if grants.network.kind is not NetworkKind.HOST:
         plan.add("namespace", "net-given" if is_given(grants) else "net")
+        if grants.network.kind is NetworkKind.PRIVATE and not is_given(grants):
+            for word in pasta.words(grants.publish):
+                plan.add("pasta", word)
         plan.add("hostname", names.host_name(app))
 
 

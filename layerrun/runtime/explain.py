@@ -89,6 +89,14 @@ def _general_hint(code: int) -> str | None:
     }.get(code)
 
 
+def _pasta_hint(said: str) -> str:
+    if "bind" in said:
+        return "a port is in use, or below 1024: `ss -lntup` tells by whom"
+    if "interface" in said or "routable" in said:
+        return "the machine has no way out itself: --network none does without"
+    return "see the machine's log; a security module may keep pasta from the namespaces"
+
+
 def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
     """Return the error for a start that failed, with its exit status and what to do about it."""
     why = os.strerror(failure.code)
@@ -113,6 +121,11 @@ def launch_error(failure: Failure, app: App, store_path: str) -> LaunchError:
         return LaunchError(text, hint="choose another --cwd: paths are as seen inside")
     if failure.step in ("create the namespaces", "write the id map"):
         hint = _namespace_hint(failure.code)
+    elif failure.step == "set up the network by pasta":
+        text = f"cannot start {app.shown_name!r}: pasta: {failure.path.strip() or 'it has ended'}"
+        hint = _pasta_hint(failure.path)
+    elif failure.step == "start pasta":
+        hint = "a private network without root takes pasta: install passt, or choose --network none or host"
     elif "newuidmap" in failure.path or "newgidmap" in failure.path:
         hint = "install uidmap, and look at your lines in /etc/subuid and /etc/subgid"
     elif failure.path.startswith("/proc") and failure.code == errno.EPERM:

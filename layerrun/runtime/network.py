@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.policy import Grants, NetworkKind
-from layerrun.runtime import names
+from layerrun.runtime import names, pasta
 
 if TYPE_CHECKING:
     from layerrun.model import App
     from layerrun.store.store import Store
 
-__all__ = ["Made", "is_given", "made"]
+__all__ = ["Made", "is_given", "made", "write_files"]
 
 
 @attrs.frozen
@@ -30,6 +30,15 @@ class Made:
 def is_given(grants: Grants) -> bool:
     """Say whether the namespace is made before the start, in Python and as root."""
     return grants.network.kind in (NetworkKind.PRIVATE, NetworkKind.LINK) and os.geteuid() == 0
+
+
+def write_files(store: Store, app: App, grants: Grants) -> None:
+    """Write the files of an app whose network is made by the C core: what they say is known before."""
+    private = grants.network.kind is NetworkKind.PRIVATE
+    name = names.host_name(app)
+    names.write(store, app, "hosts", names.hosts(name, "127.0.1.1", of_host=private))
+    if private:
+        names.write(store, app, "resolv.conf", pasta.resolver(names.read_resolver()).text())
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from layerrun.model import HOST_BASE, App, Home
-from layerrun.runtime import door
+from layerrun.policy import NetworkKind
+from layerrun.runtime import door, pasta
 from layerrun.runtime.sums import fnv, names
 from layerrun.store.plans import signature, upper_state, write_plan
 
@@ -71,6 +72,9 @@ def _conditions(app: App, plan: Plan, mounts: str) -> Iterator[tuple[str, str, s
         yield "names", path, entries
     for path in dict.fromkeys(["/", *plan.judged] if over_host else plan.judged):
         yield "mode", path, mode(path)
+    if app.config.policy.grants().network.kind is NetworkKind.PRIVATE:
+        for path in pasta.sources():
+            yield "file", path, signature(path)
     for path in ("/etc/resolv.conf", "/etc/hosts"):
         yield "real", path, _real(path)
     if app.config.home is Home.SHARE or not _is_known(os.geteuid()):
