@@ -11,23 +11,22 @@ import pytest
 
 # Runs a start of the app ``a`` with the pipe and the namespace that were inherited; through the front door or not.
 START = """
-import os, sys
-from layerrun.native.launch import Start
-from layerrun.runtime import launch
+import contextlib, os, sys
+from layerrun.runtime import launch, network
 from layerrun.runtime.handoff import Door
 from layerrun.runtime.plan import Op
 from layerrun.store.store import Store
-import attrs
 keep, net, through = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "door"
-start, compiled = launch._Wanted.start, launch.compile_plan
-def changed(*args, **options):
-    return attrs.evolve(start(*args, **options), keep=[keep], net_fd=net)
+compiled = launch.compile_plan
+@contextlib.contextmanager
+def made(*args):
+    yield network.Made(net, (keep,))
 def planned(*args, **options):
     plan = compiled(*args, **options)
     if net >= 0:
         plan.ops.insert(1, Op("namespace", ("net-given",)))
     return plan
-launch._Wanted.start = changed
+network.made = made
 launch.compile_plan = planned
 launch.store_plan = lambda *args: None
 program = os.path.join(os.path.dirname(sys.executable), "layerrun")
