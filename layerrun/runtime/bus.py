@@ -22,6 +22,10 @@ __all__ = ["PROGRAM", "is_installed", "start"]
 PROGRAM = "xdg-dbus-proxy"
 # Nothing said: the bus itself and the portals, which ask the person.
 _DEFAULT = ("talk=org.freedesktop.portal.*",)
+# The program is the system's, whatever the caller's PATH says, and it parses what hostile programs send: of the
+# caller's environment it gets what the bus's protocol may need.
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+_KEPT = ("HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
 _PATIENCE = 10.0  # seconds, for a proxy to be ready
 # A second fork: what has no parent to wait for it is nobody's zombie.
 _ORPHAN = '"$@" &'
@@ -29,7 +33,7 @@ _ORPHAN = '"$@" &'
 
 def is_installed() -> bool:
     """Say whether there is a proxy."""
-    return shutil.which(PROGRAM) is not None
+    return shutil.which(PROGRAM, path=_PATH) is not None
 
 
 def start(bus: Socket, address: str, folder_fd: int, name: str, environ: Mapping[str, str]) -> int:
@@ -55,7 +59,7 @@ def start(bus: Socket, address: str, folder_fd: int, name: str, environ: Mapping
                     stdout=subprocess.DEVNULL,
                     stderr=said,
                     pass_fds=(theirs, folder_fd),
-                    env=dict(environ),
+                    env={"PATH": _PATH} | {key: environ[key] for key in _KEPT if key in environ},
                     cwd="/",
                     umask=0,  # for every user inside; of others the store keeps it
                     start_new_session=True,

@@ -29,6 +29,12 @@ _NO_DISPLAY = (
 )
 
 
+def _is_cookie(path: str) -> bool:
+    """Say whether a file is what PulseAudio makes: 256 random bytes."""
+    info = os.lstat(path)
+    return stat.S_ISREG(info.st_mode) and info.st_size == 256
+
+
 @attrs.define
 class Desktop:
     """Works out the sockets of one start.
@@ -185,8 +191,9 @@ class Desktop:
         cookies = [self.session.variable("PULSE_COOKIE")]
         cookies += [f"{home}/.config/pulse/cookie", f"{home}/.pulse-cookie"] if home else []
         for path in filter(None, cookies):
+            # An app that may write to the home could have put a link there, to what it may not read.
             cookie = self.session.real(path)
-            if cookie is not None and os.access(cookie, os.R_OK) and os.path.isfile(cookie):
+            if cookie == path and os.access(cookie, os.R_OK) and _is_cookie(cookie):
                 self._bind(cookie, f"{self.inside}/pulse/cookie", mapped=True)
                 self.env["PULSE_COOKIE"] = f"{self.inside}/pulse/cookie"
                 return

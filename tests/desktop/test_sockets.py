@@ -20,7 +20,7 @@ def _session(make_folder, user, listen):
     os.mkdir(f"{top}/pulse", 0o755)
     said = {name: listen(f"{top}/{name}", user) for name in ("wayland-7", "pulse/native", "pipewire-0")}
     with open(f"{top}/cookie", "w") as file:
-        file.write("secret")
+        file.write("secret" + 250 * "x")
     for name in ("pulse", "cookie"):
         os.chown(f"{top}/{name}", user.uid if user else 0, user.gid if user else 0)
     env = {"XDG_RUNTIME_DIR": top, "WAYLAND_DISPLAY": "wayland-7", "PULSE_COOKIE": f"{top}/cookie"}
@@ -38,7 +38,7 @@ def _reaches_all(layerrun, env, said, user):
     for _ in range(2):  # by Python, and by the stored plan
         done = layerrun("app", "s", "--", "sh", "-euc", script, user=user, env=env, check=0)
         assert done.out.splitlines() == [
-            *["hello"] * 3, "secretautospawn = no", "enable-shm = no", "wayland",
+            *["hello"] * 3, f"secret{250 * 'x'}autospawn = no", "enable-shm = no", "wayland",
         ]  # fmt: skip
     uid = user.uid if user else 0
     assert said["wayland-7"] == [f"/run/user/{uid}/wayland-0".encode()] * 2
@@ -53,6 +53,18 @@ def test_sockets_of_root(layerrun, folder, listen):
 def test_sockets_of_a_plain_user(layerrun, user_folder, any_user, listen):
     env, said = _session(user_folder, any_user, listen)
     _reaches_all(layerrun, env, said, any_user)
+
+
+def test_a_link_is_no_cookie(layerrun, folder, listen):
+    """Who may write to the home could have put it there, to show an app what it may not read."""
+    env, _ = _session(folder, None, listen)
+    os.rename(f"{folder}/cookie", f"{folder}/decoy")
+    os.symlink("decoy", f"{folder}/cookie")
+    layerrun("create", "s", "--socket", "pulse", check=0)
+    done = layerrun(
+        "app", "s", "--", "sh", "-c", "ls /run/user/0/pulse; echo ${PULSE_COOKIE-none}", env=env, check=0
+    )
+    assert done.out.split() == ["client.conf", "native", "none"]
 
 
 def test_what_is_asked_for_by_name_must_be_there(layerrun):
