@@ -1,4 +1,6 @@
 /* Made by tools/seccomp.py from layerrun/runtime/seccomp.py: change that, and run it again. */
+#include <linux/filter.h>
+
 /* clang-format off */
 static const struct sock_filter default_table[97] = {
     {0x20, 0, 0, 0x4}, {0x15, 0, 93, 0xc00000b7}, {0x20, 0, 0, 0x0}, {0x35, 33, 0, 0xe0}, {0x35, 16, 0, 0x5d},

@@ -1,4 +1,6 @@
 /* Made by tools/seccomp.py from layerrun/runtime/seccomp.py: change that, and run it again. */
+#include <linux/filter.h>
+
 /* clang-format off */
 static const struct sock_filter default_table[101] = {
     {0x20, 0, 0, 0x4}, {0x15, 0, 97, 0xc000003e}, {0x20, 0, 0, 0x0}, {0x35, 34, 0, 0xf6}, {0x35, 17, 0, 0xa3},

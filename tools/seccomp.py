@@ -15,6 +15,8 @@ def header(arch: str) -> str:
     """Return the text of the header for an architecture."""
     lines = [
         "/* Made by tools/seccomp.py from layerrun/runtime/seccomp.py: change that, and run it again. */",
+        "#include <linux/filter.h>",
+        "",
         "/* clang-format off */",
     ]
     for name, features in TABLES.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -154,8 +155,27 @@ def test_nesting_gives_no_more(place, mode, seen):
         assert not {what: got for what, got in found.items() if got not in allowed}, number
 
 
-@check(18, only=("root",))
-def test_a_private_network_and_sockets_without_a_path(place, mode, seen):
+REACH = """
+import socket, struct, sys
+gateways = [socket.inet_ntoa(struct.pack("=I", int(line.split()[2], 16)))
+            for line in open("/proc/net/route").read().splitlines()[1:] if line.split()[1] == "00000000"]
+assert gateways
+for address in {*gateways, "127.0.0.1", *sys.argv[2:]}:
+    for port in sys.argv[1].split(","):
+        with socket.socket() as one:
+            one.settimeout(1)
+            try:
+                one.connect((address, int(port)))
+            except OSError:
+                continue
+            print("REACHED", address, port)
+print("done")
+"""
+
+
+@check(18, only=("one-id", "root"))
+def test_a_private_network(place, mode, seen):
+    """Neither sockets without a path, nor what listens on the machine, on its loopback alone or everywhere."""
     place.make(mode)
     place.layerrun(mode, "create", "private", "--network", "private", "--allow", "abstract-sockets", check=0)
     words = [place.inside(mode, "probe"), "p18", *place.decoys.words(lambda name: place.inside(mode, name))]
@@ -165,5 +185,13 @@ def test_a_private_network_and_sockets_without_a_path(place, mode, seen):
     for what in ("connect to an abstract socket of outside", "connect to a port of the machine's loopback"):
         assert found[what] == "ECONNREFUSED"
     assert found["AF_VSOCK"] in REFUSED | {"EAFNOSUPPORT"}
-    found = Answers(place.layerrun(mode, "app", "a", "--", *words)).of(18)
-    assert found["connect to an abstract socket of outside"] == "EPERM"
+    with socket.create_server(("0.0.0.0", 0)) as everywhere:
+        ports = f"{place.decoys.port},{everywhere.getsockname()[1]}"
+        own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+        addresses = [address for address in own if ":" not in address]
+        python = ["/usr/bin/python3", "-c", REACH, ports, *addresses]
+        done = place.layerrun(mode, "app", "private", "--", *python, check=0)
+        assert done.stdout == "done\n"
+    if mode == "root":
+        found = Answers(place.layerrun(mode, "app", "a", "--", *words)).of(18)
+        assert found["connect to an abstract socket of outside"] == "EPERM"
