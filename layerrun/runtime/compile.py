@@ -188,7 +188,7 @@ class _Compiler:
         kind = self.grants.network.kind
         if kind is not NetworkKind.HOST:
             self._own("hosts")
-            if not is_given(self.grants) and self.uppers.make:
+            if not is_given(self.store, self.app, self.grants) and self.uppers.make:
                 network.write_files(self.store, self.app, self.grants)
             if kind is NetworkKind.PRIVATE:
                 self._own("resolv.conf")
@@ -315,14 +315,14 @@ class _Compiler:
             self.plan.add("env", f"{name}={value}")
 
 
-def _isolation(plan: Plan, app: App, grants: Grants) -> None:
+def _isolation(store: Store, plan: Plan, app: App, grants: Grants) -> None:
     plan.add("namespace", "cgroup")
     group_mount = cgroups.mount_point() if app.kind is AppKind.APP else None
     if group_mount is not None:
         plan.add("cgroup", group_mount, cgroups.group_name(app.id))
     if grants.network.kind is not NetworkKind.HOST:
-        plan.add("namespace", "net-given" if is_given(grants) else "net")
-        if grants.network.kind is NetworkKind.PRIVATE and not is_given(grants):
+        plan.add("namespace", "net-given" if is_given(store, app, grants) else "net")
+        if grants.network.kind is NetworkKind.PRIVATE and os.geteuid() != 0:
             for word in pasta.words(grants.publish):
                 plan.add("pasta", word)
         plan.add("hostname", names.host_name(app))
@@ -377,7 +377,7 @@ def compile_plan(
     identity.add_identity(plan, app, who)
     if groups:
         plan.add("groups", ",".join(map(str, groups)))
-    _isolation(plan, app, grants)
+    _isolation(store, plan, app, grants)
     data_fd = store.open_data(app)
     try:
         _check_data(data_fd, app)

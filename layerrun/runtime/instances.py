@@ -22,7 +22,7 @@ from layerrun.store.locks import holder, start_time
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Instance", "Process", "end", "ended_first", "instances", "running", "send"]
+__all__ = ["Instance", "Process", "end", "ended_first", "instances", "pid_of", "running", "send"]
 
 _PATIENCE = 1.0  # seconds, for an app that is just beginning or ending
 _POLL = 0.01
@@ -47,7 +47,7 @@ class Instance:
     processes: tuple[Process, ...]
 
 
-def _holder(store: Store, app: App) -> int | None:
+def pid_of(store: Store, app: App) -> int | None:
     """Return the host's pid of an app's pid 1, if it runs."""
     try:
         fd = store.open_app_dir(app)
@@ -140,7 +140,7 @@ def instances(store: Store, apps: Iterable[App] | None = None) -> list[Instance]
     """Return those of ``apps`` (``None``: of all, by name) that run."""
     running = []
     for app in store.apps() if apps is None else apps:
-        if (pid := _holder(store, app)) is not None:
+        if (pid := pid_of(store, app)) is not None:
             running.append((app, pid))
     tree = functools.cache(_children)
     return [_instance(store, app, pid, tree) for app, pid in running]
@@ -151,7 +151,7 @@ def end(store: Store, app: App, *, grace: float) -> bool:
 
     With a grace of 0 there is no SIGTERM. Returns when it has ended, its mounts included.
     """
-    pid = _holder(store, app)
+    pid = pid_of(store, app)
     if pid is None:
         return False
     try:
@@ -159,7 +159,7 @@ def end(store: Store, app: App, *, grace: float) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if _holder(store, app) != pid:  # ended, and the pid is another's: the descriptor may be too
+        if pid_of(store, app) != pid:  # ended, and the pid is another's: the descriptor may be too
             return False
         if grace > 0 and _signal(store, app, signal.SIGTERM) and _wait(pidfd, grace):
             return True
@@ -178,13 +178,13 @@ def end(store: Store, app: App, *, grace: float) -> bool:
 @contextmanager
 def running(store: Store, app: App) -> Iterator[int | None]:
     """Give a descriptor of an app's pid 1 that is readable once it has ended, ``None`` if the app does not run."""
-    pid = _holder(store, app)
+    pid = pid_of(store, app)
     try:
         pidfd = None if pid is None else os.pidfd_open(pid)
     except ProcessLookupError:
         pidfd = None
     try:
-        yield pidfd if pidfd is not None and _holder(store, app) == pid else None
+        yield pidfd if pidfd is not None and pid_of(store, app) == pid else None
     finally:
         if pidfd is not None:
             os.close(pidfd)
@@ -194,7 +194,7 @@ def send(store: Store, app: App, number: int) -> None:
     """Send a signal to every process of a running app, its pid 1 apart. Raises `NotRunningError`, `BusyError`."""
     deadline = time.monotonic() + _PATIENCE
     while not _signal(store, app, number):
-        if _holder(store, app) is None:
+        if pid_of(store, app) is None:
             raise NotRunningError(f"{app.name!r} is not running", hint="`layerrun ps` lists what runs")
         if time.monotonic() > deadline:
             raise BusyError(f"{app.name!r} runs, but does not listen", hint=f"layerrun stop {app.name}")

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from layerrun.model import App
     from layerrun.store.store import Store
 
-__all__ = ["FOLDER", "Resolver", "host_name", "hosts", "is_loopback", "read_resolver", "write"]
+__all__ = ["FOLDER", "Resolver", "host_name", "hosts", "is_loopback", "read_resolver", "tell", "write"]
 
 FOLDER = "net"  # in the app's folder
 # Whoever keeps a resolver of the machine's own at a loopback address writes down here whom it asks itself.
 _UPSTREAM = ("/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf")
+_LINK = "#link"
 _MOST = 1 << 16  # bytes; what is longer is no such file
 
 
@@ -92,11 +93,23 @@ def _of_host() -> Iterator[str]:
             yield line
 
 
+def _linked(address: str, name: str) -> str:
+    return f"{address}\t{name} {_LINK}\n"
+
+
 def hosts(name: str, address: str, others: Iterable[tuple[str, str]] = (), *, of_host: bool = False) -> str:
     """Return an /etc/hosts for the app ``name`` at ``address``, with ``others``, each an address and a name."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{name}"]
-    lines += [f"{where}\t{other}" for where, other in others]
+    lines += [_linked(where, other).rstrip() for where, other in others]
     return "".join(f"{line}\n" for line in (*lines, *(_of_host() if of_host else ())))
+
+
+def tell(store: Store, other: App, address: str, name: str) -> None:
+    """Tell a running app of another that it has a link to now, in its /etc/hosts."""
+    path = os.path.join(store.app_dir(other), FOLDER, "hosts")
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line for line in file if line.split()[1:] != [name, _LINK]]
+    write(store, other, "hosts", "".join(lines) + _linked(address, name))
 
 
 def write(store: Store, app: App, name: str, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from layerrun.native.syscalls import CLONE_NEWNET, setns, unshare
 
 __all__ = ["inside", "make", "set_sysctls"]
 
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _OWN = "/proc/thread-self/ns/net"
 # A new namespace copies much from the machine's own. Nothing is routed through an app; and an app's root, who is nobody
 # out here, may listen below 1024 and ping.
@@ -49,13 +51,23 @@ def set_sysctls(values: Mapping[str, str]) -> None:
             pass
 
 
+def _loopback_up() -> None:
+    import fcntl
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        # struct ifreq of netdevice(7)
+        fcntl.ioctl(one, _SIOCSIFFLAGS, struct.pack("16sH14x8x", b"lo", _IFF_UP))
+
+
 def make() -> int:
-    """Make a network namespace and return its descriptor; its loopback is not up. Raises `LaunchError`."""
+    """Make a network namespace and return its descriptor; its loopback is up. Raises `LaunchError`."""
     own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         unshare(CLONE_NEWNET)
         try:
             set_sysctls(_SYSCTLS)
+            _loopback_up()
             return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         finally:
             setns(own, CLONE_NEWNET)

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,16 +20,14 @@ import attrs
 from layerrun.errors import LaunchError
 from layerrun.runtime import netns, nft
 from layerrun.runtime.names import Resolver, is_loopback
+from layerrun.runtime.subnets import OURS, PRIVATE, free_subnets
 
 if TYPE_CHECKING:
     from layerrun.policy import Publish
 
 __all__ = ["Private", "make", "veth_name"]
 
-# Each is cut into subnets of four addresses, numbered through. What the machine has or reaches otherwise is left out.
-_POOLS = ("10.213.0.0/16", "172.30.0.0/16", "192.168.208.0/20", "10.87.0.0/16")
 _SUBNET = 30
-_PREFIX = "layerrun"
 _DNS = 53
 # The priorities of nft(8) by name: raw, dstnat, filter, srcnat.
 _RAW, _DSTNAT, _FILTER, _SRCNAT = -300, -100, 0, 100
@@ -37,57 +35,28 @@ _RAW, _DSTNAT, _FILTER, _SRCNAT = -300, -100, 0, 100
 
 @attrs.frozen
 class Private:
-    """What was made: the namespace, what pid 1 keeps, the address inside, the resolver to be used there."""
+    """What was made: the namespace, what pid 1 keeps, the address inside, the resolver to be used there, if any."""
 
     net_fd: int
     keep: tuple[int, ...]
     address: str
-    resolver: Resolver
+    resolver: Resolver | None
 
 
 def veth_name(number: int) -> str:
     """Return the name of the outer veth of a subnet."""
-    return f"{_PREFIX}{number}"
-
-
-def _networks(ip: Any) -> Iterator[ipaddress.IPv4Network]:
-    """Yield what the machine has or routes, what is layerrun's own and the way out apart."""
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
-    found = [
-        (address["index"], address.get_attr("IFA_LOCAL"), address["prefixlen"])
-        for address in ip.get_addr(family=socket.AF_INET)
-    ]
-    found += [
-        (route.get_attr("RTA_OIF"), route.get_attr("RTA_DST"), route["dst_len"])
-        for route in ip.get_routes(family=socket.AF_INET)
-    ]
-    for index, address, bits in found:
-        if address and bits and not str(names.get(index, "")).startswith(_PREFIX):
-            yield ipaddress.IPv4Network((address, bits), strict=False)
-
-
-def _subnets(ip: Any, wanted: int) -> Iterator[tuple[int, ipaddress.IPv4Network]]:
-    """Yield the subnets that may be free, each with its number; those first that the app is likely to have had."""
-    taken = {link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
-    used, base = list(_networks(ip)), 0
-    for text in _POOLS:
-        pool = ipaddress.IPv4Network(text)
-        count = 1 << _SUBNET - pool.prefixlen
-        clashes = [network for network in used if network.overlaps(pool)]
-        for i in range(count):
-            number = (wanted + i) % count
-            subnet = ipaddress.IPv4Network((int(pool[0]) + 4 * number, _SUBNET))
-            if veth_name(base + number) not in taken and not any(map(subnet.overlaps, clashes)):
-                yield base + number, subnet
-        base += count
+    return f"{OURS}{number}"
 
 
 def _pair(ip: Any, net_fd: int, wanted: int) -> tuple[str, ipaddress.IPv4Network]:
     """Make the pair of veths, one end inside; return the name of the other and the subnet."""
     from pyroute2.netlink.exceptions import NetlinkError
 
-    for number, subnet in _subnets(ip, wanted):
+    taken = {link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
+    for number, subnet in free_subnets(ip, PRIVATE, wanted):
         name = veth_name(number)
+        if name in taken:
+            continue
         try:
             ip.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": net_fd})
         except NetlinkError as error:
@@ -97,16 +66,14 @@ def _pair(ip: Any, net_fd: int, wanted: int) -> tuple[str, ipaddress.IPv4Network
         return name, subnet
     raise LaunchError(
         "no range of addresses is free for a private network",
-        hint="the machine has or reaches something in each of " + ", ".join(_POOLS),
+        hint="the machine has or reaches something in each of " + ", ".join(PRIVATE),
     )
 
 
-def _up(ip: Any, name: str, address: str | None) -> int:
-    index = int(ip.link_lookup(ifname=name)[0])
-    if address is not None:
-        ip.addr("add", index=index, address=address, prefixlen=_SUBNET)
+def _up(ip: Any, name: str, address: str) -> None:
+    index = ip.link_lookup(ifname=name)[0]
+    ip.addr("add", index=index, address=address, prefixlen=_SUBNET)
     ip.link("set", index=index, state="up")
-    return index
 
 
 def _forward() -> None:
@@ -223,7 +190,6 @@ def _configure(ip: Any, net_fd: int, name: str, subnet: ipaddress.IPv4Network) -
     with netns.inside(net_fd):
         netns.set_sysctls({"ipv6/conf/eth0/disable_ipv6": "1"})
         with IPRoute() as inner:
-            _up(inner, "lo", None)
             _up(inner, "eth0", own)
             inner.route("add", dst="0.0.0.0/0", gateway=gateway)
     return gateway, own
