@@ -176,7 +176,7 @@ def test_show(layerrun):
     assert data["config"]["command"] == ["echo", "it's"]
     assert {"path", "fstype", "policy", "why"} == set(data["mounts"][0])
     text = layerrun("show", "web", check=0).out
-    assert "/srv:/data:ro" in text
+    assert "reads the real /srv, as /data" in text
     assert "POLICY" in text
 
 
@@ -207,7 +207,7 @@ def test_du(layerrun, web):
     assert set(data) == {"schema", "apps", "bases", "total"}
     assert set(data["apps"][0]) == {
         *("name", "kind", "parent", "profile"),
-        *("entries", "apparent", "allocated"),
+        *("entries", "apparent", "allocated", "max_size"),
     }
     assert data["total"] == data["apps"][0]["allocated"] > 0
     assert layerrun("du", check=0).out.splitlines()[-1].startswith("total")
