@@ -29,7 +29,7 @@ __all__ = ["connect", "is_marked", "other_end"]
 
 _LOCK = "links"
 _MARK = "linked"  # in the folder of an app's network: another app has a link to it
-_RECORD = "ns"  # likewise: the inode of its network namespace
+_RECORD = "ns"  # likewise: the inode of its network namespace, and the pid of who is starting it with that
 _PREFIX = "link"
 _PATIENCE = 10.0  # seconds
 _POLL = 0.01
@@ -87,14 +87,14 @@ def _locked(store: Store) -> Iterator[None]:
         os.close(fd)
 
 
-def _is_starting(store: Store, app: App) -> bool:
-    """Say whether somebody holds an app's lock and no pid 1 is known yet."""
+def _starting(store: Store, app: App) -> int | None:
+    """Return the pid of who starts an app, if somebody holds its lock and no pid 1 is known yet."""
     fd = os.open(os.path.join(store.app_dir(app), "lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = holder(fd)
     finally:
         os.close(fd)
-    return found is not None and found[1].startswith("run ")
+    return found[0] if found is not None and found[1].startswith("run ") else None
 
 
 def _mark(store: Store, other: App) -> None:
@@ -105,7 +105,7 @@ def _mark(store: Store, other: App) -> None:
     forget_plan(store, other.name)
     deadline = time.monotonic() + _PATIENCE
     with suppress(FileNotFoundError):
-        while _is_starting(store, other) and time.monotonic() < deadline:
+        while _starting(store, other) is not None and time.monotonic() < deadline:
             time.sleep(_POLL)
 
 
@@ -127,11 +127,12 @@ def _network_of(store: Store, other: App) -> int | None:
     """Return the network namespace of an app that runs, or is about to; ``None`` where it does not."""
     pid = pid_of(store, other)
     if pid is None:
-        with suppress(OSError):
-            record = os.path.join(store.app_dir(other), names.FOLDER, _RECORD)
-            if _is_starting(store, other):
-                with open(record, encoding="ascii") as file:
-                    return _find(file.read())
+        with suppress(OSError, ValueError):
+            with open(os.path.join(store.app_dir(other), names.FOLDER, _RECORD), encoding="ascii") as file:
+                inode, starter = file.read().split()
+            # The record of an earlier start may name an inode that is another app's namespace by now.
+            if _starting(store, other) == int(starter):
+                return _find(inode)
         return None
     try:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -200,7 +201,7 @@ def connect(store: Store, app: App, net_fd: int) -> list[tuple[str, str]]:
         target = other_end(store, app)
         if target is not None:
             _mark(store, target)
-        names.write(store, app, _RECORD, str(os.fstat(net_fd).st_ino))
+        names.write(store, app, _RECORD, f"{os.fstat(net_fd).st_ino} {os.getpid()}")
         machine = os.stat("/proc/thread-self/ns/net").st_ino
         for other in _others(store, app):
             fd = _network_of(store, other)
