@@ -68,10 +68,15 @@ def test_descriptors(answers, seen):
 
 
 def held_by(pids, unwanted):
-    """Return the descriptors of processes and where they lead; nothing while one of them is unwanted."""
-    held = {
-        (pid, fd): os.readlink(f"/proc/{pid}/fd/{fd}") for pid in pids for fd in os.listdir(f"/proc/{pid}/fd")
-    }
+    """Return the descriptors of processes and where they lead; nothing while one is unwanted, or is being closed."""
+    try:
+        held = {
+            (pid, fd): os.readlink(f"/proc/{pid}/fd/{fd}")
+            for pid in pids
+            for fd in os.listdir(f"/proc/{pid}/fd")
+        }
+    except FileNotFoundError:
+        return None
     return held if not set(held.values()) & set(unwanted) else None
 
 
