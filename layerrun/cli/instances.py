@@ -73,8 +73,9 @@ def ps(names: tuple[str, ...], as_json: bool) -> int:
 
     with open_store() as store:
         found = instances.instances(store, chosen(store, names, every=False) if names else None)
+        records = [_record(store, one) for one in found] if as_json else []
     if as_json:
-        emit({"instances": [_record(one) for one in found]})
+        emit({"instances": records})
         return 0
     table(
         ["NAME", ">PID", "STARTED", "COMMAND"],
@@ -96,9 +97,22 @@ def _time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _record(one: Instance) -> dict[str, object]:
+def _record(store: Store, one: Instance) -> dict[str, object]:
+    from layerrun.policy import NetworkKind
+    from layerrun.runtime.names import own_address
+
+    grants = one.app.config.policy.grants()
+    private = grants.network.kind is NetworkKind.PRIVATE
     processes = [{"pid": process.pid, "command": process.command} for process in one.processes]
-    return {"name": one.app.name, "pid": one.pid, "started": _time(one.started), "processes": processes}
+    return {
+        "name": one.app.name,
+        "pid": one.pid,
+        "started": _time(one.started),
+        "network": str(grants.network),
+        "address": own_address(store, one.app) if private else None,
+        "publish": [str(port) for port in grants.publish],
+        "processes": processes,
+    }
 
 
 def _all_option(function: F) -> F:

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from layerrun.model import App
     from layerrun.store.store import Store
 
-__all__ = ["FOLDER", "Resolver", "host_name", "hosts", "is_loopback", "read_resolver", "tell", "write"]
+__all__ = [
+    "FOLDER",
+    "Resolver",
+    "host_name",
+    "hosts",
+    "is_loopback",
+    "own_address",
+    "read_resolver",
+    "tell",
+    "write",
+]
 
 FOLDER = "net"  # in the app's folder
 # Whoever keeps a resolver of the machine's own at a loopback address writes down here whom it asks itself.
@@ -102,6 +112,19 @@ def hosts(name: str, address: str, others: Iterable[tuple[str, str]] = (), *, of
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{name}"]
     lines += [_linked(where, other).rstrip() for where, other in others]
     return "".join(f"{line}\n" for line in (*lines, *(_of_host() if of_host else ())))
+
+
+def own_address(store: Store, app: App) -> str | None:
+    """Return the address of a running app's own network by which the machine reaches it, if it has one."""
+    try:
+        with open(
+            os.path.join(store.app_dir(app), FOLDER, "hosts"), encoding="utf-8", errors="replace"
+        ) as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    found = next((words[0] for words in lines if words[1:] == [host_name(app)]), "127.0.0.1")
+    return None if is_loopback(found) else found
 
 
 def tell(store: Store, other: App, address: str, name: str) -> None:

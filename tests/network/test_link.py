@@ -16,7 +16,14 @@ def gone(machine):
     wait_for(lambda: not machine.left(), what=f"left behind: {machine.left()}")
 
 
-@pytest.mark.parametrize("network", ["none", "private", "link:web"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("none", marks=pytest.mark.long),
+        "private",
+        pytest.param("link:web", marks=pytest.mark.long),
+    ],
+)
 def test_each_sees_the_other(machine, network):
     machine.serve("tcp", OUTSIDE, 80, "outside", outside=True)
     machine.serve("tcp", "0.0.0.0", 80, "the machine")

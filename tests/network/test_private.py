@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -47,8 +48,12 @@ def test_published_ports(machine, either):
     app = machine.app("a", "--network", "private", "--publish", "8080:80", says="inside", user=either)
     for where, outside in ((MACHINE, True), (MACHINE, False), ("127.0.0.1", False)):
         assert machine.ask(where, 8080, outside=outside).startswith("inside "), where
+    (said,) = json.loads(machine.run("ps", "--json", user=either, check=0).stdout)["instances"]
+    assert (said["network"], said["publish"]) == ("private", ["8080:80"])
+    if either is None:
+        assert machine.ask(said["address"], 80).startswith("inside ")
     # The port is one of the machine's, and nobody else's.
-    taken = machine.run("create", "b", "--network", "private", "--publish", "8080", user=either, check=0)
+    machine.run("create", "b", "--network", "private", "--publish", "8080", user=either, check=0)
     taken = machine.run("app", "b", "--", "true", user=either, check=125)
     assert "8080" in taken.stderr
     assert "in use" in taken.stderr
@@ -143,6 +148,7 @@ def test_in_the_background(machine, either):
     gone(machine)
 
 
+@pytest.mark.long
 def test_profiles_and_ephemeral_starts_have_their_own(machine):
     machine.app("a", "--network", "private", says="inside")
     machine.run("app", "a", "--profile", "p", "--", "hostname", check=0)
@@ -154,6 +160,7 @@ def test_profiles_and_ephemeral_starts_have_their_own(machine):
     assert machine.run("app", "a@p", "--", "hostname", check=0).stdout == "a-p\n"
 
 
+@pytest.mark.long
 def test_addresses_that_the_machine_has_otherwise(machine):
     machine.run("create", "a", "--network", "private", check=0)
     machine.sh(f"ip route add 10.0.0.0/8 via {GATEWAY}; ip route add 172.16.0.0/12 via {GATEWAY}")
