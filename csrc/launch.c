@@ -105,7 +105,7 @@ static pid_t clone_into_net(struct clone_args *args, const struct lr_launch *lau
     LR_FD own = plan->net_given ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
     if (plan->net_given && own < 0)
         return lr_fail(err, "open the network namespace", "/proc/thread-self/ns/net");
-    if (plan->net_given && (launch->net_fd < 3 || setns(launch->net_fd, CLONE_NEWNET)))
+    if (plan->net_given && setns(launch->net_fd, CLONE_NEWNET))
         return lr_fail(err, "enter the network namespace", "");
     pid_t pid = clone_into_group(args, plan, launch->app_fd);
     if (pid < 0)
@@ -203,6 +203,9 @@ int lr_run(const struct lr_launch *launch, struct lr_result *result, struct lr_e
     int failed = lr_plan_parse(&plan, launch->plan, launch->plan_size, err) ||
                  lr_plan_environ(&plan, launch->environ, launch->env, err) ||
                  lr_run_check(launch, &plan, err);
+    /* A stored plan of an app whose network Python makes: enough to join it by. */
+    if (!failed && plan.net_given && launch->net_fd < 3)
+        failed = lr_fail_code(err, EBADF, "enter the network namespace", "");
     if (!failed) {
         failed = lr_log_open(launch, true, &log, err) || lr_run_block(&signals, err) ||
                  start(launch, &plan, &signals, &log, result, err);

@@ -236,11 +236,9 @@ def enter(
             )
 
 
-def is_repeatable(store: Store, app: App, plan: Plan) -> bool:
-    """Say whether a start of an app needs nothing that only Python can do, so that its plan can be stored."""
-    if plan.bus is not None or app.kind is not AppKind.APP or app.ephemeral or app.ids is IdMode.NONE:
-        return False
-    return not network.is_given(store, app, app.config.policy.grants())
+def is_repeatable(app: App, plan: Plan) -> bool:
+    """Say whether the plan can be stored for later starts, or for joins alone where the network is made in Python."""
+    return plan.bus is None and app.kind is AppKind.APP and not app.ephemeral and app.ids is not IdMode.NONE
 
 
 def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
@@ -248,7 +246,7 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     # A spare is ready. Making anything in it would be a change.
     plan = compile_plan(store, app, make=app.kind is not AppKind.SPARE)
     _check_there(app, plan)
-    if is_repeatable(store, app, plan):
+    if is_repeatable(app, plan):
         store_plan(store, app, plan, mounts)
     app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
     keep: list[int] = []

@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 
 import pytest
 from support.outside import GATEWAY, MACHINE, OUTSIDE
@@ -201,11 +202,29 @@ def test_without_a_way_out(machine, single_user):
     assert "pasta: " in done.stderr
 
 
-def test_plans_are_stored_where_python_is_not_needed(machine, either):
+def test_where_python_is_needed(machine, either):
+    """As root for a start, which the front door leaves to it; never for what joins."""
+    alone = {"LAYERRUN_FRONT_DOOR": "alone"}
     machine.run("create", "a", "--network", "private", user=either, check=0)
     machine.run("app", "a", "--", "true", user=either, check=0)
-    stored = os.path.exists(f"{machine.layerrun.store(either)}/plans/a")
-    assert stored is (either is not None)
+    done = machine.run("app", "a", "--", "echo", "up", user=either, env=alone)
+    assert done.stdout == ("" if either is None else "up\n")
+    app = machine.start("app", "a", "--", "python3", machine.inner_peer(), "wait", user=either)
+    assert machine.run("app", "a", "--", "echo", "up", user=either, env=alone, check=0).stdout == "up\n"
+    app.communicate(timeout=60)
+
+
+def test_the_api(machine):
+    machine.run("create", "a", "--network", "private", "--publish", "8080:80", check=0)
+    script = (
+        "import layerrun, sys; app = layerrun.Store().app('a'); sys.exit(app.run(sys.argv[1:]).returncode)"
+    )
+    words = [sys.executable, "-c", script, "sh", "-c", "hostname -I | wc -w"]
+    done = subprocess.run(
+        [*machine.prefix(), *words], env=machine.layerrun.env(), capture_output=True, text=True, cwd="/"
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    gone(machine)
 
 
 def test_no_network_has_names_too(layerrun, either):
