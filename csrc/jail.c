@@ -1,6 +1,7 @@
 /* jail.c: see jail.h, open_tree(2), mount_setattr(2), pivot_root(2). */
 #include "jail.h"
 
+#include "confine.h"
 #include "sys.h"
 
 #include <stdbool.h>
@@ -80,4 +81,11 @@ int lr_jail_landlock(int folder, struct lr_error *err)
     if (syscall(ADD_RULE, rules, 1, &beneath, 0) || syscall(RESTRICT_SELF, rules, 0))
         return lr_fail(err, "set rules of Landlock", "");
     return (int)abi;
+}
+
+int lr_jail_filter(struct lr_error *err)
+{
+    struct lr_plan plan = {0};
+    return lr_seccomp_parse(&plan, "strict") ? lr_fail_code(err, EINVAL, "find the filter", "strict")
+                                             : lr_seccomp_load(&plan, err);
 }

@@ -17,6 +17,9 @@ int lr_jail_enter(struct lr_error *err);
  * sockets or signals to outside, as far as this kernel knows these. After no_new_privs. Returns the ABI, 0 for none. */
 int lr_jail_landlock(int folder, struct lr_error *err);
 
+/* Last: the filter of system calls that the preset strict has. After no_new_privs. */
+int lr_jail_filter(struct lr_error *err);
+
 /* cffi:end */
 
 #endif

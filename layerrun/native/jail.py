@@ -261,5 +261,5 @@ def _shut(request: Mapping[str, Any], folder: int, alive: int, answers: IO[bytes
         hard = resource.getrlimit(number)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (value, value))
-    if lib.lr_jail_landlock(folder, error) < 0:
+    if lib.lr_jail_landlock(folder, error) < 0 or lib.lr_jail_filter(error):
         raise_error(error)

@@ -299,7 +299,7 @@ def look(tree, archive):
         "whiteout": tried(lambda: os.mknod("white", 0o020666, 0, dir_fd=tree)),
         "setuid": tried(lambda: os.setuid(5)),
         "network": tried(lambda: socket.socket().connect((b"127.0.0.1", 9))),
-        "dumpable": libc.prctl(3, 0, 0, 0, 0), "nnp": libc.prctl(39, 0, 0, 0, 0),
+        "dumpable": libc.prctl(3, 0, 0, 0, 0), "nnp": libc.prctl(39, 0, 0, 0, 0), "seccomp": libc.prctl(21, 0, 0, 0, 0),
         "bounding": [cap for cap in range(41) if libc.prctl(23, cap, 0, 0, 0) == 1],
         "core": __import__("resource").getrlimit(4),
     }
@@ -348,7 +348,7 @@ def test_the_jail(who, user_folder, folder):
     assert seen["device"] == "Operation not permitted"
     assert seen["setuid"] in ("Operation not permitted", "Invalid argument")
     assert seen["network"] in ("Network is unreachable", "Permission denied")
-    assert (seen["dumpable"], seen["nnp"]) == (0, 1)
+    assert (seen["dumpable"], seen["nnp"], seen["seccomp"]) == (0, 1, 2)
     assert seen["bounding"] == [0, 1, 3, 4, 31]
     assert seen["core"] == [0, 0]
 
