@@ -7,6 +7,7 @@ import pytest
 
 from layerrun.errors import BusyError, DamagedError, ExistsError, NotFoundError, StoreError, UsageError
 from layerrun.model import App, AppConfig, AppKind, BaseKind, Home, IdMode, Share
+from layerrun.policy import Policy
 from layerrun.store.store import Store
 from layerrun.store.uids import COUNT, FIRST, LIMIT, lowest_free, taken_elsewhere
 
@@ -32,7 +33,7 @@ def test_everything_is_kept(store, store_path):
         caches=("/var/x",),
         command=("a", "", "\n", "é", os.fsdecode(b"\xff")),
         env=("A=b",),
-        network="none",
+        policy=Policy(preset="strict", network="none", limits=["pids=7"], deny=["cap:chown"]),
     )
     made = store.create_app("one", config, ids=IdMode.NONE)
     assert isinstance(made, App)
