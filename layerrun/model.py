@@ -178,6 +178,10 @@ class AppConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> AppConfig:
         """Make a configuration from what `to_json` gave; unknown keys raise `UsageError`."""
+        data = dict(data)
+        # Before there were policies the network stood by itself: host, the default, or none.
+        if (network := data.pop("network", None)) == "none":
+            data["policy"] = {"network": network}
         unknown = set(data) - {field.name for field in attrs.fields(cls)}
         if unknown:
             raise UsageError(f"unknown configuration keys: {', '.join(sorted(unknown))}")

@@ -249,6 +249,13 @@ def test_both_ways(config):
     assert from_toml(to_toml(config)) == config
 
 
+@pytest.mark.parametrize(("network", "asked"), [("host", None), ("none", Network.parse("none"))])
+def test_what_was_stored_before_there_were_policies(network, asked):
+    data = AppConfig(hides=("/srv",)).to_json() | {"network": network}
+    del data["policy"]
+    assert AppConfig.from_json(data) == AppConfig(hides=("/srv",), policy=Policy(network=asked))
+
+
 def test_a_name_that_is_no_unicode_cannot_be_toml():
     with pytest.raises(UsageError, match="UTF-8"):
         to_toml(AppConfig(command=("\udcff",)))
