@@ -490,7 +490,6 @@ def test_folder_and_variables_without_python(door, who):
         ["--cwd", "/nowhere"],
         ["--cwd", "relative"],
         ["--cwd", ""],
-        ["-e", "A"],
         ["-e", "=x"],
         ["-e", ""],
         ["--base", "x"],

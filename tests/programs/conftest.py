@@ -107,6 +107,13 @@ def pytest_generate_tests(metafunc):
     if "place" in metafunc.fixturenames and "place" not in named:
         metafunc.parametrize(
             "place",
-            ["root-host", "root-debian", "plain-host", "plain-debian", "single-host", "single-debian"],
+            [
+                *("root-host", "root-debian", "plain-host"),
+                # What is special of these, the tests that name their places show.
+                *(
+                    pytest.param(p, marks=pytest.mark.long)
+                    for p in ("plain-debian", "single-host", "single-debian")
+                ),
+            ],
             indirect=True,
         )
