@@ -16,7 +16,7 @@ echo z > "$1/nl/$(printf 'a\nb\033[31m')"
 """
 
 
-@pytest.mark.parametrize("who", ["root", "plain_user", "single_user"])
+@pytest.mark.parametrize("who", ["root", pytest.param("plain_user", marks=pytest.mark.long), "single_user"])
 @pytest.mark.parametrize("base", ["host", "tree"])
 def test_closed_folders(layerrun, request, folder, who, base):
     user = None if who == "root" else request.getfixturevalue(who)

@@ -6,7 +6,7 @@ import pytest
 
 SERVED = [
     "root-host",
-    "root-debian",
+    pytest.param("root-debian", marks=pytest.mark.long),
     "plain-host",
     pytest.param("plain-debian", marks=pytest.mark.long),
     "single-host",

@@ -183,6 +183,7 @@ def test_adopt_a_spare(template, spare, store_path, wrote):
 
 @pytest.mark.root
 @pytest.mark.idmap
+@pytest.mark.long
 def test_make_a_spare(template, store_path):
     def action(store):
         find(store, "host")[1].release()
