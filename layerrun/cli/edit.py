@@ -8,7 +8,7 @@ import click
 
 from layerrun.cli.common import RunVerb, app_argument, has_terminal, kill_option, open_store
 from layerrun.cli.output import say
-from layerrun.cli.policy import changed_policy, policy_options, warn_of_limits
+from layerrun.cli.policy import changed_policy, env_option, policy_options, warn_of_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -74,14 +74,7 @@ def read_manifest(path: str) -> str:
 @click.option("--home", type=click.Choice(["overlay", "fresh", "share"]), help="The home inside.")
 @click.option("--cache", "caches", multiple=True, metavar="PATH", help="Another path that clear-cache drops.")
 @policy_options
-@click.option(
-    "-e",
-    "--env",
-    "env",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable at each start; without VALUE, pass on the caller's.",
-)
+@env_option
 @click.option(
     "--unset",
     "unset",

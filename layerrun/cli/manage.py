@@ -21,7 +21,7 @@ from layerrun.cli.common import (
 )
 from layerrun.cli.edit import from_option, read_manifest
 from layerrun.cli.output import plural, say
-from layerrun.cli.policy import asked_policy, policy_options, warn_of_limits
+from layerrun.cli.policy import asked_policy, env_option, policy_options, warn_of_limits
 from layerrun.cli.sizes import sized
 from layerrun.cli.undo import id_mode, no_userns_option, warn_of
 
@@ -65,14 +65,7 @@ __all__ = ["create", "remove", "rename"]
     "--cache", "caches", multiple=True, metavar="PATH", help="A path that clear-cache drops as well."
 )
 @policy_options
-@click.option(
-    "-e",
-    "--env",
-    "env",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set a variable at each start; without VALUE, pass on the caller's.",
-)
+@env_option
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
 @from_option("Take all of this from a TOML file, as `show --toml` prints it (- is standard input).")
 @no_userns_option

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerrun.policy import Policy
     from layerrun.store.store import Store
 
-__all__ = ["asked_policy", "changed_policy", "policy_options", "warn_of_limits"]
+__all__ = ["asked_policy", "changed_policy", "env_option", "policy_options", "warn_of_limits"]
 
 _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -49,6 +49,18 @@ def policy_options(function: F) -> F:
         many = name not in _ONCE
         function = click.option(f"--{option}", name, metavar=value, multiple=many, help=meaning)(function)
     return function
+
+
+def env_option(function: F) -> F:
+    """Add ``--env`` of what is set at each start."""
+    return click.option(
+        "-e",
+        "--env",
+        "env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set a variable at each start; without VALUE, pass on the caller's.",
+    )(function)
 
 
 def asked_policy(given: Mapping[str, Any]) -> Policy:

@@ -8,19 +8,14 @@ import sys
 import textwrap
 
 import pytest
-from support import probes, reach, users
+from support import reach, users
+from support.whose import whose
 
 
 @pytest.fixture(params=["root", users.PLAIN])
 def who(request):
     """Whose store it is: root's (``None``), or a plain user's."""
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 class Programs:

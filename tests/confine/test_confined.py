@@ -9,20 +9,15 @@ import socket
 import uuid
 
 import pytest
-from support import probes, users
+from support import users
+from support.whose import whose
 
 NESTED = "unshare -Ur sh -c 'cat /proc/self/uid_map' && echo NESTED"
 
 
 @pytest.fixture(params=["root", users.PLAIN])
 def who(request):
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture

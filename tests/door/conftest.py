@@ -12,6 +12,7 @@ import types
 import pytest
 from support import probes, reach, users
 from support.sandbox import Mounts, small_tree
+from support.whose import whose
 
 BIN = os.path.dirname(sys.executable)
 # Others on the machine may touch what a plan depends on, such as /etc/passwd, while a test runs.
@@ -90,13 +91,7 @@ def door(layerrun, folder):
 @pytest.fixture(params=["root", users.PLAIN, users.SINGLE])
 def who(request):
     """Whom a start belongs to: root (``None``), a plain user with subordinate ids, one without."""
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture

@@ -9,30 +9,19 @@ import subprocess
 import pytest
 from support import probes, users
 from support.sandbox import Mounts, small_tree
+from support.whose import whose
 
 
 @pytest.fixture(params=["root", users.PLAIN, users.SINGLE])
 def who(request):
     """Whom a start belongs to: root (``None``), a plain user with subordinate ids, one without."""
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture(params=["root", users.PLAIN])
 def either(request):
     """Root (``None``) and a plain user."""
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from support import probes, reach, users
+from support import reach, users
+from support.whose import whose
 
 _MAKE = """
 import json, sys
@@ -26,13 +27,7 @@ with Store.open() as store:
 @pytest.fixture(params=["root", users.PLAIN, users.SINGLE])
 def anybody(request):
     """Root (``None``), and each kind of plain user."""
-    if request.param == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture

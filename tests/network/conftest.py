@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support import probes, users
 from support.outside import Machine
+from support.whose import whose
 
 
 @pytest.fixture
@@ -20,18 +21,10 @@ def machine(layerrun, folder):
 @pytest.fixture(params=["root", users.PLAIN, users.SINGLE])
 def who(request):
     """Whom a start belongs to: root (``None``), a plain user with subordinate ids, one without."""
-    if request.param == "root":
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)
 
 
 @pytest.fixture(params=["root", users.SINGLE])
 def either(request):
     """Root (``None``) and a plain user."""
-    if request.param == "root":
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(request.param)
+    return whose(request.param)

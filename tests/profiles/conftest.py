@@ -8,24 +8,15 @@ import os
 import subprocess
 
 import pytest
-from support import probes, users
+from support import users
 from support.sandbox import wait_for
-
-
-def _whose(name):
-    if name == "root":
-        probes.need("root")
-        probes.need("idmap")
-        return None
-    probes.need("rootless")
-    probes.need("reachable")
-    return users.ensure(name)
+from support.whose import whose
 
 
 @pytest.fixture(params=["root", users.PLAIN])
 def who(request):
     """Whose apps they are: root's (``None``), a plain user's."""
-    return _whose(request.param)
+    return whose(request.param)
 
 
 class Apps:

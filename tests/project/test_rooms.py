@@ -22,7 +22,8 @@ HEIGHT = {
     "store": 3,
     "native": 2,
     "model": 1.5,
-    "policy": 1,
+    "policy": 1.2,
+    "terms": 1.1,
     "syscalls": 0.5,
     "errors": 0,
     "": 0,  # layerrun itself: the version, and the names of the API, which are imported when they are used
