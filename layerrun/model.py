@@ -25,10 +25,14 @@ __all__ = [
     "Base",
     "BaseKind",
     "Change",
+    "Commit",
+    "CommitState",
     "FileType",
     "Home",
     "IdMode",
+    "Layer",
     "Share",
+    "Snapshot",
     "check_app_name",
     "check_name",
     "check_path",
@@ -200,6 +204,9 @@ class App:
 
     A profile is an app of its own, called ``NAME@PROFILE``, with the configuration of the app whose id is
     ``parent``. One that is ``ephemeral`` is removed at the end of its only start.
+
+    ``frozen`` are ids of layers, the lowest first: what were its uppers before snapshots. They lie above the
+    layers of its configuration (its factory state), and are its data, not its profiles'.
     """
 
     id: str
@@ -213,6 +220,12 @@ class App:
     parent: str | None = None
     profile: str | None = None
     ephemeral: bool = False
+    frozen: tuple[str, ...] = ()
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The layers between the base and the upper, the lowest first."""
+        return self.config.layers + self.frozen
 
     @property
     def shown_name(self) -> str:
@@ -238,6 +251,70 @@ class Base:
     created: str
     entries: int
     size: int
+
+
+@attrs.frozen
+class Layer:
+    """A frozen layer as the catalog has it: an upper that is only ever read from now on.
+
+    ``ids`` says what its owners mean and in which flavour overlayfs's marks are in it.
+    """
+
+    id: str
+    ids: IdMode
+    created: str
+
+
+@attrs.frozen
+class Snapshot:
+    """A state of an app that can be gone back to: what lay above its base, all of it frozen.
+
+    ``number`` counts from 1 within an app and is never given again. ``layers`` are those of the app's
+    configuration then, ``frozen`` its own above them, each the lowest first. An ``automatic`` one was made by
+    layerrun, so that a rollback can be taken back. One that is ``pinned`` is spared by ``gc``.
+    """
+
+    app_id: str
+    number: int
+    tag: str | None
+    layers: tuple[str, ...]
+    frozen: tuple[str, ...]
+    created: str
+    pinned: bool = False
+    automatic: bool = False
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """All its layers above the base, the lowest first."""
+        return self.layers + self.frozen
+
+
+class CommitState(enum.StrEnum):
+    """How far a commit to the host is. Those that end in ``ing`` are under way, or were cut short."""
+
+    APPLYING = "applying"
+    DONE = "done"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    REDOING = "redoing"
+
+
+@attrs.frozen
+class Commit:
+    """A commit to the host as the catalog has it; its journal is in the store's ``commits/<id>/``.
+
+    ``number`` counts from 1 and is what people call it. ``counts`` has the number of changes by letter.
+    ``ended_ns`` is when it was done, last time, by the clock that the kernel gives files (ns since the epoch).
+    """
+
+    id: str
+    number: int
+    name: str
+    state: CommitState
+    created: str
+    counts: dict[str, int]
+    ended_ns: int | None = None
+    command: tuple[str, ...] = ()
 
 
 class FileType(enum.StrEnum):

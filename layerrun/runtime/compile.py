@@ -83,8 +83,7 @@ class _Compiler:
         if self.volume is not None:
             self.plan.add("volume", *self.volume)
         layers = [
-            os.path.join(self.store.path, "layers", layer, "tree")
-            for layer in reversed(self.app.config.layers)
+            os.path.join(self.store.path, "layers", layer, "tree") for layer in reversed(self.app.stack)
         ]
         if self.app.ids is IdMode.RANGE and (layers or not self.over_host):
             self.plan.add("store", self.store.path)
@@ -336,7 +335,7 @@ def _person(
     from layerrun.runtime.people import choose_user
     from layerrun.store.plans import signature
 
-    layers = [os.path.join(store.path, "layers", layer, "tree") for layer in reversed(app.config.layers)]
+    layers = [os.path.join(store.path, "layers", layer, "tree") for layer in reversed(app.stack)]
     chosen = choose_user(app, grants.user, [f"{store.app_dir(app)}/data/upper", *layers, root])
     plan.seen |= {("file", path): signature(path) for path in chosen.files}
     return chosen.person, chosen.groups

@@ -238,7 +238,7 @@ class Catalog:
                 f"the name {app.name!r} is taken", hint="choose another, or remove that one first"
             )
         self._db.execute(
-            f"INSERT INTO apps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO apps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 app.id,
                 app.name,
@@ -252,6 +252,7 @@ class Catalog:
                 app.parent,
                 app.profile,
                 int(app.ephemeral),
+                json.dumps(app.frozen),
             ),
         )
 
@@ -294,7 +295,7 @@ class Catalog:
         return [row[0] for row in self._rows("SELECT uid_start FROM apps WHERE uid_start IS NOT NULL")]
 
     def _app(self, row: tuple[Any, ...]) -> App:
-        id_, name, kind, config, ids, uid_start, created, generation, parent, profile, ephemeral = row
+        id_, name, kind, config, ids, uid_start, created, generation, parent, profile, ephemeral, frozen = row
         try:
             return App(
                 id=id_,
@@ -308,6 +309,7 @@ class Catalog:
                 parent=parent,
                 profile=profile,
                 ephemeral=bool(ephemeral),
+                frozen=tuple(json.loads(frozen)),
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: app {name!r}: {error}") from error
@@ -376,11 +378,13 @@ class Catalog:
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
 
 
-_COLUMNS = "id, name, kind, base_id, config, ids, uid_start, created, generation, parent, profile, ephemeral"
+_COLUMNS = (
+    "id, name, kind, base_id, config, ids, uid_start, created, generation, parent, profile, ephemeral, frozen"
+)
 # A profile has the configuration of its app.
 _APPS = (
     "SELECT apps.id, apps.name, apps.kind, coalesce(above.config, apps.config), apps.ids, apps.uid_start,"
-    " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral"
+    " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral, apps.frozen"
     " FROM apps LEFT JOIN apps AS above ON above.id = apps.parent"
 )
 _BASE = "id, name, kind, digest, ids, source, created, entries, size"

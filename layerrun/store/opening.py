@@ -18,7 +18,7 @@ from layerrun.store.locks import lock_file
 __all__ = ["FOLDERS", "FORMAT", "open_root"]
 
 FORMAT = "layerrun-store 1\n"
-FOLDERS = ("apps", "bases", "kept", "layers", "objects", "skeletons", "staging", "trash")
+FOLDERS = ("apps", "bases", "commits", "kept", "layers", "objects", "skeletons", "staging", "trash")
 _KNOWN = {
     *FOLDERS,
     "plans",

@@ -38,5 +38,40 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX apps_by_parent ON apps (parent) WHERE parent IS NOT NULL;
     CREATE INDEX apps_ephemeral ON apps (id) WHERE ephemeral;
     """,
+    """
+    ALTER TABLE apps ADD COLUMN frozen TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE layers (
+        id TEXT PRIMARY KEY,
+        ids TEXT NOT NULL,
+        created TEXT NOT NULL
+    );
+    CREATE TABLE snapshots (
+        app_id TEXT NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        tag TEXT,
+        layers TEXT NOT NULL,
+        frozen TEXT NOT NULL,
+        created TEXT NOT NULL,
+        pinned INTEGER NOT NULL DEFAULT 0,
+        automatic INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (app_id, number),
+        UNIQUE (app_id, tag)
+    );
+    CREATE TABLE uses (
+        layer_id TEXT NOT NULL REFERENCES layers(id) ON DELETE CASCADE,
+        app_id TEXT NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
+        PRIMARY KEY (layer_id, app_id)
+    );
+    CREATE TABLE commits (
+        id TEXT PRIMARY KEY,
+        number INTEGER NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        created TEXT NOT NULL,
+        counts TEXT NOT NULL,
+        ended_ns INTEGER,
+        command TEXT NOT NULL DEFAULT '[]'
+    );
+    """,
 )
 SCHEMA = len(MIGRATIONS)

@@ -193,7 +193,7 @@ class Store:
         """Open what lies beneath the app's upper, top first, the base last; the caller closes them."""
         fds: list[int] = []
         try:
-            for layer in reversed(app.config.layers):
+            for layer in reversed(app.stack):
                 fds.append(self._open_lower(f"layers/{layer}/tree", f"layer {layer!r} of {app.name!r}"))
             fds.append(self.open_base(self.base(app.config.base)))
         except BaseException:

@@ -1,0 +1,65 @@
+"""What an upper changes, in full: `layerrun.layers.diff` with all that a commit must know of both sides."""
+
+from __future__ import annotations
+
+import stat
+from typing import NamedTuple
+
+__all__ = ["Delta", "Stat"]
+
+
+class Stat(NamedTuple):
+    """An entry as statx(2) shows it. Times are nanoseconds since the epoch; ``btime_ns`` is 0 where it is not known.
+
+    ``mount`` is the id of the mount that it lies on.
+    """
+
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    ino: int
+    dev: int
+    mount: int
+    nlink: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+
+class Delta(NamedTuple):
+    """A difference between an upper and what lies beneath it, or an entry of the upper that is none.
+
+    Attributes:
+        letter: A, M, D, T or P as of `layerrun.model.Change`; ``=`` is an upper's entry that equals what lies
+            beneath. A folder that both have is given even where only its time of modification is another, as ``=``.
+        path: relative to the root, in the bytes of the file system; the root itself is ``b""``.
+        new: what the upper has; ``None`` where it deletes.
+        old: what lies beneath; ``None`` where there is nothing.
+        lower: the number of the lower that has ``old``, 0 the topmost; -1 where there is none.
+        origin: the upper's entry was copied up from a lower (overlayfs noted so).
+        marked: it has attributes of overlayfs's own, which must go before it is shown to anybody.
+        capable: it has a file capability (security.capability).
+        within: it lies in a folder that has nothing beneath it: it comes and goes with that folder.
+    """
+
+    letter: str
+    path: bytes
+    new: Stat | None
+    old: Stat | None
+    lower: int
+    origin: bool
+    marked: bool
+    capable: bool
+    within: bool
