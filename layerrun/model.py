@@ -182,9 +182,11 @@ class AppConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> AppConfig:
         """Make a configuration from what `to_json` gave; unknown keys raise `UsageError`."""
+        if not isinstance(data, dict):  # of a damaged catalog; dict() would make one of an empty list
+            raise UsageError(f"not a configuration: {data!r}")
         data = dict(data)
         # Before there were policies the network stood by itself: host, the default, or none.
-        if (network := data.pop("network", None)) == "none":
+        if (network := data.pop("network", "host")) != "host":
             data["policy"] = {"network": network}
         unknown = set(data) - {field.name for field in attrs.fields(cls)}
         if unknown:

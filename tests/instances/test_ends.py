@@ -212,7 +212,8 @@ def test_ps(apps, layerrun, either):
     apps.ready("sh", "-c", "echo ready; exec sleep 999", user=either, app="a")
     found = apps.ps(either)
     assert sorted(found) == ["a", "b"]
-    assert set(found["a"]) == {"name", "pid", "started", "processes"}
+    assert set(found["a"]) == {"name", "pid", "started", "network", "address", "publish", "processes"}
+    assert (found["a"]["network"], found["a"]["address"], found["a"]["publish"]) == ("host", None, [])
     commands = [process["command"] for process in found["a"]["processes"]]
     assert "sleep 1000" in commands
     assert "sleep 999" in commands

@@ -179,11 +179,29 @@ def test_garbage_catalog(store_path, content):
         Store.open(store_path)
 
 
+GARBAGE = (
+    "{",
+    "[]",
+    "7",
+    "null",
+    '{"later": 1}',
+    '{"network": 7}',
+    '{"network": "?"}',
+    '{"policy": []}',
+    '{"policy": {"later": 1}}',
+    '{"policy": {"network": "?"}}',
+    '{"shares": 5}',
+    '{"home": "?"}',
+)
+
+
 def test_garbage_in_a_row(store_path):
     with Store.open(store_path) as store:
         store.create_app("one", AppConfig(), ids=IdMode.NONE)
-    for column, value in (("config", "{"), ("config", "[]"), ("ids", "?"), ("config", '{"later": 1}')):
+    garbage = [("config", text) for text in GARBAGE]
+    for column, value in [*garbage, ("ids", "?")]:
         database = sqlite3.connect(f"{store_path}/catalog.db")
+        database.execute("UPDATE apps SET config = '{}', ids = 'none'")
         database.execute(f"UPDATE apps SET {column} = ?", (value,))
         database.commit()
         database.close()
