@@ -7,6 +7,7 @@
 #include "control.h"
 #include "join.h"
 #include "launch.h"
+#include "shed.h"
 #include "sys.h"
 
 #include <poll.h>
@@ -213,13 +214,19 @@ void lr_serve(struct lr_server *server)
     setpgid(state.pid, state.pid); /* the child does it too: whoever comes first */
     if (keep_descriptors(&state, &error))
         lr_command_fail(server->control, &error);
+    bool shed = false;
     while (state.pid || !state.lonely) {
         struct pollfd polled[] = {
             {.fd = state.signals, .events = POLLIN},
             {.fd = server->control, .events = POLLIN},
             {.fd = server->listen_fd, .events = POLLIN},
         };
-        if (poll(polled, sizeof polled / sizeof *polled, -1) < 0)
+        int ready = poll(polled, sizeof polled / sizeof *polled, shed ? -1 : LR_SHED_AFTER);
+        if (!ready && !shed) {
+            lr_shed();
+            shed = true;
+        }
+        if (ready <= 0)
             continue;
         bool running = state.pid != 0;
         if (polled[0].revents)

@@ -7,6 +7,7 @@
 #include "wait.h"
 
 #include "control.h"
+#include "shed.h"
 #include "status.h"
 #include "sys.h"
 
@@ -284,7 +285,7 @@ static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_r
                            struct lr_error *err)
 {
     struct terminal terminal = {.master = -1};
-    bool talking = true, output = true;
+    bool talking = true, output = true, shed = false;
     for (;;) {
         bool input =
             terminal.master >= 0 && !terminal.input_ended && !terminal.background && !terminal.pending_size;
@@ -298,11 +299,16 @@ static int serve_until_end(const struct lr_wait *wait, bool *asking, struct lr_r
             {.fd = *asking ? wait->executed : -1, .events = POLLIN},
             {.fd = wait->notify ? wait->notify->fd : -1, .events = POLLIN},
         };
-        int ready = poll(polled, sizeof polled / sizeof *polled, terminal.background ? LOOK_EVERY : -1);
+        int most = terminal.background ? LOOK_EVERY : shed ? -1 : LR_SHED_AFTER;
+        int ready = poll(polled, sizeof polled / sizeof *polled, most);
         if (ready < 0 && errno != EINTR) {
             make_cooked(&terminal);
             lr_close(&terminal.master);
             return lr_fail(err, "wait for the sandbox", "");
+        }
+        if (!ready && !shed) {
+            lr_shed();
+            shed = true;
         }
         if (terminal.background)
             look_for_foreground(&terminal);
