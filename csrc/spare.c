@@ -39,6 +39,16 @@ static bool is_variable(const char *word)
     return equals ? equals > word : *word && *word != '-' && !strchr(word, '*');
 }
 
+/* How many of the words say what is to be done with changes without asking, which is for Python to do. */
+static int answer(const char *const *words)
+{
+    if (is_one_of(words[0], "-y", "--yes") || is_one_of(words[0], "-n", "--keep"))
+        return 1;
+    if (strcmp(words[0], "--on-exit") || !words[1])
+        return 0;
+    return is_one_of(words[1], "commit", "keep") || !strcmp(words[1], "discard") ? 2 : 0;
+}
+
 /* Only what cannot be meant otherwise. */
 static int parse(struct try *try, const char *const *words)
 {
@@ -50,10 +60,12 @@ static int parse(struct try *try, const char *const *words)
     if (!try->env)
         return -1;
     for (; *words && **words == '-' && strcmp(*words, "--"); words++) {
-        if (is_one_of(*words, "-y", "--yes") || is_one_of(*words, "-n", "--keep")) {
+        int taken = answer(words);
+        if (taken) {
             if (asked)
                 return -1;
             asked = true;
+            words += taken - 1;
         } else if (!strcmp(*words, "--base") && words[1])
             try->base = *++words;
         else if (!strcmp(*words, "--cwd") && words[1] && *words[1] == '/')

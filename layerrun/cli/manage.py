@@ -23,7 +23,7 @@ from layerrun.cli.edit import from_option, read_manifest
 from layerrun.cli.output import plural, say
 from layerrun.cli.policy import asked_policy, env_option, policy_options, warn_of_limits
 from layerrun.cli.sizes import sized
-from layerrun.cli.undo import id_mode, no_userns_option, warn_of
+from layerrun.cli.userns import id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

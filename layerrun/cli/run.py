@@ -11,7 +11,7 @@ import click
 from layerrun.cli import exits
 from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option, settings
 from layerrun.cli.output import say
-from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
+from layerrun.cli.userns import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
 import click
 
 from layerrun.cli import exits, spares
@@ -14,28 +11,25 @@ from layerrun.cli.changes import print_changes, print_records, print_stat, recor
 from layerrun.cli.common import (
     RunVerb,
     Verb,
-    answer,
     app_argument,
     ask,
     ask_before,
     base_option,
     front_door,
-    has_terminal,
     json_option,
     nul_option,
     open_store,
     settings,
     yes_option,
 )
-from layerrun.cli.output import document, emit, plural, say
+from layerrun.cli.judging import Judge, OnExit, check_report
+from layerrun.cli.output import emit, say
 from layerrun.cli.run import run_options, variables
 from layerrun.cli.sizes import sized
-from layerrun.cli.undo import check_mode, id_mode, no_userns_option, warn_of
+from layerrun.cli.userns import check_mode, id_mode, no_userns_option, warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from layerrun.model import App, Change, IdMode
+    from layerrun.model import App, IdMode
     from layerrun.runtime.handoff import Ended
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
@@ -61,6 +55,12 @@ _NEW = "new throwaway"
 @click.option("--hide", "hides", multiple=True, metavar="PATH", help="Make a path empty inside.")
 @click.option("-y", "--yes", is_flag=True, help="Commit it without asking. There is no commit yet: keep it.")
 @click.option("-n", "--keep", is_flag=True, help="Keep it without asking.")
+@click.option(
+    "--on-exit",
+    type=click.Choice([word.value for word in OnExit]),
+    metavar="commit|keep|discard",
+    help="What to do without asking; commit only if CMD succeeds, else keep.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document; does not ask.")
 @click.option(
     "--report", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report as JSON to FILE."
@@ -75,6 +75,7 @@ def try_(
     no_userns: bool,
     yes: bool,
     keep: bool,
+    on_exit: str | None,
     as_json: bool,
     report: str | None,
     cwd: str | None,
@@ -92,14 +93,13 @@ def try_(
 
     if argv is None:
         raise click.UsageError("there is no command: layerrun try -- CMD...")
-    if yes and keep:
-        raise click.UsageError("-y and -n exclude each other")
+    wanted = _on_exit(on_exit, yes=yes, keep=keep)
     given = variables(env)
     if name is not None:
         check_name(name)
     hidden = tuple(check_path(path, "--hide") for path in hides)
-    _check_report(report)
-    judge = _Judge(yes=yes, keep=keep, as_json=as_json, report=report)
+    check_report(report)
+    judge = Judge(on_exit=wanted, as_json=as_json, report=report)
     done = handoff.ended()
     with open_store(recover=done is None) as store:
         if done is not None:
@@ -115,8 +115,17 @@ def try_(
         )
 
 
+def _on_exit(on_exit: str | None, *, yes: bool, keep: bool) -> OnExit | None:
+    """Return what is to be done without asking; -y and -n are short for two of the words."""
+    given = {"--on-exit": on_exit, "-y": OnExit.COMMIT if yes else None, "-n": OnExit.KEEP if keep else None}
+    words = {option: word for option, word in given.items() if word is not None}
+    if len(words) > 1:
+        raise click.UsageError(" and ".join(words) + " exclude each other")
+    return OnExit(*words.values()) if words else None
+
+
 def _try_in_spare(
-    store: Store, base: str, argv: tuple[str, ...], judge: _Judge, *, cwd: str | None, env: dict[str, str]
+    store: Store, base: str, argv: tuple[str, ...], judge: Judge, *, cwd: str | None, env: dict[str, str]
 ) -> int | None:
     """Run the command in a spare; ``None`` if there is none to be had."""
     from layerrun.runtime.spares import find
@@ -138,7 +147,7 @@ def _try_in_spare(
         lock.release()
 
 
-def _go_on(store: Store, end: Ended, judge: _Judge) -> int:
+def _go_on(store: Store, end: Ended, judge: Judge) -> int:
     """Go on after the end of a command that the front door has run."""
     settings().runs = False
     app, lock = spares.resume(store, end)
@@ -148,7 +157,7 @@ def _go_on(store: Store, end: Ended, judge: _Judge) -> int:
     return judge.safely(store, app, end.status, new=end.after == _NEW)
 
 
-def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: _Judge) -> int:
+def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: Judge) -> int:
     """Go on with a spare in which a command has ended as with any throwaway."""
     from layerrun.runtime.spares import replenish
     from layerrun.store.spares import adopt
@@ -169,7 +178,7 @@ def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: _Judge) ->
 def _try_in_new(
     store: Store,
     argv: tuple[str, ...],
-    judge: _Judge,
+    judge: Judge,
     *,
     name: str | None,
     base: str,
@@ -205,89 +214,6 @@ def _try_in_new(
         raise
     settings().runs = False
     return judge.safely(store, app, status, new=new)
-
-
-def _check_report(report: str | None) -> None:
-    """Refuse a report that cannot be written before the command runs, not after."""
-    if report is None:
-        return
-    folder = os.path.dirname(report) or "."
-    if not os.access(report if os.path.exists(report) else folder, os.W_OK):
-        from layerrun.errors import UsageError
-
-        raise UsageError(
-            f"--report {report}: it cannot be written", hint="name a file in a folder you can write to"
-        )
-
-
-@attrs.frozen
-class _Judge:
-    """What is to become of a throwaway whose command has ended."""
-
-    yes: bool
-    keep: bool
-    as_json: bool
-    report: str | None
-
-    def safely(self, store: Store, app: App, status: int, *, new: bool) -> int:
-        """List, keep or discard, report; return the exit status: the command's own unless it would hide a failure."""
-        try:
-            if self._judge(store, app, status, new=new) and self.yes:
-                say(f"{app.name} is not committed: this version has no commit yet")
-                return status or 1
-        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
-            exits.report(error)
-            say(f"kept as {app.name}")
-            return status or exits.status_of(error)
-        return status
-
-    def _judge(self, store: Store, app: App, status: int, *, new: bool) -> bool:
-        """List what ``app`` changed; keep or discard it; report. Return whether it changed anything."""
-        from layerrun.runtime import data
-
-        changes = data.diff(store, app)
-        if not self.as_json:
-            print_changes(changes)
-            sys.stdout.flush()
-        kept = bool(changes) or not new
-        if changes and not (self.yes or self.keep or self.as_json) and has_terminal():
-            kept = _keeps(app, changes)
-        if not kept:
-            data.discard(store, app)
-        elif changes:
-            say(f"kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}")
-        done = _report(app, status, kept, changes)
-        if self.as_json:
-            emit(done)
-        if self.report is not None:
-            with open(self.report, "w", encoding="ascii") as file:
-                file.write(document(done) + "\n")
-        return bool(changes)
-
-
-def _report(app: App, status: int, kept: bool, changes: Sequence[Change]) -> dict[str, Any]:
-    return {
-        "name": app.name,
-        "base": app.config.base,
-        "exit_status": status,
-        "kept": kept,
-        "changes": records(changes),
-    }
-
-
-def _keeps(app: App, changes: Sequence[Change]) -> bool:
-    """Ask; an empty line, the end of input and an interrupt keep it, for only a clear word destroys."""
-    while True:
-        try:
-            typed = answer(f"{plural(len(changes), 'change')} in {app.name}: [k]eep or [d]iscard? [k] ")
-        except KeyboardInterrupt:
-            click.echo(err=True)
-            return True
-        match typed.lower():
-            case "" | "k" | "keep":
-                return True
-            case "d" | "discard":
-                return False
 
 
 @click.command(

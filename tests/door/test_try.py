@@ -94,6 +94,7 @@ FORMS = [
     ["--base", "host", "-y", "true"],
     ["--cwd", "/etc", "--", "true"],
     ["-e", "A=b", "--env", "C==", "-n", "true"],
+    ["--on-exit", "discard", "true"],
 ]
 
 
@@ -111,6 +112,7 @@ def test_forms_that_need_no_python(door, words):
         ["--name", "t", "true"],
         ["--hide", "/opt", "true"],
         ["--base=host", "true"],
+        ["--on-exit=keep", "true"],
         ["--help"],
     ],
     ids=" ".join,
@@ -121,7 +123,19 @@ def test_forms_that_are_pythons(door, words):
 
 
 @pytest.mark.parametrize(
-    "words", [["-y", "-n", "true"], ["-n", "-n"], ["--"], ["--", ""], [], ["--base"], ["-z"]]
+    "words",
+    [
+        ["-y", "-n", "true"],
+        ["-n", "-n"],
+        ["-n", "--on-exit", "keep", "true"],
+        ["--on-exit", "undo", "true"],
+        ["--on-exit"],
+        ["--"],
+        ["--", ""],
+        [],
+        ["--base"],
+        ["-z"],
+    ],
 )
 def test_forms_that_are_none(door, words):
     door.warm(*TRUE, check=0)
