@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypedDict
 import attrs
 
 from layerrun.errors import LaunchError, UsageError
-from layerrun.model import check_name
+from layerrun.model import AppKind, check_name
 from layerrun.runtime import door
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Command:
     env: Mapping[str, str]
     profile: str | None
     ephemeral: bool
+    kind: AppKind = AppKind.APP
 
     @classmethod
     def check(
@@ -94,14 +95,17 @@ class Command:
         env: Environment | None = None,
         profile: str | None = None,
         ephemeral: bool = False,
+        kind: AppKind = AppKind.APP,
     ) -> Command:
         """Make one. Raises `UsageError` where something makes no sense."""
+        if kind is AppKind.THROWAWAY and (ephemeral or profile is not None):
+            raise UsageError("a throwaway has no profiles, and no ephemeral starts", hint="make another one")
         if profile is not None:
             check_name(profile, "name of a profile")
         if ephemeral and (profile is not None or "@" in app):
             raise UsageError("ephemeral and a profile exclude each other: it has a layer of its own")
         given: Args = args if isinstance(args, str | bytes | os.PathLike) or args is None else list(args)
-        return cls(store, app, given, _words(given), _place(cwd), _variables(env), profile, ephemeral)
+        return cls(store, app, given, _words(given), _place(cwd), _variables(env), profile, ephemeral, kind)
 
     @property
     def shown(self) -> Any:
@@ -111,7 +115,9 @@ class Command:
     @property
     def may_be_stored(self) -> bool:
         """Whether the front door may have a plan for it."""
-        return not self.ephemeral and os.environ.get("LAYERRUN_FRONT_DOOR") != "0"
+        if self.ephemeral or self.kind is not AppKind.APP:
+            return False
+        return os.environ.get("LAYERRUN_FRONT_DOOR") != "0"
 
     def variables(self, handed: Handed | None = None) -> dict[bytes, bytes]:
         """Return the environment of a front door that is to come back rather than to execute Python."""

@@ -89,7 +89,7 @@ def work_out(command: Command, *, own_tty: bool, knocked_until: float | None = N
     door = _Spawned(path=front_door(), words=(), knocked_until=knocked_until, pipe=ends, own_tty=own_tty)
     try:
         with Store.open(command.store) as store:
-            app = store.app(command.app, AppKind.APP)
+            app = store.app(command.app, command.kind)
             _run(store, app, command, door)
     except _Ready as ready:
         return ready.handed
@@ -109,7 +109,8 @@ def _run(store: Store, app: App, command: Command, door: _Spawned) -> None:
         launch.run_ephemeral(store, app, command.argv, cwd=command.cwd, env=command.env, door=door)
     if command.profile is not None:
         app, _ = apps.profile(store, command.app, command.profile)
-    launch.run(store, app, command.argv, cwd=command.cwd, env=command.env, door=door)
+    lives = command.kind is AppKind.THROWAWAY
+    launch.run(store, app, command.argv, cwd=command.cwd, env=command.env, door=door, lives=lives)
 
 
 def is_terminal(options: Mapping[str, Any]) -> bool:

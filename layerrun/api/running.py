@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any, Literal, Never, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, overload
 
 from layerrun.api.command import Args, Command, Environment, File, Options, Path
 from layerrun.api.process import Popen
 from layerrun.api.process import run as run_process
+from layerrun.model import AppKind
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,10 +47,12 @@ class Running:
     """What can run commands.
 
     Attributes:
-        name: the app's name.
+        name: its name.
+        kind: whether it is an app or a throwaway.
     """
 
     name: str
+    kind: ClassVar[AppKind]
 
     def _store_path(self) -> str:
         raise NotImplementedError
@@ -66,7 +69,14 @@ class Running:
     ) -> Command:
         _refuse(unknown)
         return Command.check(
-            self._store_path(), self.name, args, cwd=cwd, env=env, profile=profile, ephemeral=ephemeral
+            self._store_path(),
+            self.name,
+            args,
+            cwd=cwd,
+            env=env,
+            profile=profile,
+            ephemeral=ephemeral,
+            kind=self.kind,
         )
 
     @overload

@@ -6,33 +6,24 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from layerrun.api.running import Running
-from layerrun.model import App as AppRecord
-from layerrun.model import (
-    AppConfig,
-    AppKind,
-    Base,
-    Change,
-    Home,
-    IdMode,
-    Share,
-    check_name,
-    check_path,
-)
+from layerrun.api.app import App
+from layerrun.api.throwaway import Throwaway
+from layerrun.model import AppConfig, AppKind, Base, Home, IdMode, Share, check_name, check_path
 from layerrun.policy import Network, Policy
 from layerrun.store.store import Store as OpenStore
 
-if TYPE_CHECKING:
-    from layerrun.native.trees import Usage
-    from layerrun.runtime.data import Where
-    from layerrun.runtime.instances import Instance
-    from layerrun.runtime.reach import Reach
+__all__ = ["Store"]
 
-__all__ = ["App", "Store"]
+
+def _policy(policy: Policy | Mapping[str, Any] | None, network: Network | str | None) -> Policy:
+    """Return a policy as it is given to a call, with ``network`` before what it says of that."""
+    if not isinstance(policy, Policy):
+        policy = Policy.from_json(policy or {})
+    return policy if network is None else attrs.evolve(policy, network=network)
 
 
 class Store:
@@ -138,10 +129,6 @@ class Store:
         check_name(name)
         if isinstance(command, str | bytes):
             raise UsageError(f"bad command {command!r}: it must be a list of words")
-        if not isinstance(policy, Policy):
-            policy = Policy.from_json(policy or {})
-        if network is not None:
-            policy = attrs.evolve(policy, network=network)
         variables = {str(key): str(value) for key, value in (env or {}).items()}
         for key in variables:
             if not key or "=" in key:
@@ -155,7 +142,7 @@ class Store:
                 home=Home(home),
                 caches=tuple(check_path(path, "caches") for path in caches),
                 env=tuple(f"{key}={value}" for key, value in variables.items()),
-                policy=policy,
+                policy=_policy(policy, network),
             )
             mode = None if ids is None else IdMode(ids)
         except UsageError:
@@ -165,219 +152,53 @@ class Store:
         with self.opened() as store:
             return App(self, apps.create(store, name, config, ids=mode))
 
+    def throwaways(self) -> list[Throwaway]:
+        """Return the throwaways that were kept, or are in use, by name."""
+        with self.opened() as store:
+            return [Throwaway(self, found, kept=True) for found in store.apps(AppKind.THROWAWAY)]
 
-class App(Running):
-    """An app of a store. Get one by `Store.app` or `Store.create`.
+    def throwaway(
+        self,
+        *,
+        base: str = "host",
+        name: str | None = None,
+        hides: Iterable[str] = (),
+        network: Network | str | None = None,
+        policy: Policy | Mapping[str, Any] | None = None,
+        ids: IdMode | str | None = None,
+    ) -> Throwaway:
+        """Make a throwaway: a layer to run commands in, which is discarded at the end of a ``with`` block.
 
-    It stands for the app that had the name then: `reset`, `remove` and the like raise `layerrun.errors.NotFoundError`
-    once that one was removed, even if another has taken its name.
-
-    Attributes:
-        store: the store it is in.
-        name: its name; a profile's is ``NAME@PROFILE``.
-        id: what names it for good; an app keeps it when it is renamed.
-    """
-
-    def __init__(self, store: Store, record: AppRecord) -> None:
-        self.store = store
-        self.name = record.name
-        self.id = record.id
-        self._record = record
-
-    def __repr__(self) -> str:
-        return f"<layerrun app {self.name!r} in {self.store.path!r}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, App) and (self.id, self.store.path) == (other.id, other.store.path)
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.store.path))
-
-    def _store_path(self) -> str:
-        if self.store.closed:
-            raise ValueError("the store is closed")
-        return self.store.path
-
-    @property
-    def record(self) -> AppRecord:
-        """What the catalog says of it now: its configuration, its ids, its generation, when it was made."""
-        with self.store.opened() as store:
-            return store.app_again(self._record)
-
-    @property
-    def config(self) -> AppConfig:
-        """Its configuration as it is now: base, shares, command and the like."""
-        return self.record.config
-
-    def configure(self, config: AppConfig, *, kill: bool = False) -> None:
-        """Give it another configuration, such as ``attrs.evolve(app.config, hides=("/srv",))``; its data stays.
+        Nothing is run. See `Throwaway` for what to do with it.
 
         Args:
-            config: all of it; the base and the layers must be what they are.
-            kill: end it, and its profiles, first if they run.
-
-        Raises:
-            layerrun.errors.BusyError: it runs, or a profile of it does.
-            layerrun.errors.UsageError: something makes no sense.
-        """
-        from layerrun.runtime import apps, instances
-
-        with self.store.opened() as store:
-            app = store.app_again(self._record)
-            family = [app, *store.profiles(app)]
-            instances.ended_first(store, family, lambda: apps.configure(store, app, config), kill=kill)
-
-    def reach(self) -> list[Reach]:
-        """Return what it can reach, in sentences, and which option or preset each is due to."""
-        from layerrun.runtime.reach import reach
-
-        with self.store.opened() as store:
-            app = store.app_again(self._record)
-            return reach(app, store.app_dir(app))
-
-    # Profiles
-
-    def profiles(self) -> list[App]:
-        """Return its profiles, by name: the same app, with data of their own."""
-        with self.store.opened() as store:
-            return [App(self.store, found) for found in store.profiles(store.app_again(self._record))]
-
-    def profile(self, profile: str) -> App:
-        """Return one of its profiles, which is made if it is new.
-
-        Raises:
-            layerrun.errors.UsageError: the name makes no sense, or this is a profile itself.
-        """
-        from layerrun.runtime import apps
-
-        check_name(profile, "name of a profile")
-        with self.store.opened() as store:
-            record = store.app_again(self._record)
-            return App(self.store, apps.profile(store, record.name, profile)[0])
-
-    # Its data
-
-    def diff(self) -> list[Change]:
-        """Return what it has changed over what lies beneath it. Sizes are bytes; see `layerrun.model.Change`."""
-        from layerrun.runtime import data
-
-        with self.store.opened() as store:
-            return data.diff(store, store.app_again(self._record))
-
-    def which(self, path: str) -> Where:
-        """Return where ``path``, as seen inside, comes from: its own layer, the base, a share.
-
-        Raises:
-            layerrun.errors.NotFoundError: there is nothing at that path.
-        """
-        from layerrun.runtime import data
-
-        with self.store.opened() as store:
-            return data.which(store, store.app_again(self._record), check_path(path))
-
-    def usage(self) -> Usage:
-        """Return how much its own data holds: entries, and apparent and allocated bytes. It walks all of it."""
-        from layerrun.runtime import data
-
-        with self.store.opened() as store:
-            return data.usage(store, store.app_again(self._record))
-
-    def reset(self, *paths: str, kill: bool = False) -> list[str]:
-        """Clear its data; with ``paths``, let the base show through where one of these patterns matches.
-
-        Without patterns it takes a moment, whatever it holds; the deleting is done in the background.
-
-        Args:
-            paths: patterns such as ``/etc/**``.
-            kill: end it first if it runs.
-
-        Returns:
-            The paths that came back; without patterns an empty list.
-
-        Raises:
-            layerrun.errors.BusyError: it runs, or somebody else is changing it.
-        """
-        from layerrun.runtime import data, instances
-
-        with self.store.opened() as store:
-            app = store.app_again(self._record)
-
-            def change() -> list[str]:
-                if paths:
-                    return data.reset_paths(store, app, paths)
-                data.reset(store, [app])
-                return []
-
-            return instances.ended_first(store, [app], change, kill=kill)
-
-    def clear_cache(self) -> list[str]:
-        """Drop what it keeps in its cache folders; return those that held anything.
-
-        Raises:
-            layerrun.errors.BusyError: it runs, or somebody else is changing it.
-        """
-        from layerrun.runtime import data
-
-        with self.store.opened() as store:
-            return data.clear_cache(store, store.app_again(self._record))
-
-    # What runs
-
-    @property
-    def running(self) -> bool:
-        """Whether anything runs in it now."""
-        return self.instance() is not None
-
-    def instance(self) -> Instance | None:
-        """Return what runs in it: pids of the host, since when (seconds since the epoch); ``None`` if nothing does."""
-        from layerrun.runtime import instances
-
-        with self.store.opened() as store:
-            return next(iter(instances.instances(store, [store.app_again(self._record)])), None)
-
-    def stop(self, *, grace: float = 10.0) -> bool:
-        """End all that runs in it: SIGTERM, and after ``grace`` seconds SIGKILL; with 0 SIGKILL at once.
-
-        Returns:
-            Whether it ran. When this returns, it does not run any more.
-        """
-        from layerrun.runtime import instances
-
-        with self.store.opened() as store:
-            return instances.end(store, store.app_again(self._record), grace=grace)
-
-    # The app itself
-
-    def rename(self, name: str) -> None:
-        """Give it another name, while it runs if need be; its profiles go along.
+            base: what it stands on; ``host`` is the machine as it is.
+            name: what it is called, by which it is found again if it is kept; without it a name is made up.
+            hides: paths that are empty inside.
+            network: ``host``, ``none`` (a loopback of its own) or ``private``.
+            policy: what it may reach, a `layerrun.policy.Policy` or its fields; ``network`` goes before it.
+            ids: how ids inside relate to those outside; ``None`` chooses what fits.
 
         Raises:
             layerrun.errors.ExistsError: the name is taken.
+            layerrun.errors.NotFoundError: there is no such base.
+            layerrun.errors.UsageError: something makes no sense.
         """
-        with self.store.opened() as store:
-            self._record = store.rename_app(store.app_again(self._record).name, name)
-        self.name = self._record.name
+        from layerrun.errors import UsageError
+        from layerrun.runtime import apps
 
-    def remove(self, *, kill: bool = False, keep_data: bool = False) -> list[str]:
-        """Remove it with its profiles and their data.
-
-        Args:
-            kill: end what runs first.
-            keep_data: leave the data in the store's folder ``kept``.
-
-        Returns:
-            With ``keep_data``, where it is kept: paths.
-
-        Raises:
-            layerrun.errors.BusyError: it runs, or somebody else is changing it.
-        """
-        from layerrun.runtime import instances
-
-        with self.store.opened() as store:
-            app = store.app_again(self._record)
-            return instances.ended_first(
-                store,
-                [app, *store.profiles(app)],
-                lambda: store.remove_app(app.name, keep_data=keep_data, only=app.id),
-                kill=kill,
+        if name is not None:
+            check_name(name)
+        try:
+            mode = None if ids is None else IdMode(ids)
+            config = AppConfig(
+                base=base,
+                hides=tuple(check_path(path, "hides") for path in hides),
+                policy=_policy(policy, network),
             )
+        except UsageError:
+            raise
+        except ValueError as error:  # of an enum
+            raise UsageError(str(error)) from None
+        with self.opened() as store:
+            return Throwaway(self, apps.create(store, name, config, ids=mode, kind=AppKind.THROWAWAY))

@@ -77,12 +77,17 @@ class _Wanted:
     door: Door | None
     status_fd: int | None = None
     detach: bool = False
+    lives: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.argv is not None and (not self.argv or not self.argv[0]):
             raise UsageError("the command is empty")
         if any("\0" in word for word in self.argv or ()):
             raise UsageError("the command holds a NUL byte")
+
+    def is_open(self, app: App) -> bool:
+        """Say whether others may join it."""
+        return self.lives or app.kind is AppKind.APP
 
     def start(self, app: App, plan: Plan, *, app_fd: int, lock_fd: int = -1) -> Start:
         """Return this as the C core takes it."""
@@ -96,7 +101,7 @@ class _Wanted:
             cwd_must=self.cwd is not None,
             lock_fd=lock_fd,
             app_fd=app_fd,
-            stay=app.kind is AppKind.APP and not app.ephemeral,
+            stay=self.is_open(app) and not app.ephemeral,
             own_tty=not self.detach and _own_tty(),
             detach=self.detach,
             status_fd=-1 if self.status_fd is None else self.status_fd,
@@ -132,6 +137,7 @@ def run(
     door: Door | None = None,
     status_fd: int | None = None,
     detach: bool = False,
+    lives: bool = False,
 ) -> int:
     """Run a command in an app and wait; return its exit status, 128+N for signal N.
 
@@ -139,14 +145,15 @@ def run(
     it the caller's folder is taken where it exists inside. In an app that runs already the command joins
     what runs. With a ``door`` this process becomes the front door, and does not return. ``status_fd`` is told of
     the command's start and end, as docs/json.md has it. ``detach`` returns 0 once the command runs, and leaves it
-    alone: it writes to the app's log.
+    alone: it writes to the app's log. ``lives``: a throwaway is as an app in this, that others may join what runs,
+    which ends with its last process; else it ends with its command.
     Raises `BusyError` while another process changes the app, `LaunchError` when the command
     never ran.
     """
     what = "throwaway" if app.kind is AppKind.THROWAWAY else "app"
     if shell:
         argv = _shell(app, store)
-    wanted = _Wanted(argv, cwd, env, door, status_fd, detach)
+    wanted = _Wanted(argv, cwd, env, door, status_fd, detach, lives)
     patience = _Patience(door)
     while True:
         try:
@@ -155,7 +162,7 @@ def run(
                 return _start(store, app, lock, wanted)
         except BusyError as error:
             # It runs, or is being changed, or is just ending or beginning.
-            joins = app.kind is AppKind.APP and not error.beginning
+            joins = wanted.is_open(app) and not error.beginning
             status = _join(store, app, wanted, patience.last) if joins else None
             if status is not None:
                 return status
@@ -248,7 +255,7 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     _check_there(app, plan)
     if is_repeatable(app, plan):
         store_plan(store, app, plan, mounts)
-    app_fd = store.open_app_dir(app) if app.kind is AppKind.APP else -1
+    app_fd = store.open_app_dir(app) if wanted.is_open(app) else -1
     keep: list[int] = []
     try:
         with network.made(store, app, app.config.policy.grants()) as made:

@@ -1,0 +1,68 @@
+"""Throwaways, for programs: a layer over the machine or a base, to be judged once the commands in it have ended."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from layerrun.api.layered import Layered
+from layerrun.errors import NotFoundError
+from layerrun.model import App as AppRecord
+from layerrun.model import AppKind
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from layerrun.api.store import Store
+
+__all__ = ["Throwaway"]
+
+
+class Throwaway(Layered):
+    """A layer to run commands in. Get one by `Store.throwaway`, best in a ``with`` statement.
+
+    At the end of the block what still runs in it is killed, and it is discarded, unless it was kept. Without a block,
+    and if the program is killed, it stays until it is discarded: `Store.throwaways` and ``layerrun list`` find it.
+
+    As in an app, a command joins what runs in it already, and what a command leaves running goes on.
+
+    Attributes:
+        kept: whether it outlives the ``with`` block.
+    """
+
+    kind = AppKind.THROWAWAY
+
+    def __init__(self, store: Store, record: AppRecord, *, kept: bool = False) -> None:
+        super().__init__(store, record)
+        self.kept = kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.kept:
+            self.discard()
+
+    def keep(self) -> str:
+        """Let it outlive the ``with`` block; return its name."""
+        self.kept = True
+        return self.name
+
+    def discard(self) -> None:
+        """Kill what runs in it and drop it with everything in it; does nothing if it is gone already.
+
+        The deleting is done in the background.
+
+        Raises:
+            layerrun.errors.BusyError: somebody else is changing it.
+        """
+        from layerrun.runtime import data, instances
+
+        with self.store.opened() as store:
+            try:
+                app = store.app_again(self._record)
+                instances.ended_first(store, [app], lambda: data.discard(store, app), kill=True)
+            except NotFoundError:
+                return
