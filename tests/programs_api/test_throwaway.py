@@ -33,9 +33,13 @@ def test_it_is_discarded(story):
 
 def test_an_error_within(story):
     def raises(store):
-        with pytest.raises(ZeroDivisionError), store.throwaway() as layer:
-            layer.run(["touch", "here"], check=True)
-            raise ZeroDivisionError
+        def work():
+            with store.throwaway() as layer:
+                layer.run(["touch", "here"], check=True)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            work()
         assert store.throwaways() == []
 
     story(raises)
