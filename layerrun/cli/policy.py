@@ -93,3 +93,5 @@ def warn_of_limits(store: Store, app: App) -> None:
     if app.config.policy.limits:
         for text in warnings(app, store.app_dir(app)):
             say(text)
+    if store.rootless and app.config.policy.max_size is not None:
+        say("--max-size: without root it holds for --ephemeral starts alone, and others are refused")

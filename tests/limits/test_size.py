@@ -153,6 +153,8 @@ with Store.open() as store:
 
 
 def test_without_root_it_is_for_one_start(layerrun, make, any_user):
+    made = layerrun("create", "said", "--max-size", "8M", "--", "true", user=any_user, check=0)
+    assert "--ephemeral" in made.err
     make("web", any_user, max_size=8 << 20)
     done = layerrun("app", "web", "--", "true", user=any_user)
     assert done.rc == 125
