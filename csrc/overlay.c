@@ -53,7 +53,7 @@ static int open_lower(const char *path, unsigned flags, const struct lr_mounts *
     return fd >= 0 ? fd : open_layer(path, flags | LR_FLAG_RO, mounts, err, op);
 }
 
-static int configure_overlay(int fs, const struct lr_op *op)
+static int configure_overlay(int fs, bool userxattr)
 {
     /* index and nfs_export tie an upper to one lower, metacopy and redirects make it unreadable by anything else, xino
      * warns in the log where it cannot serve; distributions differ in the defaults, so each is said. */
@@ -65,7 +65,7 @@ static int configure_overlay(int fs, const struct lr_op *op)
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         if (fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0))
             return -1;
-    return op->flags & LR_FLAG_USERXATTR ? fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) : 0;
+    return userxattr ? fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) : 0;
 }
 
 /* The app decides what its upper holds, links too, so nothing of it is followed. */
@@ -77,6 +77,25 @@ static int open_data(const struct lr_mounts *mounts, const char *path, struct lr
     return fd < 0 ? lr_op_fail(err, op, "open the app's folder", path) : fd;
 }
 
+/* A lower through an overlay of its own: the kernel takes no lower within another (ELOOP), and looks for that in one file system
+ * only. An overlay without an upper has two lowers at least, so an empty one goes beneath. Its depth is 1, with the one above it
+ * 2, and 2 is as much as the kernel allows: a lower that is an overlay itself is refused. */
+static int set_apart(int lower, bool userxattr, struct lr_error *err, const struct lr_op *op)
+{
+    static const char *const options[][2] = {{"source", "layerrun"}, {"mode", "0755"}, {0}};
+    LR_FD empty = lr_new_mount("tmpfs", options, LR_FLAG_NOSUID | LR_FLAG_NODEV | LR_FLAG_NOEXEC, err, op);
+    if (empty < 0)
+        return -1;
+    LR_FD fs = fsopen("overlay", FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return lr_op_fail(err, op, "open an overlay", op->arg[0]);
+    if (configure_overlay(fs, userxattr) || set_layer(fs, "lowerdir+", lower) ||
+        set_layer(fs, "lowerdir+", empty) || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+        return lr_context_fail(fs, err, op, "set apart from the layers in it");
+    int mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    return mount < 0 ? lr_context_fail(fs, err, op, "set apart from the layers in it") : mount;
+}
+
 static int add_lowers(int fs, struct lr_op *op, const struct lr_op *end, const struct lr_mounts *mounts,
                       struct lr_error *err)
 {
@@ -84,6 +103,13 @@ static int add_lowers(int fs, struct lr_op *op, const struct lr_op *end, const s
         lower->fd = open_lower(lower->arg[0], lower->flags, mounts, err, lower);
         if (lower->fd < 0)
             return -1;
+        if (lower->flags & LR_FLAG_APART) {
+            int apart = set_apart(lower->fd, op->flags & LR_FLAG_USERXATTR, err, lower);
+            if (apart < 0)
+                return -1;
+            lr_close(&lower->fd);
+            lower->fd = apart;
+        }
         if (set_layer(fs, "lowerdir+", lower->fd))
             return lr_context_fail(fs, err, lower, "add a lower to the overlay");
     }
@@ -165,7 +191,7 @@ static int make_overlay(struct lr_op *op, const struct lr_op *end, const struct 
     LR_FD fs = fsopen("overlay", FSOPEN_CLOEXEC);
     if (fs < 0)
         return lr_op_fail(err, op, "open an overlay", op->arg[0]);
-    if (configure_overlay(fs, op))
+    if (configure_overlay(fs, op->flags & LR_FLAG_USERXATTR))
         return lr_context_fail(fs, err, op, "configure the overlay on");
     int mount = add_lowers(fs, op, end, mounts, err) || add_places(fs, op + 1, end, err)
                     ? -1

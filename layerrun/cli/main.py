@@ -46,6 +46,16 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "clear-cache": ("data", "clear_cache", "Drop the cache paths of apps alone."),
         "du": ("data", "du", "Show how much space each app takes."),
     },
+    "Snapshots": {
+        "snapshot": ("snapshots", "snapshot", "Remember what an app has written."),
+        "rollback": ("snapshots", "rollback", "Let an app be as it was at a snapshot."),
+        "history": ("snapshots", "history", "List the snapshots of an app."),
+        "pin": ("snapshots", "pin", "Keep a snapshot."),
+        "unpin": ("snapshots", "unpin", "Let a pinned snapshot go again."),
+        "forget": ("snapshots", "forget", "Forget a snapshot."),
+        "branch": ("snapshots", "branch", "Make another app that begins with what one has."),
+        "clone": ("snapshots", "clone", "Make another app with all that one has."),
+    },
     "Bases": {
         "base": ("base", "base", "Import, list, show, verify and remove bases."),
     },

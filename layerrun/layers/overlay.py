@@ -13,6 +13,7 @@ import stat
 
 __all__ = [
     "clear_opaque",
+    "copy_metadata",
     "is_opaque",
     "is_private_xattr",
     "is_whiteout",
@@ -65,3 +66,19 @@ def clear_opaque(fd: int, *, userxattr: bool) -> None:
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
+
+
+def copy_metadata(source: int, target: int, *, userxattr: bool) -> None:
+    """Give an open folder the owner, the mode and the attributes of another, overlayfs's own left out."""
+    status = os.fstat(source)
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        try:
+            os.fchown(target, status.st_uid, status.st_gid)
+        except OSError as error:
+            # A plain user cannot give folders away; inside they were never anybody else's.
+            if not userxattr or error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        if not is_private_xattr(name, userxattr=userxattr):
+            os.setxattr(target, name, os.getxattr(source, name))

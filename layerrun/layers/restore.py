@@ -9,7 +9,6 @@ should not, so being killed halfway costs nothing.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -218,7 +217,7 @@ class _Restore:
         fresh = secrets.token_hex(8)
         os.mkdir(fresh, 0o700, dir_fd=self._trash)
         with _opened(self._trash, fresh) as made, self._lower(folder.lowers[0], folder.path) as like:
-            _copy_metadata(like, made, userxattr=self._userxattr)
+            overlay.copy_metadata(like, made, userxattr=self._userxattr)
             overlay.set_opaque(made, userxattr=self._userxattr)
         if replace:
             syscalls.renameat2(self._trash, fresh, fd, name, syscalls.RENAME_EXCHANGE)
@@ -250,18 +249,3 @@ def _opened(root_fd: int, path: str, *, cross_mounts: bool = False) -> Iterator[
 
 def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def _copy_metadata(source: int, target: int, *, userxattr: bool) -> None:
-    status = os.fstat(source)
-    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-        try:
-            os.fchown(target, status.st_uid, status.st_gid)
-        except OSError as error:
-            # A plain user cannot give folders away; inside they were never anybody else's.
-            if not userxattr or error.errno not in (errno.EPERM, errno.EINVAL):
-                raise
-    os.fchmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        if not overlay.is_private_xattr(name, userxattr=userxattr):
-            os.setxattr(target, name, os.getxattr(source, name))

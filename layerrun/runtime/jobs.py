@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -21,7 +22,7 @@ from layerrun.model import App, Change, FileType, IdMode
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
 
-__all__ = ["change_from", "diff_job", "on_files", "restore_job", "usage_job", "which_job"]
+__all__ = ["change_from", "diff_job", "dress_job", "on_files", "restore_job", "usage_job", "which_job"]
 
 
 def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
@@ -83,6 +84,54 @@ def home_cache_job(home: int, trash: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def dress_job(data: int, like: int, userxattr: bool, top: str, roots: list[str]) -> list[str]:
+    """Make folders in ``upper`` of a data unit like those of another, or of a layer; return which there are.
+
+    ``top`` is the folder in ``like`` that has them, ``roots`` are their paths; the root itself and ``home`` go along.
+    """
+    places = [(top, "upper")] + [(f"{top}/{root}", f"upper/{root}") for root in sorted(roots)]
+    made = []
+    for source, target in [*places, ("home", "home")]:
+        try:
+            os.close(_folder(like, source))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                continue  # the app has put something else in its place, or has no home of its own
+            raise
+        with suppress(FileExistsError, FileNotFoundError):
+            _make_folder(data, target)
+        made.append((source, target))
+    for source, target in reversed(made):  # a folder that we may not write could not have been filled
+        with suppress(FileNotFoundError):  # a home that it does not have
+            _make_alike(_folder(like, source), _folder(data, target), userxattr=userxattr)
+    return [target.removeprefix("upper/") for _, target in made if target.startswith("upper/")]
+
+
+def _folder(dir_fd: int, path: str) -> int:
+    return open_beneath(dir_fd, os.fsencode(path), os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _make_folder(dir_fd: int, path: str) -> None:
+    if "/" not in path:
+        return  # the unit's own, which it has or is not to have
+    above, _, name = path.rpartition("/")
+    parent = _folder(dir_fd, above)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _make_alike(source: int, target: int, *, userxattr: bool) -> None:
+    try:
+        info = os.fstat(source)
+        overlay.copy_metadata(source, target, userxattr=userxattr)
+        os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
+    finally:
+        os.close(source)
+        os.close(target)
 
 
 def which_job(*arguments: Any) -> tuple[str, str, int | None]:

@@ -23,6 +23,7 @@ __all__ = ["HostStack", "add_tree"]
 
 
 _EVERYBODYS = ("/var/tmp",)
+_DIR = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _flags(app: App) -> str:
@@ -49,6 +50,40 @@ def beneath(path: str, top: str) -> bool:
     return path == top or path.startswith(top.rstrip("/") + "/")
 
 
+def layers_at(layers: list[str], path: str) -> tuple[list[str], bool]:
+    """Return the folders that layers (trees, the topmost first) have at a path; and whether what is beneath them shows.
+
+    An app made what is in them: no link is followed, and a layer that has something else there, or deletes it,
+    hides what is beneath. Marks of opaque folders do not count, as those of an upper do not at an overlay's root.
+    """
+    found = []
+    for layer in layers:
+        there = _is_folder(layer, path)
+        if there:
+            found.append(layer if path == "/" else layer + path)
+        elif there is False:
+            return found, False
+    return found, True
+
+
+def _is_folder(layer: str, path: str) -> bool | None:
+    """Say whether a layer has a folder at a path; ``None``: it has nothing there."""
+    fd = os.open(layer, _DIR)
+    try:
+        for part in path.strip("/").split("/") if path != "/" else ():
+            try:
+                deeper = os.open(part, _DIR | os.O_PATH, dir_fd=fd)
+            except FileNotFoundError:
+                return None
+            except NotADirectoryError:  # a link as well
+                return False
+            os.close(fd)
+            fd = deeper
+        return True
+    finally:
+        os.close(fd)
+
+
 @attrs.define
 class HostStack:
     """Builds the overlays of an app over the host's own ``/``.
@@ -70,27 +105,43 @@ class HostStack:
     def _is_private(self, path: str) -> bool:
         return any(beneath(path, top) for top in self.private)
 
-    def _overlay(self, path: str, lowers: list[str], *, flags: str = "") -> bool:
-        place = self.uppers.prepare(path)
+    def _overlay(self, path: str, *, flags: str = "") -> bool:
+        lowers = self._lowers_at(path)
+        place = self.uppers.prepare(path) if lowers else None
         if place is None:
             # What is seen there is then the app's own: there is nothing to cover.
             self.plan.note(path, Policy.HIDDEN, "the app has put something else in its place")
             return False
         own = ",".join(filter(None, (_flags(self.app), flags)))
         self.late.append(("overlay", path, *place, own))
-        self.late += [("lower", lower, _lower_flags(self.app)) for lower in lowers]
+        self.late += [("lower", *lower) for lower in lowers]
         return True
 
-    def _layers_at(self, path: str) -> list[str]:
-        found = [layer + path for layer in self.layers]
-        return [lower for lower in found if os.path.isdir(lower) and not os.path.islink(lower)]
+    def _lowers_at(self, path: str) -> list[tuple[str, str]]:
+        """Return the lowers of an overlay at ``path`` with their flags, the topmost first."""
+        found, through = layers_at(self.layers, path)
+        lowers = [(layer, _lower_flags(self.app)) for layer in found]
+        if through:
+            flags = [_lower_flags(self.app)]
+            if lowers and self._holds_layers(path):
+                flags.append("apart")
+            lowers.append((path, ",".join(filter(None, flags))))
+        return lowers
+
+    def _holds_layers(self, path: str) -> bool:
+        """Say whether the layers may lie within a folder of the host, by whichever mount."""
+        top = self.layers[0]
+        if beneath(top, path):
+            return True
+        return (
+            any(mount.path == path for mount in self.mounts) and os.stat(path).st_dev == os.stat(top).st_dev
+        )
 
     def _mount(self, mount: Mount) -> Policy:
         """Add a mount below the base by its policy."""
         policy, why = classify(mount)
         if policy is Policy.OVERLAID:
-            lowers = [*self._layers_at(mount.path), mount.path]
-            if not self._overlay(mount.path, lowers, flags="try"):
+            if not self._overlay(mount.path, flags="try"):
                 return Policy.HIDDEN
         elif policy is Policy.READ_ONLY:
             # With what is mounted beneath it: without root the kernel gives no copy that would uncover a folder.
@@ -110,7 +161,7 @@ class HostStack:
     def as_root(self) -> None:
         """One overlay over ``/``, one over each file system of its own."""
         hidden: list[str] = []
-        self._overlay("/", [*self.layers, "/"])
+        self._overlay("/")
         self.plan.note("/", Policy.OVERLAID, "the host's root file system", self._fstype("/"))
         for mount in self.mounts:
             path = mount.path
@@ -206,4 +257,4 @@ class HostStack:
             self._mount(mounted)
         # Deep down, beside busy mount points, a folder may go while we look; one at the top must be there.
         else:
-            self._overlay(path, [*self._layers_at(path), path], flags="try" if path.count("/") > 1 else "")
+            self._overlay(path, flags="try" if path.count("/") > 1 else "")

@@ -9,13 +9,14 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 import attrs
 
 from layerrun.store.fs import present
 
-__all__ = ["Uppers", "effective_mode", "read_roots"]
+__all__ = ["Uppers", "effective_mode", "read_roots", "write_roots"]
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -29,6 +30,15 @@ def read_roots(data_fd: int) -> list[bytes]:
     with os.fdopen(fd, "rb") as file:
         lines = file.read().split(b"\n")
     return [re.sub(rb"\\(.)", _unescaped, line) for line in lines if line]
+
+
+def write_roots(data_fd: int, roots: Iterable[bytes]) -> None:
+    """Note the folders that layerrun itself made in this upper, durably; nobody else may be at it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open("roots", flags, 0o600, dir_fd=data_fd), "wb") as file:
+        file.write(b"".join(_escape(root) + b"\n" for root in roots))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 
 from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, StoreError, SystemError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+from layerrun.store.layer_rows import LayerRows
 from layerrun.store.schema import MIGRATIONS, SCHEMA
 
 __all__ = ["HOST", "SCHEMA", "Catalog"]
@@ -117,7 +118,7 @@ def _no_room(path: str) -> bool:
     return space.f_bavail * space.f_frsize < 65536 or (space.f_files > 0 and space.f_favail < 4)
 
 
-class Catalog:
+class Catalog(LayerRows):
     """One connection to the database at ``path``; rows in, model values out."""
 
     def __init__(self, path: str) -> None:
@@ -274,9 +275,13 @@ class Catalog:
         )
 
     def advance_app(self, id_: str, generation: int) -> None:
-        """Move an app from ``generation`` to the next, if it is still there; within a transaction."""
+        """Move an app that was reset from ``generation`` to the next, if it is still there; within a transaction.
+
+        What was frozen of it is no part of it any more.
+        """
         self._db.execute(
-            "UPDATE apps SET generation = generation + 1 WHERE id = ? AND generation = ?", (id_, generation)
+            "UPDATE apps SET generation = generation + 1, frozen = '[]' WHERE id = ? AND generation = ?",
+            (id_, generation),
         )
 
     def adopt_app(self, id_: str, name: str, created: str) -> None:

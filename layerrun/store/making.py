@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import attrs
+
 from layerrun.errors import BusyError, ExistsError, UsageError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, IdMode, check_name
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "THROWAWAY",
+    "Beginning",
     "image_size",
     "make_app",
     "make_ephemeral",
@@ -31,6 +34,20 @@ __all__ = [
     "unused_name",
 ]
 
+
+@attrs.frozen
+class Beginning:
+    """What the data of a new app begins with.
+
+    Attributes:
+        frozen: its own frozen layers, the lowest first.
+        dress: makes an empty data unit look like what lies beneath; it is given where that lies, a folder and a path.
+    """
+
+    frozen: tuple[str, ...]
+    dress: Callable[[int, str], None]
+
+
 # What a name that is made up for a throwaway begins with.
 THROWAWAY = "try-"
 
@@ -40,7 +57,15 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, ids: IdMode) -> App:
+def make_app(
+    store: Store,
+    name: str | None,
+    config: AppConfig,
+    kind: AppKind,
+    ids: IdMode,
+    *,
+    begin: Beginning | None = None,
+) -> App:
     """Make an app or a throwaway; see `Store.create_app`."""
     if name is not None and store.catalog.app(check_name(name)) is not None:
         raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
@@ -55,9 +80,10 @@ def make_app(store: Store, name: str | None, config: AppConfig, kind: AppKind, i
             uid_start=_range(store, ids),
             created=now(),
             generation=1,
+            frozen=_begin(store, begin, config.layers),
         )
 
-    return _make(store, name or "the throwaway", config, row)[0]
+    return _make(store, name or "the throwaway", config, row, begin=begin)[0]
 
 
 def make_spare(store: Store, name: str, config: AppConfig, ids: IdMode) -> tuple[App, AppLock]:
@@ -81,10 +107,11 @@ def make_spare(store: Store, name: str, config: AppConfig, ids: IdMode) -> tuple
     return app, lock
 
 
-def make_profile(store: Store, parent: App, profile: str) -> App:
+def make_profile(store: Store, parent: App, profile: str, *, begin: Beginning | None = None) -> App:
     """Make a profile of an app; see `Store.create_profile`."""
     check_profile(profile)
-    return _make(store, f"{parent.name}@{profile}", parent.config, _row_of(store, parent, profile))[0]
+    row = _row_of(store, parent, profile, begin)
+    return _make(store, f"{parent.name}@{profile}", parent.config, row, begin=begin)[0]
 
 
 def make_ephemeral(store: Store, parent: App) -> tuple[App, AppLock]:
@@ -97,7 +124,18 @@ def make_ephemeral(store: Store, parent: App) -> tuple[App, AppLock]:
     return app, lock
 
 
-def _row_of(store: Store, parent: App, profile: str | None) -> Callable[[str], App]:
+def _begin(store: Store, begin: Beginning | None, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the frozen layers to begin with, if all that is to lie beneath is there; within a transaction."""
+    if begin is None:
+        return ()
+    if any(store.catalog.layer(layer) is None for layer in (*layers, *begin.frozen)):
+        raise BusyError("what it was to begin with has changed meanwhile", hint="try again")
+    return begin.frozen
+
+
+def _row_of(
+    store: Store, parent: App, profile: str | None, begin: Beginning | None = None
+) -> Callable[[str], App]:
     """Return what gives the row of a profile (``None``: of an ephemeral start), within the transaction."""
     if parent.kind is not AppKind.APP or parent.parent is not None:
         what = "a throwaway" if parent.kind is AppKind.THROWAWAY else "a profile itself"
@@ -122,6 +160,7 @@ def _row_of(store: Store, parent: App, profile: str | None) -> Callable[[str], A
             parent=above.id,
             profile=name.partition("@")[2],
             ephemeral=profile is None,
+            frozen=_begin(store, begin),
         )
 
     return row
@@ -140,7 +179,13 @@ def _range(store: Store, ids: IdMode) -> int | None:
 
 
 def _make(
-    store: Store, what: str, config: AppConfig, row: Callable[[str], App], *, locked: bool = False
+    store: Store,
+    what: str,
+    config: AppConfig,
+    row: Callable[[str], App],
+    *,
+    locked: bool = False,
+    begin: Beginning | None = None,
 ) -> tuple[App, AppLock | None]:
     """Stage the files, put them in place, record what ``row`` gives for the new id.
 
@@ -154,6 +199,8 @@ def _make(
             with explain("make the files of", what):
                 make_dir(ticket.fd, "app")
                 lock = _fill(store, ticket.fd, config, base, what if locked else None)
+                if begin is not None:
+                    begin.dress(ticket.fd, "app/data")
                 os.fsync(ticket.fd)
                 os.rename("app", f"apps/{id_}", src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
                 fsync_dir(store.fd, "apps")

@@ -53,7 +53,8 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
             file.write(data)
         with store.catalog.transaction():
             found = store.catalog.app_by_id(app.id)
-            if found is not None and found.name == app.name:
+            # Its layers may have been exchanged for one that holds the same, though it is locked.
+            if found is not None and (found.name, found.stack) == (app.name, app.stack):
                 os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
     except (OSError, BusyError):
         pass

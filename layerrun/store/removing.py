@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from layerrun.errors import BusyError, LayerrunError
 from layerrun.model import App, IdMode
 from layerrun.store import profiles
+from layerrun.store.freezing import drop_unused
 from layerrun.store.fs import explain, fsync_dir, present
 from layerrun.store.plans import forget_plan
 from layerrun.store.staging import finish_keep
@@ -68,6 +69,8 @@ def remove_locked(store: Store, apps: Sequence[App], *, keep_data: bool = False)
                 if present(store.fd, f"apps/{app.id}"):
                     os.rename(f"apps/{app.id}", app.id, src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
             fsync_dir(store.fd, "apps")
+    if any(app.stack or app.generation > 1 for app in apps):
+        drop_unused(store)
     return [os.path.join(store.path, "kept", name) for name in kept.values()]
 
 

@@ -73,5 +73,8 @@ MIGRATIONS: tuple[str, ...] = (
         command TEXT NOT NULL DEFAULT '[]'
     );
     """,
+    """
+    ALTER TABLE apps ADD COLUMN last_snapshot INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 SCHEMA = len(MIGRATIONS)

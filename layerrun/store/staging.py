@@ -81,6 +81,8 @@ class Ticket:
 
 def recover(store: Store, *, wait: float = 0.0) -> bool:
     """Finish or take back whatever changes were cut short; say whether the store could be had for it."""
+    from layerrun.store.freezing import finish_all  # which needs tickets itself
+
     lock = _open_lock(store)
     try:
         if not lock_file(lock, exclusive=True, wait=wait):
@@ -88,9 +90,11 @@ def recover(store: Store, *, wait: float = 0.0) -> bool:
         tickets = os.listdir(store.staging_fd)
         for ticket in tickets:
             _finish(store, ticket)
+        finish_all(store)
         for folder, known in (
             ("apps", {app.id for app in store.catalog.apps()}),
             ("bases", {base.id for base in store.catalog.bases()}),
+            ("layers", {layer.id for layer in store.catalog.layers()}),
         ):
             fd = open_dir(store.fd, folder)
             try:

@@ -11,9 +11,11 @@ from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
 
+import attrs
+
 from layerrun.errors import DamagedError, ExistsError, NotFoundError, UsageError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
-from layerrun.store import making, paths, profiles, removing, reserve, trash
+from layerrun.store import freezing, making, paths, profiles, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
 from layerrun.store.fs import DIR_FLAGS, explain, make_dir, open_dir, present
 from layerrun.store.locks import PATIENCE, AppLock
@@ -228,13 +230,13 @@ class Store:
         fd = self.open_app_dir(app)
         try:
             lock = AppLock.acquire(fd, app.name, wait=wait, what=what, patience=patience)
+            try:
+                freezing.finish(self, self.app_again(app), fd)
+            except BaseException:
+                lock.release()
+                raise
         finally:
             os.close(fd)
-        try:
-            self.app_again(app)
-        except BaseException:
-            lock.release()
-            raise
         return lock
 
     # Changes
@@ -307,7 +309,9 @@ class Store:
                 forget_plan(self, one.name)
             with self.catalog.transaction():
                 profiles.check_complete(self, family)
-                self.catalog.configure_app(app.id, config, self._base_id(config))
+                # Its layers are its factory state, which is data.
+                layers = self.app_again(app).config.layers
+                self.catalog.configure_app(app.id, attrs.evolve(config, layers=layers), self._base_id(config))
             from layerrun.native import cgroups  # loads the C core, which looking does not need
 
             for one in family:
@@ -378,6 +382,8 @@ class Store:
                 os.close(fd)
             with self.catalog.transaction():
                 self.catalog.advance_app(app.id, app.generation)
+        if app.frozen:
+            freezing.drop_unused(self)
 
     def remove_app(
         self,
@@ -397,8 +403,10 @@ class Store:
         )
 
     def sweep(self) -> None:
-        """Remove the ephemeral apps that are not running any more; waits for nobody."""
+        """Remove the ephemeral apps that are not running any more, and layers that those had; waits for nobody."""
         removing.sweep(self)
+        if self.catalog.users():
+            freezing.drop_unused(self)
 
     def kept(self, name: str) -> list[str]:
         """Return the paths of data that ``remove --keep-data`` left of apps of this name."""

@@ -440,10 +440,10 @@ def test_remove_is_told_what_goes_along(store, web):
 def test_an_app_edited_while_a_profile_is_made(store, web, monkeypatch):
     record = making._row_of
 
-    def late(opened, parent, profile):
+    def late(opened, parent, profile, *rest):
         with Store.open(store.path) as other:
             other.update_app("web", AppConfig(home=Home.FRESH))
-        return record(opened, parent, profile)
+        return record(opened, parent, profile, *rest)
 
     monkeypatch.setattr(making, "_row_of", late)
     with pytest.raises(BusyError):
