@@ -19,7 +19,7 @@ from layerrun.runtime.network import is_given
 from layerrun.runtime.plan import Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
-from layerrun.runtime.stack import HostStack, add_tree, beneath
+from layerrun.runtime.stack import HostStack, add_tree, beneath, overlay_flags
 from layerrun.runtime.uppers import Uppers
 from layerrun.runtime.volumes import volume_of
 
@@ -175,12 +175,23 @@ class _Compiler:
             self._bind(real, home, "", must=True)
         elif self.app.config.home is Home.FRESH:
             path = self._need(home, folder=True)
-            source = os.path.join(self.store.app_dir(self.app), "data", "home")
-            flags = "nosuid,nodev" + (",idmap" if self.app.ids is IdMode.RANGE else "")
-            if self.volume is not None:
-                source, flags = "home", flags + ",data"
-            self.bound.append(("bind", source, path, flags))
+            self.bound += self._fresh_home(path)
             self.plan.note(home, Policy.PRIVATE, "a home of its own")
+
+    def _fresh_home(self, path: str) -> list[tuple[str, ...]]:
+        """Return what mounts a home of the app's own: its folder; over those of its layers, where any has one."""
+        idmap = "idmap" if self.app.ids is IdMode.RANGE else ""
+        layers = [
+            os.path.join(self.store.path, "layers", layer, "home") for layer in reversed(self.app.stack)
+        ]
+        lowers = [layer for layer in layers if os.path.isdir(layer)]
+        if lowers:
+            overlay = ("overlay", path, *self.uppers.prepare_home(), overlay_flags(self.app))
+            return [overlay, *(("lower", lower, idmap) for lower in lowers)]
+        source, flags = os.path.join(self.store.app_dir(self.app), "data", "home"), f"nosuid,nodev,{idmap}"
+        if self.volume is not None:
+            source, flags = "home", flags + ",data"
+        return [("bind", source, path, ",".join(filter(None, flags.split(","))))]
 
     def _resolver(self) -> None:
         """With the host's network an app needs the host's resolver, which may lie in the host's /run."""

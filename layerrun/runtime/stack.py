@@ -19,14 +19,15 @@ from layerrun.runtime.skeleton import Skeleton
 from layerrun.runtime.sums import names
 from layerrun.runtime.uppers import Uppers, effective_mode
 
-__all__ = ["HostStack", "add_tree"]
+__all__ = ["HostStack", "add_tree", "beneath", "overlay_flags"]
 
 
 _EVERYBODYS = ("/var/tmp",)
 _DIR = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _flags(app: App) -> str:
+def overlay_flags(app: App) -> str:
+    """Return the flags of an overlay over the app's layers: which flavour of overlayfs's attributes is in them."""
     return "userxattr" if app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF) else ""
 
 
@@ -40,7 +41,7 @@ def add_tree(plan: Plan, app: App, lowers: list[str], data: str, uppers: Uppers)
     if place is None:
         raise AssertionError("the upper's own root is a folder")
     plan.add("data", data)
-    plan.add("overlay", "/", *place, _flags(app))
+    plan.add("overlay", "/", *place, overlay_flags(app))
     for lower in lowers:
         plan.add("lower", lower, _lower_flags(app))
 
@@ -112,7 +113,7 @@ class HostStack:
             # What is seen there is then the app's own: there is nothing to cover.
             self.plan.note(path, Policy.HIDDEN, "the app has put something else in its place")
             return False
-        own = ",".join(filter(None, (_flags(self.app), flags)))
+        own = ",".join(filter(None, (overlay_flags(self.app), flags)))
         self.late.append(("overlay", path, *place, own))
         self.late += [("lower", *lower) for lower in lowers]
         return True

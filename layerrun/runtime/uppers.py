@@ -136,6 +136,13 @@ class Uppers:
             os.mkdir(work, 0o700, dir_fd=self.data_fd)
         return upper, work
 
+    def prepare_home(self) -> tuple[str, str]:
+        """Return the upper and the work folder of an overlay at a home of the app's own, as `prepare`."""
+        if self.make:
+            with suppress(FileExistsError):
+                os.mkdir("work/home", 0o700, dir_fd=self.data_fd)
+        return "home", "work/home"
+
     def own_folder(self, path: str) -> None:
         """Put a folder of our own over the host's ``path``, which lies in some overlay."""
         if self.make:
