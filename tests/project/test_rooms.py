@@ -14,6 +14,7 @@ PACKAGE = os.path.join(ROOT, "layerrun")
 HEIGHT = {
     "__main__": 9,
     "cli": 8,
+    "testing": 8,
     "api": 7,
     "config": 7,
     "runtime": 6,
@@ -37,6 +38,7 @@ FOREIGN = {
     "pyroute2": ("runtime", True),
     "prctl": ("native", True),
     "cffi": ("native.build", False),
+    "pytest": ("testing", False),
     "setuptools": ("native.build", True),
 }
 
