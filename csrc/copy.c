@@ -1,4 +1,5 @@
 /* copy.c: an exact copy of a tree. */
+#include "settle.h"
 #include "tree.h"
 #include "walk.h"
 
@@ -15,11 +16,39 @@ struct copier {
     struct lr_seen *seen;
     struct lr_copied *copied;
     bool owners, devices;
+    bool commit; /* as lr_copy_entry does it, with these flags */
+    int flags;
+    const char *as; /* its name in the copy, if one entry alone is copied */
 };
+
+/* What an entry is called in the copy. */
+static const char *named(const struct copier *copier, const char *name)
+{
+    return copier->as ? copier->as : name;
+}
 
 static int fail(const struct copier *copier, const char *name, const char *step, struct lr_error *err)
 {
     return lr_chain_fail(&copier->made, name, step, err);
+}
+
+/* The name of an attribute in the copy, NULL: it has none there. */
+static const char *key_in_copy(const struct copier *copier, const char *key, char room[256])
+{
+    const char *prefix = copier->flags & LR_COPY_USERXATTR ? "user.overlay." : "trusted.overlay.";
+    size_t length = strlen(prefix);
+    if (!copier->commit)
+        /* What overlayfs would believe is never taken over, in neither flavour, escaped or not. */
+        return strncmp(key, "trusted.overlay.", 16) == 0 || strncmp(key, "user.overlay.", 13) == 0 ? NULL
+                                                                                                   : key;
+    if (!(copier->flags & LR_COPY_CAPS) && strcmp(key, "security.capability") == 0)
+        return NULL;
+    if (strncmp(key, prefix, length) != 0)
+        return key;
+    if (strncmp(key + length, "overlay.", 8) != 0 || strlen(key) >= 256)
+        return NULL;
+    stpcpy(stpcpy(room, prefix), key + length + 8);
+    return room;
 }
 
 static int copy_xattrs(struct copier *copier, int from, const char *source, const char *name,
@@ -31,15 +60,16 @@ static int copy_xattrs(struct copier *copier, int from, const char *source, cons
     if (lr_xattr_list(from, source, &keys) < 0)
         done = fail(copier, name, "list the attributes of", err);
     for (size_t i = 0; done == 0 && i < keys.count; i++) {
+        char room[256];
         const char *key = lr_names_get(&keys, i);
-        /* What overlayfs would believe is never taken over, in neither flavour, escaped or not. */
-        if (strncmp(key, "trusted.overlay.", 16) == 0 || strncmp(key, "user.overlay.", 13) == 0)
+        const char *its = key_in_copy(copier, key, room);
+        if (!its)
             continue;
         value.used = 0;
         if (lr_xattr_get(from, source, key, &value, err) < 0) {
             if (errno != ENODATA)
                 done = fail(copier, name, "read the attributes of", err);
-        } else if (lr_xattr_set(to, name, key, value.data, value.used) < 0) {
+        } else if (lr_xattr_set(to, name, its, value.data, value.used) < 0) {
             if (copier->owners || strncmp(key, "user.", 5) == 0)
                 done = fail(copier, name, "set the attributes of", err);
             else
@@ -62,9 +92,12 @@ static int finish(struct copier *copier, int from, const char *source, const cha
                   const struct statx *st, struct lr_error *err)
 {
     int to = lr_chain_fd(&copier->made);
+    unsigned int mode = st->stx_mode & 07777;
+    if (copier->commit && !(copier->flags & LR_COPY_SETID) && S_ISREG(st->stx_mode))
+        mode &= 01777;
     if (copier->owners && fchownat(to, name, st->stx_uid, st->stx_gid, AT_SYMLINK_NOFOLLOW) < 0)
         return fail(copier, name, "set the owner of", err);
-    if (!S_ISLNK(st->stx_mode) && lr_chmodat(to, name, st->stx_mode & 07777) < 0)
+    if (!S_ISLNK(st->stx_mode) && lr_chmodat(to, name, mode) < 0)
         return fail(copier, name, "set the mode of", err);
     if (copy_xattrs(copier, from, source, name, err) < 0)
         return -1;
@@ -133,7 +166,7 @@ static int copy_file(struct copier *copier, const struct lr_entry *entry, struct
     if (from < 0 || lr_statx(from, "", &st) < 0)
         return fail(copier, entry->name, "read", err);
     LR_CLEANUP(lr_close)
-    int to = openat(lr_chain_fd(&copier->made), entry->name,
+    int to = openat(lr_chain_fd(&copier->made), named(copier, entry->name),
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0)
         return fail(copier, entry->name, "make", err);
@@ -191,7 +224,7 @@ static int copy_link(struct copier *copier, const struct lr_entry *entry, struct
     if (got < 0)
         return fail(copier, entry->name, "read the link", err);
     target[got] = '\0';
-    if (symlinkat(target, lr_chain_fd(&copier->made), entry->name) < 0)
+    if (symlinkat(target, lr_chain_fd(&copier->made), named(copier, entry->name)) < 0)
         return fail(copier, entry->name, "make the link", err);
     return 0;
 }
@@ -202,7 +235,7 @@ static int copy_special(struct copier *copier, const struct lr_entry *entry, str
     const struct statx *st = &entry->st;
     dev_t device = makedev(st->stx_rdev_major, st->stx_rdev_minor);
     mode_t mode = (st->stx_mode & S_IFMT) | 0600;
-    if (mknodat(lr_chain_fd(&copier->made), entry->name, mode, device) == 0)
+    if (mknodat(lr_chain_fd(&copier->made), named(copier, entry->name), mode, device) == 0)
         return 0;
     if (errno == EPERM && !S_ISFIFO(mode) && !copier->devices) {
         copier->copied->devices++;
@@ -236,10 +269,12 @@ static int copy_entry(struct copier *copier, const struct lr_entry *entry, struc
         errno = EXDEV;
         return fail(copier, entry->name, "copy what is mounted on", err);
     }
-    if (type == S_IFSOCK) {
+    if (type == S_IFSOCK && !copier->commit) {
         copier->copied->sockets++;
         return 0;
     }
+    if (copier->commit && lr_is_whiteout(&entry->st))
+        return 0;
     int done = linked(copier, entry, err);
     if (done == 0) {
         done = type == S_IFREG   ? copy_file(copier, entry, err)
@@ -248,8 +283,8 @@ static int copy_entry(struct copier *copier, const struct lr_entry *entry, struc
         if (done == 1)
             return 0; /* left out */
         if (done == 0)
-            done =
-                finish(copier, lr_chain_fd(&copier->walk.chain), entry->name, entry->name, &entry->st, err);
+            done = finish(copier, lr_chain_fd(&copier->walk.chain), entry->name, named(copier, entry->name),
+                          &entry->st, err);
     }
     if (done >= 0)
         copier->copied->entries++;
@@ -278,19 +313,74 @@ static int run(struct copier *copier, int src, struct lr_error *err)
     return finish(copier, copier->walk.chain.levels[0].fd, ".", ".", &st, err);
 }
 
+static int copy_tree(struct copier *copier, int src, int dst, struct lr_error *err)
+{
+    struct lr_copied copied = {0};
+    if (!copier->copied)
+        copier->copied = &copied;
+    copier->seen = lr_seen_new();
+    int done = copier->seen ? 0 : lr_fail(err, "get memory", NULL);
+    if (done == 0)
+        done = lr_chain_open(&copier->made, dst, LR_KEEP, false, err);
+    if (done == 0)
+        done = lr_walk_open(&copier->walk, src, false, err);
+    if (done == 0)
+        done = run(copier, src, err);
+    lr_walk_close(&copier->walk);
+    lr_chain_close(&copier->made);
+    lr_seen_free(copier->seen);
+    return done;
+}
+
 int lr_copy(int src, int dst, int owners, int devices, struct lr_copied *copied, struct lr_error *err)
 {
     *copied = (struct lr_copied){0};
-    struct copier copier = {.copied = copied, .owners = owners, .devices = devices, .seen = lr_seen_new()};
-    int done = copier.seen ? 0 : lr_fail(err, "get memory", NULL);
+    struct copier copier = {.copied = copied, .owners = owners, .devices = devices};
+    return copy_tree(&copier, src, dst, err);
+}
+
+/* Anything but a folder. */
+static int copy_single(struct copier *copier, int src, const char *name, int dst, struct lr_error *err)
+{
+    struct lr_copied copied = {0};
+    struct lr_entry entry = {.name = name};
+    copier->copied = &copied;
+    copier->seen = lr_seen_new();
+    int done = copier->seen ? 0 : lr_fail(err, "get memory", NULL);
     if (done == 0)
-        done = lr_chain_open(&copier.made, dst, LR_KEEP, false, err);
+        done = lr_chain_open(&copier->made, dst, LR_KEEP, false, err);
     if (done == 0)
-        done = lr_walk_open(&copier.walk, src, false, err);
+        done = lr_chain_open(&copier->walk.chain, src, LR_KEEP, false, err);
+    if (done == 0 && lr_statx(src, name, &entry.st) < 0)
+        done = lr_fail(err, "look at", name);
     if (done == 0)
-        done = run(&copier, src, err);
-    lr_walk_close(&copier.walk);
-    lr_chain_close(&copier.made);
-    lr_seen_free(copier.seen);
+        done = copy_entry(copier, &entry, err);
+    lr_walk_close(&copier->walk);
+    lr_chain_close(&copier->made);
+    lr_seen_free(copier->seen);
     return done;
+}
+
+int lr_copy_entry(int src, const char *name, int dst, const char *as, int flags, struct lr_error *err)
+{
+    struct copier copier = {
+        .owners = flags & LR_COPY_OWNERS, .devices = true, .commit = true, .flags = flags, .as = as};
+    LR_CLEANUP(lr_close) int from = openat(src, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (from < 0 && (errno == ENOTDIR || errno == ELOOP))
+        return copy_single(&copier, src, name, dst, err);
+    if (from < 0)
+        return lr_fail(err, "open", name);
+    copier.as = NULL;
+    if (mkdirat(dst, as, 0700) < 0)
+        return lr_fail(err, "make the folder", as);
+    LR_CLEANUP(lr_close) int to = openat(dst, as, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return to < 0 ? lr_fail(err, "open", as) : copy_tree(&copier, from, to, err);
+}
+
+int lr_refill(int from, int to, struct lr_error *err)
+{
+    struct statx st;
+    if (lr_statx(from, "", &st) < 0 || ftruncate(to, 0) < 0 || copy_content(from, to, (off_t)st.stx_size) < 0)
+        return lr_fail(err, "write", "");
+    return 0;
 }

@@ -46,6 +46,9 @@ int lr_current_store(void)
     struct stat info;
     if (fd < 0 || fstat(fd, &info) || info.st_uid != geteuid() || (info.st_mode & 0777) != 0700)
         return -1;
+    /* A commit is under way, or was cut short: then Python must finish it or take it back first. */
+    if (!fstatat(fd, "unfinished", &info, AT_SYMLINK_NOFOLLOW))
+        return -1;
     return lr_steal(&fd);
 }
 

@@ -12,6 +12,7 @@ __all__ = [
     "ArchiveError",
     "BaseInUseError",
     "BusyError",
+    "ChangedError",
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "ConflictError",
@@ -56,6 +57,18 @@ class ConflictError(LayerrunError):
     """Doing it would destroy something else; nothing was written."""
 
     exit_status = 3
+
+
+class ChangedError(ConflictError):
+    """A commit cannot be taken back, or done again, over what was changed since; nothing was done.
+
+    Args:
+        paths: what was changed, absolute, as many as were looked for.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.paths = paths
 
 
 class ExistsError(ConflictError, FileExistsError):

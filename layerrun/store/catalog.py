@@ -17,6 +17,7 @@ from typing import Any
 
 from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, StoreError, SystemError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+from layerrun.store.commit_rows import CommitRows
 from layerrun.store.layer_rows import LayerRows
 from layerrun.store.schema import MIGRATIONS, SCHEMA
 
@@ -118,7 +119,7 @@ def _no_room(path: str) -> bool:
     return space.f_bavail * space.f_frsize < 65536 or (space.f_files > 0 and space.f_favail < 4)
 
 
-class Catalog(LayerRows):
+class Catalog(CommitRows, LayerRows):
     """One connection to the database at ``path``; rows in, model values out."""
 
     def __init__(self, path: str) -> None:

@@ -6,6 +6,7 @@ the catalog, clean up. See docs/store.md for what lies where and what a crash le
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Collection
 from contextlib import suppress
@@ -13,7 +14,7 @@ from types import TracebackType
 
 import attrs
 
-from layerrun.errors import DamagedError, ExistsError, NotFoundError, UsageError
+from layerrun.errors import DamagedError, ExistsError, LayerrunError, NotFoundError, UsageError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
 from layerrun.store import freezing, making, paths, profiles, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
@@ -80,12 +81,20 @@ class Store:
             with reserve.without_fail():
                 trash.sweep(store)
                 store.sweep()
+                store._recover()
             if not store.lent:
                 reserve.keep(fd)
         except BaseException:
             store.close()
             raise
         return store
+
+    def _recover(self) -> None:
+        """Have a commit to the host that was cut short finished or taken back, by a room above this one."""
+        if present(self.fd, "unfinished"):
+            # What cannot be done now (a file system that is not mounted) must not stop every other command.
+            with suppress(LayerrunError, OSError):
+                importlib.import_module("layerrun.commit.engine").recover(self)
 
     def close(self) -> None:
         """Close the catalog and the descriptors."""

@@ -1,0 +1,188 @@
+"""What was changed on the host since a commit, or since it was undone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import attrs
+
+from layerrun.commit import journal
+from layerrun.commit.entries import read_meta, stat_of
+from layerrun.commit.journal import Step
+from layerrun.commit.ops import Kind
+from layerrun.commit.steps import OLD, Work, shown
+from layerrun.errors import ChangedError, DamagedError
+from layerrun.layers.delta import Stat
+from layerrun.native import settle
+
+__all__ = ["Settling", "adopt", "error", "since_commit", "since_undo"]
+
+Settled = dict[tuple[int, int], int]
+_MOST = 100000
+_NAMED = 10
+
+
+def error(paths: list[bytes], number: int, what: str) -> ChangedError:
+    """Return the error that names the paths."""
+    names = sorted({shown(path) for path in paths})
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ChangedError(
+        f"commit {number} cannot be taken back: changed since: {', '.join(names[:_NAMED])}{more}"
+        if what == "undo"
+        else f"commit {number} cannot be done again: changed since: {', '.join(names[:_NAMED])}{more}",
+        hint=f"layerrun undo {number} --force  (what was changed is kept aside)" if what == "undo" else None,
+        paths=tuple(names),
+    )
+
+
+def _effective(settled: Settled, ino: int, ctime_ns: int) -> int:
+    """Return when an entry was really changed last: what was done to it and taken back again does not count."""
+    seen = set()
+    while (ino, ctime_ns) in settled and ctime_ns not in seen:
+        seen.add(ctime_ns)
+        ctime_ns = settled[ino, ctime_ns]
+    return ctime_ns
+
+
+def _newer(work: Work, path: bytes, since: int, settled: Settled) -> Iterator[bytes]:
+    """Yield what was changed in an entry after a moment."""
+    fd, name = work.host.at(path)
+    for inside, ctime in settle.newer(fd, name, since, _MOST):
+        full = path + b"/" + inside if inside else path
+        found = work.stat(full)
+        if found is None or _effective(settled, found.ino, ctime) > since:
+            yield full
+
+
+def since_commit(work: Work, since: int, settled: Settled) -> list[bytes]:
+    """Return what was changed after a commit's end, so that to take it back would destroy it. Raises `DamagedError`."""
+    found: list[bytes] = []
+    made = {step.op.path for step in work.journal.steps}
+    for step in work.journal.steps:
+        _check_slot(work, step, step.old_ino, OLD)
+        there = work.stat(step.op.path)
+        if not step.moves:
+            found += _changed_meta(work, step, there, since, settled, forth=True)
+        elif not step.ino:
+            if there is not None:
+                found.append(step.op.path)
+        elif there is None or there.ino != step.ino:
+            found.append(step.op.path)
+        elif step.op.kind is Kind.MKDIR:
+            found += _strangers(work, step.op.path, made)
+        else:
+            found += _newer(work, step.op.path, since, settled)
+    return found
+
+
+def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
+    """Return what was changed after a commit was undone, so that to do it again would destroy it."""
+    found: list[bytes] = []
+    made = [step.op.path + b"/" for step in work.journal.steps if step.op.kind is Kind.MKDIR]
+    for step in work.journal.steps:
+        _check_slot(work, step, step.ino, b"")
+        if any(step.op.path.startswith(above) for above in made):
+            continue
+        there = work.stat(step.op.path)
+        if not step.moves:
+            found += _changed_meta(work, step, there, since, settled, forth=False)
+        elif not step.old_ino:
+            if there is not None:
+                found.append(step.op.path)
+        elif there is None or there.ino != step.old_ino:
+            found.append(step.op.path)
+        else:
+            found += _newer(work, step.op.path, since, settled)
+    return found
+
+
+def _check_slot(work: Work, step: Step, ino: int, end: bytes) -> None:
+    """Look whether what was kept aside is still there."""
+    if step.op.kind is Kind.META or not ino:
+        return
+    kept = stat_of(work.places[step.place], step.slot if step.moves else step.slot + end)
+    if kept is None or (step.moves and kept.ino != ino):
+        raise DamagedError(
+            f"what was kept aside of {shown(step.op.path)} is gone",
+            hint="`layerrun gc` removes it when it is old; a cleaner of temporary files may too",
+        )
+
+
+def _strangers(work: Work, path: bytes, made: set[bytes]) -> Iterator[bytes]:
+    """Yield what is in a folder of the commit's own, but not of its making."""
+    fd = work.host.open(path)
+    for name in os.listdir(f"/proc/self/fd/{fd}"):
+        full = path + b"/" + os.fsencode(name)
+        if full not in made:
+            yield full
+
+
+def _changed_meta(
+    work: Work, step: Step, there: Stat | None, since: int, settled: Settled, *, forth: bool
+) -> Iterator[bytes]:
+    if there is None or there.ino != step.old_ino:
+        yield step.op.path
+    elif there.is_dir:
+        # Its time of change is later whenever anything comes or goes in it, which is no matter here.
+        wanted = step.after if forth else step.before
+        now = read_meta(*work.host.at(step.op.path))
+        assert wanted is not None
+        if (now.mode, now.uid, now.gid) != (wanted.mode, wanted.uid, wanted.gid):
+            yield step.op.path
+    elif _effective(settled, there.ino, there.ctime_ns) > since:
+        yield step.op.path
+
+
+def adopt(work: Work) -> Work:
+    """Return the work to take a commit back whatever is there now: that is kept aside in place of what it brought."""
+    steps = []
+    for step in work.journal.steps:
+        there = work.stat(step.op.path)
+        ino = 0 if there is None else there.ino
+        if not step.moves:
+            if there is not None and (there.mode ^ (step.op.old.mode if step.op.old else 0)) >> 12 == 0:
+                steps.append(attrs.evolve(step, old_ino=ino))
+        elif ino == step.ino:
+            steps.append(step)
+        elif ino or step.old_ino:
+            kind = Kind.REMOVE if not ino else Kind.REPLACE if step.old_ino else Kind.ADD
+            op = attrs.evolve(step.op, kind=kind, new=there)
+            steps.append(attrs.evolve(step, op=op, ino=ino, start="slot" if ino else "", marks=()))
+    written = attrs.evolve(work.journal, steps=tuple(steps))
+    journal.write(work.folder, written)
+    return attrs.evolve(work, journal=written)
+
+
+class Settling:
+    """What will be as before once a commit is taken back, though its time of change is later then.
+
+    Made before the first step back; `now` after the last. Without it an earlier commit of the same files could not
+    be taken back, since they would seem to have been changed since.
+    """
+
+    def __init__(self, work: Work, settled: Settled) -> None:
+        self._work = work
+        after = (journal.read_json(work.folder, "after") or {}).get("parents", [])
+        self._before: dict[bytes, tuple[int, int]] = {}
+        for parent, (_, ctime) in zip(work.journal.parents, after, strict=False):
+            found = work.stat(parent.path)
+            if found is not None and found.ino == parent.ino and found.ctime_ns == ctime:
+                was = _effective(settled, parent.ino, parent.ctime_ns)
+                self._before[parent.path] = (parent.ino, was)
+        for step in work.journal.steps:
+            if step.op.old is None or step.op.path in self._before:
+                continue
+            if step.op.old.is_dir and not step.moves:
+                continue  # it was compared by what it is like, not by when it was changed
+            was = _effective(settled, step.op.old.ino, step.op.old.ctime_ns)
+            self._before[step.op.path] = (step.op.old.ino, was)
+
+    def now(self) -> list[list[int]]:
+        """Return inode number, time of change now, and when it was really changed last, of each."""
+        found = []
+        for path, (ino, was) in self._before.items():
+            there = self._work.stat(path)
+            if there is not None and there.ino == ino:
+                found.append([ino, there.ctime_ns, was])
+        return found
