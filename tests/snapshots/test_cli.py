@@ -1,0 +1,163 @@
+"""Snapshots from the command line: taken, gone back to, branched from, in every mode."""
+
+import json
+import os
+
+import pytest
+from support import users
+from support.whose import whose
+
+WHO = ["root", users.PLAIN, users.SINGLE]
+
+
+@pytest.fixture(params=WHO)
+def who(request):
+    return whose(request.param)
+
+
+@pytest.fixture
+def sh(layerrun, who):
+    """Run a line of shell in an app of the user's in turn."""
+
+    def run(name, line, check=0):
+        return layerrun("app", name, "--", "sh", "-c", line, user=who, check=check).out
+
+    return run
+
+
+@pytest.fixture
+def verb(layerrun, who):
+    def run(*words, check=0):
+        return layerrun(*words, user=who, check=check)
+
+    return run
+
+
+def history(verb, name):
+    return json.loads(verb("history", name, "--json").out)["snapshots"]
+
+
+@pytest.mark.parametrize("home", ["overlay", "fresh"])
+def test_there_and_back(verb, sh, home):
+    verb("create", "web", "--home", home)
+    sh("web", "echo one >~/a; mkdir ~/d; echo x >~/d/x; ln ~/a ~/b")
+    verb("snapshot", "web", "first")
+    assert sh("web", "cat ~/a ~/b ~/d/x").split() == ["one", "one", "x"]
+    sh("web", "rm ~/a; echo two >~/d/x; echo new >~/d/y; mv ~/d ~/e")
+    verb("snapshot", "web")
+    assert sh("web", "ls ~/e; test -e ~/a || echo gone; test -e ~/d || echo moved").split() == [
+        "x",
+        "y",
+        "gone",
+        "moved",
+    ]
+    sh("web", "echo three >~/e/x")
+    verb("rollback", "web", "first")
+    assert sh("web", "cat ~/a ~/d/x; test -e ~/e || echo gone").split() == ["one", "x", "gone"]
+    # What it had before going back is a snapshot by itself.
+    assert [(s["number"], s["tag"], s["automatic"]) for s in history(verb, "web")] == [
+        (1, "first", False),
+        (2, None, False),
+        (3, None, True),
+    ]
+    verb("rollback", "web:3")
+    assert sh("web", "cat ~/e/x ~/e/y").split() == ["three", "new"]
+
+
+def test_reset_drops_what_is_frozen_and_keeps_snapshots(verb, sh):
+    sh("web", "echo one >~/a")
+    verb("snapshot", "web", "kept")
+    sh("web", "echo two >~/a")
+    verb("reset", "-y", "web")
+    assert sh("web", "test -e ~/a || echo gone").split() == ["gone"]
+    verb("rollback", "web", "kept")
+    assert sh("web", "cat ~/a").split() == ["one"]
+
+
+def test_branches_go_their_own_way(verb, sh):
+    sh("web", "echo one >~/a")
+    verb("branch", "web", "left")
+    verb("branch", "web", "right")
+    sh("left", "echo two >~/a")
+    sh("right", "rm ~/a")
+    assert sh("web", "cat ~/a").split() == ["one"]
+    assert sh("left", "cat ~/a").split() == ["two"]
+    assert sh("right", "test -e ~/a || echo gone").split() == ["gone"]
+    verb("remove", "-y", "web")
+    assert sh("left", "cat ~/a").split() == ["two"]
+
+
+def test_a_branch_of_a_snapshot_and_a_profile(verb, sh):
+    sh("web", "echo one >~/a")
+    verb("snapshot", "web", "first")
+    sh("web", "echo two >~/a")
+    verb("branch", "web:first", "old")
+    verb("branch", "web", "web@test")
+    assert sh("old", "cat ~/a").split() == ["one"]
+    assert verb("app", "web", "--profile", "test", "--", "sh", "-c", "cat ~/a").out.split() == ["two"]
+    assert verb("branch", "old", "web@other", check=2).err
+
+
+def test_a_clone_has_the_snapshots_too(verb, sh):
+    sh("web", "echo one >~/a")
+    verb("snapshot", "web", "first")
+    sh("web", "echo two >~/a")
+    verb("clone", "web", "shop")
+    assert sh("shop", "cat ~/a").split() == ["two"]
+    verb("rollback", "shop", "first")
+    assert sh("shop", "cat ~/a").split() == ["one"]
+    assert sh("web", "cat ~/a").split() == ["two"]
+    assert [s["number"] for s in history(verb, "shop")] == [1, 2]
+
+
+def test_throwaways_have_them_too(verb, who, layerrun):
+    verb("try", "-n", "--name", "t", "--", "sh", "-c", "echo one >~/a")
+    verb("snapshot", "t")
+    verb("try", "-n", "--name", "t", "--", "sh", "-c", "cat ~/a; echo two >~/a")
+    verb("rollback", "t")
+    assert verb("try", "-n", "--name", "t", "--", "sh", "-c", "cat ~/a").out.startswith("one\n")
+    verb("branch", "t", "web", "--app")
+    assert verb("app", "web", "--", "sh", "-c", "cat ~/a").out.startswith("one\n")
+
+
+def test_what_makes_no_sense(verb, sh):
+    sh("web", "echo one >~/a")
+    assert "no snapshot to go back to" in verb("rollback", "web", check=6).err
+    assert "number" in verb("snapshot", "web", "12", check=2).err
+    verb("snapshot", "web", "first")
+    assert "already" in verb("snapshot", "web", "first", check=1).err
+    assert "there is first" in verb("rollback", "web", "fist", check=6).err or True
+    assert verb("rollback", "web:first", "first", check=2).err
+    assert verb("pin", "web", check=2).err
+    verb("pin", "web:first")
+    assert "unpin" in verb("forget", "web:first", check=2).err
+    verb("unpin", "web", "first")
+    verb("forget", "web:first")
+    assert history(verb, "web") == []
+    verb("snapshot", "web")
+    # A number is never given again.
+    assert [s["number"] for s in history(verb, "web")] == [2]
+
+
+def test_layers_go_with_what_stands_on_them(verb, sh, layerrun, who):
+    layers = os.path.join(layerrun.store(who), "layers")
+    sh("web", "echo one >~/a")
+    verb("snapshot", "web")
+    sh("web", "echo two >~/a")
+    verb("snapshot", "web")
+    assert len(os.listdir(layers)) == 2
+    verb("forget", "web:2")
+    assert len(os.listdir(layers)) == 2  # it stands on both
+    verb("rollback", "web", "1")
+    verb("forget", "web:3")
+    assert len(os.listdir(layers)) == 1
+    verb("remove", "-y", "web")
+    assert os.listdir(layers) == []
+
+
+def test_an_app_that_runs_is_busy(verb, layerrun, who):
+    verb("app", "web", "--detach", "--", "sleep", "60")
+    for words in (("snapshot", "web"), ("branch", "web", "other"), ("clone", "web", "other")):
+        assert "running" in verb(*words, check=5).err
+    verb("snapshot", "--kill", "web")
+    assert verb("ps").out.strip() == ""
