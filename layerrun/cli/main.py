@@ -54,6 +54,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "unpin": ("snapshots", "unpin", "Let a pinned snapshot go again."),
         "forget": ("snapshots", "forget", "Forget a snapshot."),
         "branch": ("snapshots", "branch", "Make another app that begins with what one has."),
+        "squash": ("snapshots", "squash", "Make one layer of many."),
         "clone": ("snapshots", "clone", "Make another app with all that one has."),
     },
     "Bases": {

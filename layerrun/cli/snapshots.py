@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.common import Verb, app_argument, json_option, kill_option, nothing, open_store
-from layerrun.cli.output import emit, say, table
+from layerrun.cli.output import emit, plural, say, table
 
 if TYPE_CHECKING:
     from layerrun.model import App, Snapshot
     from layerrun.store.store import Store
 
-__all__ = ["branch", "clone", "forget", "history", "pin", "rollback", "snapshot", "unpin"]
+__all__ = ["branch", "clone", "forget", "history", "pin", "rollback", "snapshot", "squash", "unpin"]
 
 
 @click.command(
@@ -236,4 +236,27 @@ def clone(name: str, new: str, kill: bool) -> int:
         app = store.app(name)
         made = instances.ended_first(store, [app], partial(snapshots.clone, store, app, new), kill=kill)
         say(f"created {made.kind.value} {made.name}")
+    return 0
+
+
+@click.command(
+    cls=Verb,
+    examples=[("layerrun squash web", "one layer of all that its snapshots have piled up, while it runs")],
+)
+@app_argument()
+@click.option("--idle", is_flag=True, hidden=True, help="At low priority, and only if nobody else is at it.")
+def squash(name: str, idle: bool) -> int:
+    """Make one layer of those of the app or throwaway NAME, which may be running; what it has stays the same.
+
+    It is done by itself, in the background, where there are more than 20.
+    """
+    import os
+
+    with open_store() as store:
+        from layerrun.runtime.squash import squash as work
+
+        if idle:
+            os.nice(10)
+        fewer = work(store, store.app(name), wait=not idle)
+        say(f"{name} has {plural(fewer, 'layer')} fewer")
     return 0

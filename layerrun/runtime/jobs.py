@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import attrs
@@ -18,11 +18,21 @@ import attrs
 from layerrun.layers import overlay
 from layerrun.layers.diff import diff_upper
 from layerrun.layers.restore import restore_paths
+from layerrun.layers.squash import squash_trees
 from layerrun.model import App, Change, FileType, IdMode
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
 
-__all__ = ["change_from", "diff_job", "dress_job", "on_files", "restore_job", "usage_job", "which_job"]
+__all__ = [
+    "change_from",
+    "diff_job",
+    "dress_job",
+    "on_files",
+    "restore_job",
+    "squash_job",
+    "usage_job",
+    "which_job",
+]
 
 
 def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
@@ -132,6 +142,18 @@ def _make_alike(source: int, target: int, *, userxattr: bool) -> None:
     finally:
         os.close(source)
         os.close(target)
+
+
+def squash_job(layers: int, target: int, names: list[str], part: str, *options: bool) -> None:
+    """Make one tree of those that layers have as ``part``, the topmost first; see `squash_trees`."""
+    trees.remove_tree(target, os.fsencode(part))  # after an attempt without a helper
+    os.mkdir(part, 0o700, dir_fd=target)
+    with ExitStack() as opened:
+        fds = []
+        for path in [*(f"{name}/{part}" for name in names), ""]:
+            fds.append(_folder(layers, path) if path else _folder(target, part))
+            opened.callback(os.close, fds[-1])
+        squash_trees(fds[:-1], fds[-1], userxattr=options[0], lowest=options[1])
 
 
 def which_job(*arguments: Any) -> tuple[str, str, int | None]:

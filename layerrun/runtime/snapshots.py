@@ -14,6 +14,7 @@ import attrs
 
 from layerrun.errors import ExistsError, NotFoundError, UsageError
 from layerrun.model import App, AppKind, Snapshot, check_app_name, check_name
+from layerrun.runtime.squash import keep_shallow
 from layerrun.runtime.units import dress, is_touched, layer_folder
 from layerrun.runtime.volumes import is_image
 from layerrun.store import making, profiles, reserve
@@ -155,7 +156,9 @@ def snapshot(store: Store, app: App, tag: str | None = None) -> Snapshot:
                 f"{now.name!r} has a snapshot {tag!r} already",
                 hint=f"choose another tag, or `layerrun forget {now.name}:{tag}` first",
             )
-        return _make(store, now, tag)
+        made = _make(store, now, tag)
+    keep_shallow(store, store.app_again(app))
+    return made
 
 
 def rollback(store: Store, app: App, snapshot: str | None = None) -> tuple[Snapshot, Snapshot | None]:
@@ -172,6 +175,7 @@ def rollback(store: Store, app: App, snapshot: str | None = None) -> tuple[Snaps
         made = _restack(store, now, wanted, target.stack[-1] if target.stack else None)
     if not keep:
         drop_unused(store)
+    keep_shallow(store, store.app_again(app))
     return target, made
 
 
@@ -258,7 +262,9 @@ def branch(
         model = attrs.evolve(
             app, config=attrs.evolve(app.config, layers=layers), frozen=frozen, kind=kind or app.kind
         )
-        return reserve.using(store, lambda: _branched(store, app, name, model))
+        made = reserve.using(store, lambda: _branched(store, app, name, model))
+    keep_shallow(store, made)
+    return made
 
 
 def _branched(store: Store, app: App, name: str | None, model: App) -> App:

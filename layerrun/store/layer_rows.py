@@ -75,6 +75,15 @@ class LayerRows:
             )
             self._db.execute("UPDATE apps SET generation = generation + 1 WHERE parent = ?", (app_id,))
 
+    def exchange_layers(self, app_id: str, frozen: Sequence[str], layers: Sequence[str] | None) -> None:
+        """As `set_stack`, for layers that hold the same: the app may run, or be changed, and stays as it is."""
+        self._db.execute("UPDATE apps SET frozen = ? WHERE id = ?", (json.dumps(list(frozen)), app_id))
+        if layers is not None:
+            self._db.execute(
+                "UPDATE apps SET config = json_set(config, '$.layers', json(?)) WHERE id = ?",
+                (json.dumps(list(layers)), app_id),
+            )
+
     def layer_lists(self) -> list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
         """Return (app's id, app's parent or "", configuration's layers, frozen ones) of all apps that have any."""
         query = (
