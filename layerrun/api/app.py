@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerrun.api.layered import Layered
-from layerrun.model import AppConfig, AppKind, check_name
+from layerrun.model import AppConfig, AppKind, Snapshot, check_name
 
 __all__ = ["App"]
 
@@ -100,6 +100,60 @@ class App(Layered):
 
         with self.store.opened() as store:
             return data.clear_cache(store, store.app_again(self._record))
+
+    # Its snapshots
+
+    def snapshot(self, tag: str | None = None, *, kill: bool = False) -> Snapshot:
+        """Make a snapshot of its data, in a moment, whatever it holds: nothing is copied.
+
+        Args:
+            tag: what to call it, beside its number.
+            kill: end what runs in it first.
+
+        Raises:
+            layerrun.errors.BusyError: it runs, or somebody else is changing it.
+            layerrun.errors.ExistsError: it has another snapshot with this tag.
+            layerrun.errors.UsageError: a bad tag, or an app whose data lies in an image (``max_size``).
+        """
+        return self._snapshot(tag, kill=kill)
+
+    def branch(self, name: str, snapshot: Snapshot | str | int | None = None) -> App:
+        """Make another app that begins with what this one has, or had at a snapshot. Nothing is copied.
+
+        Args:
+            name: of the new one; ``NAME@PROFILE`` makes a profile of this one.
+            snapshot: one of `snapshots`, or its tag, or its number. Without it this one must not run.
+
+        Raises:
+            layerrun.errors.BusyError: it runs, or somebody else is changing it.
+            layerrun.errors.ExistsError: the name is taken.
+            layerrun.errors.NotFoundError: there is no such snapshot.
+        """
+        return App(self.store, self._branch(name, snapshot))
+
+    def clone(self, name: str) -> App:
+        """Make another app with all that this one has, its snapshots too. It must not run; errors as of `branch`."""
+        from layerrun.runtime import snapshots
+
+        with self.store.opened() as store:
+            return App(self.store, snapshots.clone(store, store.app_again(self._record), name))
+
+    def commit(self, *, kill: bool = False) -> None:
+        """Make what it has now its factory state, to which `reset` goes back; its profiles have it too.
+
+        Args:
+            kill: end what runs, in it and in its profiles, first.
+
+        Raises:
+            layerrun.errors.BusyError: it runs, or a profile of it does.
+            layerrun.errors.UsageError: it is a profile, or its data lies in an image (``max_size``).
+        """
+        from layerrun.runtime import instances, snapshots
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            family = [app, *store.profiles(app)]
+            instances.ended_first(store, family, lambda: snapshots.factory(store, app), kill=kill)
 
     # The app itself
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from layerrun.api.running import Running
+from layerrun.errors import BusyError
 from layerrun.model import App as AppRecord
-from layerrun.model import AppConfig, Change, check_path
+from layerrun.model import AppConfig, Change, Snapshot, check_path
 
 if TYPE_CHECKING:
     from layerrun.api.store import Store
@@ -14,8 +17,36 @@ if TYPE_CHECKING:
     from layerrun.runtime.data import Where
     from layerrun.runtime.instances import Instance
     from layerrun.runtime.reach import Reach
+    from layerrun.store.store import Store as OpenStore
 
 __all__ = ["Layered"]
+
+_MOMENT = 0.3  # seconds
+_PATIENCE = 10.0
+_POLL = 0.005
+
+
+def _named(snapshot: Snapshot | str | int | None) -> str | None:
+    """Return a snapshot as the rooms below want it: a tag or a number."""
+    if isinstance(snapshot, Snapshot):
+        return str(snapshot.number)
+    return None if snapshot is None else str(snapshot)
+
+
+def _in_turn(store: OpenStore, app: AppRecord, change: Callable[[], AppRecord]) -> AppRecord:
+    """Change an app as soon as nobody else does, such as another thread; if it runs, raise `BusyError` soon."""
+    from layerrun.runtime import instances
+
+    begun = time.monotonic()
+    while True:
+        try:
+            return change()
+        except BusyError:
+            # What has just ended is seen to run for a moment.
+            patience = _MOMENT if instances.pid_of(store, app) is not None else _PATIENCE
+            if time.monotonic() > begun + patience:
+                raise
+            time.sleep(_POLL)
 
 
 class Layered(Running):
@@ -95,6 +126,75 @@ class Layered(Running):
 
         with self.store.opened() as store:
             return data.usage(store, store.app_again(self._record))
+
+    # Its snapshots
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return its snapshots, the first made first: states that it can go back to."""
+        from layerrun.runtime import snapshots
+
+        with self.store.opened() as store:
+            return snapshots.history(store, store.app_again(self._record))
+
+    def rollback(self, snapshot: Snapshot | str | int | None = None, *, kill: bool = False) -> Snapshot:
+        """Let it be as it was at a snapshot, in a moment, whatever it holds.
+
+        What it has now becomes a snapshot first, unless it is one, so that this can be taken back as well.
+
+        Args:
+            snapshot: one of `snapshots`, or its tag, or its number; ``None``: the last that was asked for.
+            kill: end what runs in it first.
+
+        Returns:
+            The snapshot that it is like now.
+
+        Raises:
+            layerrun.errors.BusyError: it runs, or somebody else is changing it.
+            layerrun.errors.NotFoundError: there is no such snapshot.
+        """
+        from layerrun.runtime import instances, snapshots
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            wanted = _named(snapshot)
+            back, _ = instances.ended_first(
+                store, [app], lambda: snapshots.rollback(store, app, wanted), kill=kill
+            )
+            return back
+
+    def pin(self, snapshot: Snapshot | str | int, *, pinned: bool = True) -> Snapshot:
+        """Spare a snapshot, until it is unpinned with ``pinned=False``, from ``gc`` and `forget`; return it."""
+        from layerrun.runtime import snapshots
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            return snapshots.pin(store, app, _named(snapshot) or "", pinned=pinned)
+
+    def forget(self, snapshot: Snapshot | str | int) -> None:
+        """Drop a snapshot, with what of its data nothing else stands on.
+
+        Raises:
+            layerrun.errors.NotFoundError: there is no such snapshot.
+            layerrun.errors.UsageError: it is pinned.
+        """
+        from layerrun.runtime import snapshots
+
+        with self.store.opened() as store:
+            snapshots.forget(store, store.app_again(self._record), _named(snapshot) or "")
+
+    def _snapshot(self, tag: str | None, *, kill: bool) -> Snapshot:
+        from layerrun.runtime import instances, snapshots
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            return instances.ended_first(store, [app], lambda: snapshots.snapshot(store, app, tag), kill=kill)
+
+    def _branch(self, name: str | None, snapshot: Snapshot | str | int | None) -> AppRecord:
+        from layerrun.runtime import snapshots
+
+        with self.store.opened() as store:
+            app = store.app_again(self._record)
+            return _in_turn(store, app, lambda: snapshots.branch(store, app, name, _named(snapshot)))
 
     # What runs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from layerrun.api.layered import Layered
 from layerrun.errors import NotFoundError
 from layerrun.model import App as AppRecord
-from layerrun.model import AppKind
+from layerrun.model import AppKind, Snapshot
 
 if TYPE_CHECKING:
     from typing import Self
@@ -44,6 +44,35 @@ class Throwaway(Layered):
     ) -> None:
         if not self.kept:
             self.discard()
+
+    def checkpoint(self, tag: str | None = None, *, kill: bool = False) -> Snapshot:
+        """Make a snapshot to go back to by `rollback`, in a moment, whatever it holds.
+
+        Args:
+            tag: what to call it, beside its number.
+            kill: end what runs in it first.
+
+        Raises:
+            layerrun.errors.BusyError: something runs in it.
+            layerrun.errors.ExistsError: it has another one with this tag.
+        """
+        return self._snapshot(tag, kill=kill)
+
+    def branch(self, name: str | None = None, snapshot: Snapshot | str | int | None = None) -> Throwaway:
+        """Make another throwaway that begins with what this one has, or had at a snapshot. Nothing is copied.
+
+        The two have nothing in common from then on, and may run at the same time.
+
+        Args:
+            name: what it is called; without it a name is made up.
+            snapshot: one of `snapshots`, or its tag, or its number. Without it nothing may run in this one.
+
+        Raises:
+            layerrun.errors.BusyError: something runs in it.
+            layerrun.errors.ExistsError: the name is taken.
+            layerrun.errors.NotFoundError: there is no such snapshot.
+        """
+        return Throwaway(self.store, self._branch(name, snapshot))
 
     def keep(self) -> str:
         """Let it outlive the ``with`` block; return its name."""
