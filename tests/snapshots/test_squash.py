@@ -45,7 +45,12 @@ def test_it_shows_the_same(layerrun, who):
     history = json.loads(layerrun("history", "web", "--json", user=who, check=0).out)["snapshots"]
     assert [one["layers"] for one in history] == [1, 2, 3, 4, 5, 1]
     layerrun("rollback", "web", "2", user=who, check=0)
-    assert sh("cd ~; cat e/b d/c; ls d/deep; test -e g || echo gone; stat -c %a d").split() == ["2", "2", "gone", "700"]
+    assert sh("cd ~; cat e/b d/c; ls d/deep; test -e g || echo gone; stat -c %a d").split() == [
+        "2",
+        "2",
+        "gone",
+        "700",
+    ]
 
 
 def test_while_it_runs(layerrun, who):
