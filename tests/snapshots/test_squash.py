@@ -63,11 +63,12 @@ def test_while_it_runs(layerrun, who):
         layerrun("snapshot", "web", user=who, check=0)
     for number in (1, 2, 3):
         layerrun("forget", f"web:{number}", user=who, check=0)
-    words = layerrun.argv("app", "web", "--", "sh", "-c", "read x; cat ~/d/*", user=who)
+    words = layerrun.argv("app", "web", "--", "sh", "-c", "echo ready; read x; cat ~/d/*", user=who)
     runs = subprocess.Popen(
         words, env=layerrun.env(who), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
+        assert runs.stdout.readline() == "ready\n"
         sh("echo joined >~/joined")
         layerrun("squash", "web", user=who, check=0)
         assert len(os.listdir(layers)) == 5  # those that it has mounted stay
