@@ -15,7 +15,7 @@
 int lr_statx(int dirfd, const char *name, struct statx *st)
 {
     int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (*name ? 0 : AT_EMPTY_PATH);
-    return statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_MNT_ID, st);
+    return statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, st);
 }
 
 uint64_t lr_mount_of(const struct statx *st)

@@ -4,8 +4,8 @@
  * ones hold only what was changed: what the upper does not have is as it was. In those that hide
  * (opaque ones, and all within them) whatever the upper does not have is gone, so there the names
  * beneath are listed as well. */
-#include "compare.h"
 #include "tree.h"
+#include "wide.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +19,8 @@ struct frame {
     size_t u, b; /* how far in each */
     size_t first, actives; /* which lowers have this folder: a slice of diff->active, top first */
     bool hides;
+    bool within; /* it has nothing beneath */
+    int64_t since; /* where it hides: since when */
 };
 
 struct lr_diff {
@@ -62,24 +64,6 @@ static uint64_t size_of(const struct statx *st)
     return S_ISREG(st->stx_mode) ? st->stx_size : 0;
 }
 
-static int emit(struct lr_diff *diff, char change, const struct statx *now, const struct statx *was,
-                struct lr_error *err)
-{
-    struct head head = {
-        .length = (uint32_t)(sizeof head - 4 + diff->path.used - 1),
-        .change = (uint8_t)change,
-        .has_new = now != NULL,
-        .has_old = was != NULL,
-        .mode = now ? now->stx_mode : 0,
-        .old_mode = was ? was->stx_mode : 0,
-        .size = now ? size_of(now) : 0,
-        .old_size = was ? size_of(was) : 0,
-    };
-    if (lr_buf_add(&diff->out, &head, sizeof head, err) < 0)
-        return -1;
-    return lr_buf_add(&diff->out, diff->path.data, diff->path.used - 1, err);
-}
-
 /* Let diff->path be the path of a name in the current folder. */
 static int set_path(struct lr_diff *diff, const char *name, struct lr_error *err)
 {
@@ -99,6 +83,47 @@ static int by_text(const void *key, const void *item)
 static bool is_in(const struct lr_diff *diff, const char **paths, size_t count)
 {
     return count && bsearch(diff->path.data, paths, count, sizeof *paths, by_text);
+}
+
+static int narrow(struct lr_diff *diff, char change, const struct statx *now, const struct statx *was,
+                  struct lr_error *err)
+{
+    struct head head = {
+        .length = (uint32_t)(sizeof head - 4 + diff->path.used - 1),
+        .change = (uint8_t)change,
+        .has_new = now != NULL,
+        .has_old = was != NULL,
+        .mode = now ? now->stx_mode : 0,
+        .old_mode = was ? was->stx_mode : 0,
+        .size = now ? size_of(now) : 0,
+        .old_size = was ? size_of(was) : 0,
+    };
+    if (lr_buf_add(&diff->out, &head, sizeof head, err) < 0)
+        return -1;
+    return lr_buf_add(&diff->out, diff->path.data, diff->path.used - 1, err);
+}
+
+/* `now` and `was` without st where there is nothing; lower: which has `was`; since: when it came into the upper. */
+static int emit(struct lr_diff *diff, char change, const struct lr_side *now, const struct lr_side *was,
+                int lower, int64_t since, struct lr_error *err)
+{
+    bool root = is_in(diff, diff->options.roots, diff->options.roots_count);
+    if (!diff->options.wide)
+        return change == '=' || (root && change != 'D') ? 0 : narrow(diff, change, now->st, was->st, err);
+    struct lr_wide wide = {
+        .letter = change,
+        .within = top(diff)->within,
+        .root = root,
+        .lower = lower,
+        .since = since,
+        .now = *now,
+        .old = *was,
+        .userxattr = diff->options.userxattr,
+    };
+    err->code = 0;
+    if (lr_wide_add(&diff->out, &wide, diff->path.data, diff->path.used - 1, err) == 0)
+        return 0;
+    return err->code ? -1 : lr_chain_fail(&diff->upper, now->name, "look at the attributes of", err);
 }
 
 /* 0, or -1 with the record. */
@@ -186,19 +211,26 @@ static int enter_lowers(struct lr_diff *diff, const struct frame *parent, struct
 }
 
 /* Go into a folder of the upper; `was` is what lies beneath, or NULL where that is no folder. */
-static int descend(struct lr_diff *diff, const char *name, const struct beneath *was, struct lr_error *err)
+static int descend(struct lr_diff *diff, const char *name, const struct statx *st, const struct beneath *was,
+                   struct lr_error *err)
 {
     size_t level = diff->upper.depth;
     if (make_room(diff, level + 1, top(diff)->first + 2 * top(diff)->actives, err) < 0)
         return -1;
     const struct frame *parent = top(diff);
     struct frame *frame = &diff->frames[level];
-    *frame = (struct frame){.first = parent->first + parent->actives, .hides = parent->hides};
+    *frame = (struct frame){
+        .first = parent->first + parent->actives,
+        .hides = parent->hides,
+        .since = parent->since,
+        .within = was == NULL,
+    };
     if (was && !frame->hides) {
         int opaque = lr_is_opaque(lr_chain_fd(&diff->upper), name, diff->options.userxattr);
         if (opaque < 0)
             return lr_chain_fail(&diff->upper, name, "read the attributes of", err);
         frame->hides = opaque;
+        frame->since = lr_born(st);
     }
     int entered = lr_chain_enter(&diff->upper, name, err);
     if (entered <= 0)
@@ -219,7 +251,7 @@ static int leave(struct lr_diff *diff, struct lr_error *err)
     return lr_chain_leave(&diff->upper, err);
 }
 
-/* What changed between two entries of one type: 'M', 'P', 0 for nothing, -1. */
+/* What changed between two entries of one type: 'M', 'P', '=' for nothing, -1. */
 static int compare(struct lr_diff *diff, const struct lr_side *now, const struct lr_side *was,
                    struct lr_error *err)
 {
@@ -240,21 +272,41 @@ static int compare(struct lr_diff *diff, const struct lr_side *now, const struct
         same = lr_same_xattrs(now, was, diff->options.userxattr);
     if (same < 0)
         return lr_chain_fail(&diff->upper, now->name, "compare", err);
-    return same ? 0 : 'P';
+    return same ? '=' : 'P';
+}
+
+/* What `was` says, as a side. */
+static struct lr_side side_beneath(struct lr_diff *diff, const char *name, const struct beneath *was)
+{
+    if (!was->there)
+        return (struct lr_side){-1, name, NULL};
+    return (struct lr_side){lr_chain_fd(lower_of(diff, top(diff), was->at)), name, &was->st};
+}
+
+static int number_of(struct lr_diff *diff, const struct beneath *was)
+{
+    return was->there ? (int)diff->active[top(diff)->first + was->at] : -1;
 }
 
 /* An entry that both have, of one type. */
-static int both(struct lr_diff *diff, const char *name, const struct statx *st, const struct beneath *was,
+static int both(struct lr_diff *diff, const struct lr_side *now, const struct beneath *was,
                 struct lr_error *err)
 {
-    struct lr_side now = {lr_chain_fd(&diff->upper), name, st};
-    struct lr_side old = {lr_chain_fd(lower_of(diff, top(diff), was->at)), name, &was->st};
-    if (!is_in(diff, diff->options.roots, diff->options.roots_count)) {
-        int change = compare(diff, &now, &old, err);
-        if (change < 0 || (change && emit(diff, (char)change, st, &was->st, err) < 0))
-            return -1;
-    }
-    return S_ISDIR(st->stx_mode) ? descend(diff, name, was, err) : 0;
+    struct lr_side old = side_beneath(diff, now->name, was);
+    int change = '=';
+    if (!is_in(diff, diff->options.roots, diff->options.roots_count))
+        change = compare(diff, now, &old, err);
+    if (change < 0 || emit(diff, (char)change, now, &old, number_of(diff, was), lr_born(now->st), err) < 0)
+        return -1;
+    return S_ISDIR(now->st->stx_mode) ? descend(diff, now->name, now->st, was, err) : 0;
+}
+
+/* It is gone, since then. */
+static int gone(struct lr_diff *diff, const char *name, const struct beneath *was, int64_t since,
+                struct lr_error *err)
+{
+    struct lr_side none = {-1, name, NULL}, old = side_beneath(diff, name, was);
+    return was->there ? emit(diff, 'D', &none, &old, number_of(diff, was), since, err) : 0;
 }
 
 /* A name the upper has. */
@@ -275,13 +327,14 @@ static int from_upper(struct lr_diff *diff, const char *name, struct lr_error *e
     if (look_beneath(diff, top(diff), name, &was, err) < 0)
         return -1;
     if (lr_is_whiteout(&st))
-        return was.there ? emit(diff, 'D', NULL, &was.st, err) : 0;
+        return gone(diff, name, &was, lr_born(&st), err);
+    struct lr_side now = {lr_chain_fd(&diff->upper), name, &st};
     if (was.there && ((st.stx_mode ^ was.st.stx_mode) & S_IFMT) == 0)
-        return both(diff, name, &st, &was, err);
-    bool made = is_in(diff, diff->options.roots, diff->options.roots_count);
-    if (!made && emit(diff, was.there ? 'T' : 'A', &st, was.there ? &was.st : NULL, err) < 0)
+        return both(diff, &now, &was, err);
+    struct lr_side old = side_beneath(diff, name, &was);
+    if (emit(diff, was.there ? 'T' : 'A', &now, &old, number_of(diff, &was), lr_born(&st), err) < 0)
         return -1;
-    return S_ISDIR(st.stx_mode) ? descend(diff, name, NULL, err) : 0;
+    return S_ISDIR(st.stx_mode) ? descend(diff, name, &st, NULL, err) : 0;
 }
 
 /* A name that only what lies beneath may have, in a folder that hides. */
@@ -294,7 +347,7 @@ static int from_beneath(struct lr_diff *diff, const char *name, struct lr_error 
         return 0;
     if (look_beneath(diff, top(diff), name, &was, err) < 0)
         return -1;
-    return was.there ? emit(diff, 'D', NULL, &was.st, err) : 0;
+    return gone(diff, name, &was, top(diff)->since, err);
 }
 
 /* One name. 1: go on; 0: the end; -1. */
@@ -324,13 +377,12 @@ static int root(struct lr_diff *diff, struct lr_error *err)
     struct lr_side now = {lr_chain_fd(&diff->upper), ".", &st};
     if (diff->count == 0 || set_path(diff, "", err) < 0)
         return diff->count == 0 ? 0 : -1;
-    if (is_in(diff, diff->options.roots, diff->options.roots_count))
-        return 0;
     struct lr_side was = {lr_chain_fd(&diff->lowers[0]), ".", &old};
     if (lr_statx(now.dirfd, ".", &st) < 0 || lr_statx(was.dirfd, ".", &old) < 0)
         return lr_fail(err, "look at the folder", NULL);
-    int change = compare(diff, &now, &was, err);
-    return change > 0 ? emit(diff, (char)change, &st, &old, err) : change;
+    int change =
+        is_in(diff, diff->options.roots, diff->options.roots_count) ? '=' : compare(diff, &now, &was, err);
+    return change < 0 ? -1 : emit(diff, (char)change, &now, &was, 0, lr_born(&st), err);
 }
 
 struct lr_diff *lr_diff_open(int upper, const int *lowers, size_t count,

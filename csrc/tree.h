@@ -37,7 +37,9 @@ int lr_usage(int fd, struct lr_usage *usage, struct lr_error *err);
  *        u32 path, target and xattrs length, i64 mtime in ns, u64 size, u64 ino, path, target,
  *        xattrs (u32 key length, u32 value length, key, value; sorted by key)
  * diff:  u32 length, u8 change, u8 new mode present, u8 old mode present, u8 0, u32 mode, u32 old mode,
- *        u64 size, u64 old size, path */
+ *        u64 size, u64 old size, path
+ * wide diff: u32 length, u8 change ('=' too), u8 flags (wide.c), i16 lower, i64 since when in ns, then for the new and the
+ *        old side u32 mode, uid, gid, nlink, u64 rdev, dev, ino, mount, size, i64 mtime, ctime, btime, atime; path */
 struct lr_list;
 struct lr_list *lr_list_open(int fd, int xattrs, struct lr_error *err);
 int lr_list_next(struct lr_list *list, const char **data, size_t *size, struct lr_error *err);
@@ -65,6 +67,7 @@ struct lr_diff_options {
     size_t skips;
     const char **roots;
     size_t roots_count;
+    int wide; /* wide records, those of entries that are as beneath as well */
 };
 
 struct lr_diff *lr_diff_open(int upper, const int *lowers, size_t count,

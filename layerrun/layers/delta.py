@@ -26,6 +26,7 @@ class Stat(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     btime_ns: int
+    atime_ns: int = 0
 
     @property
     def is_dir(self) -> bool:
@@ -52,6 +53,10 @@ class Delta(NamedTuple):
         marked: it has attributes of overlayfs's own, which must go before it is shown to anybody.
         capable: it has a file capability (security.capability).
         within: it lies in a folder that has nothing beneath it: it comes and goes with that folder.
+        since_ns: when it came into the upper, by the clock that the kernel gives files: of a copy-up, a new entry or a
+            whiteout the birth; of what an opaque folder hides, that folder's birth. 0: not known.
+        origin_other: ``origin`` is set and names another inode than ``old``: something else lies there since.
+        root: a folder that layerrun made (a mount point, the root): its metadata say nothing.
     """
 
     letter: str
@@ -63,3 +68,6 @@ class Delta(NamedTuple):
     marked: bool
     capable: bool
     within: bool
+    since_ns: int = 0
+    origin_other: bool = False
+    root: bool = False

@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from layerrun.layers.delta import Delta
 from layerrun.model import Change, FileType
 from layerrun.native import trees
 
-__all__ = ["diff_upper"]
+__all__ = ["deltas", "diff_upper"]
 
 _TYPES = {kind.value: kind for kind in FileType}
 
@@ -63,6 +64,29 @@ def diff_upper(
             old_type=_type(change.old_mode),
             old_size=change.old_size,
         )
+
+
+def deltas(
+    upper_fd: int,
+    lower_fds: Sequence[int],
+    *,
+    userxattr: bool,
+    skip: Iterable[str] = (),
+    roots: Iterable[str] = (),
+    cross_mounts: bool = False,
+) -> Iterator[Delta]:
+    """Yield what `diff_upper` gives, in its order, with both sides in full, and the entries that are as beneath.
+
+    Arguments and errors are those of `diff_upper`. What is in ``roots`` is given, as `Delta.root`.
+    """
+    return trees.deltas(
+        upper_fd,
+        lower_fds,
+        userxattr=userxattr,
+        skip=[_relative(path) for path in skip],
+        roots=[_relative(path) for path in roots],
+        cross_mounts=cross_mounts,
+    )
 
 
 def _relative(path: str) -> bytes:

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from layerrun.layers.delta import Delta, Stat
 from layerrun.native import ffi, lib, new_error, raise_error
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RawChange",
     "Usage",
     "copy_tree",
+    "deltas",
     "diff",
     "list_tree",
     "open_beneath",
@@ -42,6 +44,7 @@ _TYPES = {
 }
 _ENTRY = struct.Struct("=12I q2Q")
 _CHANGE = struct.Struct("=4B2I2Q")
+_DELTA = struct.Struct("=2Bhq4I5Q4q4I5Q4q")
 _LENGTH = struct.Struct("=I")
 _PAIR = struct.Struct("=2I")
 
@@ -196,21 +199,66 @@ def diff(
     metadata do not count (``b""`` is the root). ``cross_mounts``: there may be mounts in the lowest
     lower; otherwise meeting one is an error (EXDEV).
     """
+    runs = _diff_runs(
+        upper_fd,
+        lower_fds,
+        userxattr=userxattr,
+        skip=skip,
+        roots=roots,
+        cross_mounts=cross_mounts,
+        wide=False,
+    )
+    for data in runs:
+        yield from _changes(data)
+
+
+def deltas(
+    upper_fd: int,
+    lower_fds: Sequence[int],
+    *,
+    userxattr: bool,
+    skip: Sequence[bytes] = (),
+    roots: Sequence[bytes] = (),
+    cross_mounts: bool = False,
+) -> Iterator[Delta]:
+    """Yield every entry of an upper and everything it hides, with both sides in full; arguments as for `diff`."""
+    runs = _diff_runs(
+        upper_fd,
+        lower_fds,
+        userxattr=userxattr,
+        skip=skip,
+        roots=roots,
+        cross_mounts=cross_mounts,
+        wide=True,
+    )
+    for data in runs:
+        yield from _deltas(data)
+
+
+def _diff_runs(
+    upper_fd: int,
+    lower_fds: Sequence[int],
+    *,
+    userxattr: bool,
+    skip: Sequence[bytes],
+    roots: Sequence[bytes],
+    cross_mounts: bool,
+    wide: bool,
+) -> Iterator[bytes]:
     # cffi keeps nothing alive that C points to: these names do, until the walk is closed.
     skips = [ffi.new("char[]", _text(path)) for path in sorted(skip)]
     marked = [ffi.new("char[]", _text(path)) for path in sorted(roots)]
     skip_array, root_array = ffi.new("const char *[]", skips), ffi.new("const char *[]", marked)
     options = ffi.new(
         "struct lr_diff_options *",
-        (userxattr, cross_mounts, skip_array, len(skips), root_array, len(marked)),
+        (userxattr, cross_mounts, skip_array, len(skips), root_array, len(marked), wide),
     )
     err = new_error()
     handle = lib.lr_diff_open(upper_fd, list(lower_fds), len(lower_fds), options, err)
     if handle == ffi.NULL:
         raise_error(err)
     try:
-        for data in _runs(lib.lr_diff_next, handle, err):
-            yield from _changes(data)
+        yield from _runs(lib.lr_diff_next, handle, err)
     finally:
         lib.lr_diff_close(handle)
 
@@ -285,3 +333,32 @@ def _changes(data: bytes) -> Iterator[RawChange]:
             old_mode if old else None,
             old_size if old else None,
         )
+
+
+def _deltas(data: bytes) -> Iterator[Delta]:
+    at = 0
+    while at < len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        letter, flags, lower, since, *sides = _DELTA.unpack_from(data, at)
+        path = data[at + _DELTA.size : at + length]
+        at += length
+        yield Delta(
+            letter=chr(letter),
+            path=path,
+            new=_stat(sides[:13]) if flags & 1 else None,
+            old=_stat(sides[13:]) if flags & 2 else None,
+            lower=lower,
+            origin=bool(flags & 4),
+            marked=bool(flags & 16),
+            capable=bool(flags & 32),
+            within=bool(flags & 64),
+            since_ns=since,
+            origin_other=bool(flags & 8),
+            root=bool(flags & 128),
+        )
+
+
+def _stat(side: list[int]) -> Stat:
+    mode, uid, gid, nlink, rdev, dev, ino, mount, size, mtime, ctime, btime, atime = side
+    return Stat(mode, uid, gid, rdev, ino, dev, mount, nlink, size, mtime, ctime, btime, atime)
