@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import attrs
 import click
@@ -239,8 +239,12 @@ def ask_before(what: str, *, yes: bool) -> bool:
     return True
 
 
-def answer(prompt: str) -> str:
-    """Ask on the terminal and return what was typed, without spaces around; empty at the end of input.
+@overload
+def answer(prompt: str) -> str: ...
+@overload
+def answer(prompt: str, *, at_end: None) -> str | None: ...
+def answer(prompt: str, *, at_end: str | None = "") -> str | None:
+    """Ask on the terminal; return what was typed, in lower case without spaces around, ``at_end`` at the end of input.
 
     Raises:
         KeyboardInterrupt: it was interrupted. Plain input() misses a signal that comes just before its read(2)
@@ -261,7 +265,7 @@ def answer(prompt: str) -> str:
         os.close(wake)
     if not typed.endswith(b"\n"):
         click.echo(err=True)
-    return typed.decode(errors="replace").strip()
+    return typed.decode(errors="replace").strip().lower() if typed else at_end
 
 
 def ask(question: str, destroyed: Sequence[str]) -> None:
@@ -278,7 +282,7 @@ def ask(question: str, destroyed: Sequence[str]) -> None:
         click.echo(f"  {printable(text)}", err=True)
     if len(destroyed) > MANY:
         click.echo(f"  … and {len(destroyed) - MANY:,} more", err=True)
-    if answer(f"{question} [y/N] ").lower() not in ("y", "yes"):
+    if answer(f"{question} [y/N] ") not in ("y", "yes"):
         raise LayerrunError("stopped: the answer was no, and nothing was done")
 
 

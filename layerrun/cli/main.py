@@ -40,6 +40,9 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "try": ("throwaway", "try_", "Run a command in a throwaway layer and list what it changed."),
         "diff": ("throwaway", "diff", "List what an app or a throwaway changed."),
         "discard": ("throwaway", "discard", "Drop throwaways."),
+        "undo": ("commits", "undo", "Take a commit to this machine back."),
+        "redo": ("commits", "redo", "Do a commit again that was taken back."),
+        "log": ("commits", "log", "List the commits to this machine."),
     },
     "Data": {
         "reset": ("data", "reset", "Clear the data of apps."),
