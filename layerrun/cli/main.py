@@ -52,6 +52,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Snapshots": {
         "snapshot": ("snapshots", "snapshot", "Remember what an app has written."),
         "rollback": ("snapshots", "rollback", "Let an app be as it was at a snapshot."),
+        "restore": ("snapshots", "restore", "Let paths be as they were at a snapshot."),
         "history": ("snapshots", "history", "List the snapshots of an app."),
         "pin": ("snapshots", "pin", "Keep a snapshot."),
         "unpin": ("snapshots", "unpin", "Let a pinned snapshot go again."),

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from layerrun.model import App, Snapshot
     from layerrun.store.store import Store
 
-__all__ = ["branch", "clone", "forget", "history", "pin", "rollback", "snapshot", "squash", "unpin"]
+__all__ = [
+    "branch",
+    "clone",
+    "forget",
+    "history",
+    "pin",
+    "restore",
+    "rollback",
+    "snapshot",
+    "squash",
+    "unpin",
+]
 
 
 @click.command(
@@ -59,12 +70,46 @@ def rollback(reference: str, which: str | None, kill: bool) -> int:
     What it has now becomes a snapshot first, so that this can be taken back.
     """
     with open_store() as store:
-        from layerrun.runtime import instances, snapshots
-
         app, wanted = _meant(store, reference, which)
-        back = partial(snapshots.rollback, store, app, wanted)
-        target, kept = instances.ended_first(store, [app, *store.profiles(app)], back, kill=kill)
-        say(f"{app.name} is as it was at {app.name}:{snapshots.shown(target)}")
+        return _roll_back(store, app, wanted, kill=kill)
+
+
+def _roll_back(store: Store, app: App, wanted: str | None, *, kill: bool) -> int:
+    from layerrun.runtime import instances, snapshots
+
+    back = partial(snapshots.rollback, store, app, wanted)
+    target, kept = instances.ended_first(store, [app, *store.profiles(app)], back, kill=kill)
+    say(f"{app.name} is as it was at {app.name}:{snapshots.shown(target)}")
+    if kept is not None:
+        say(f"what it had is {app.name}:{kept.number}")
+    return 0
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun restore web before-upgrade /etc/nginx", "that folder as it was then; all else stays"),
+        ("layerrun restore web:3 /root/notes /etc/hosts", "two paths, as they were at snapshot 3"),
+        ("layerrun restore web 3", "everything, as rollback does"),
+    ],
+)
+@click.argument("reference", metavar="NAME[:SNAPSHOT]")
+@click.argument("words", nargs=-1, metavar="[SNAPSHOT] [PATH]...")
+@kill_option
+def restore(reference: str, words: tuple[str, ...], kill: bool) -> int:
+    """Let the app or throwaway NAME have at each PATH, as seen inside, what it had there at a snapshot.
+
+    What it has now becomes a snapshot first, so that this can be taken back. Without a PATH it is a rollback.
+    """
+    which, paths = (None, words) if ":" in reference else ((words or (None,))[0], words[1:])
+    with open_store() as store:
+        from layerrun.runtime import instances, restoring
+
+        app, wanted = _must(store, reference, which)
+        if not paths:
+            return _roll_back(store, app, wanted, kill=kill)
+        back = partial(restoring.restore, store, app, wanted, paths)
+        kept = instances.ended_first(store, [app], back, kill=kill)
         if kept is not None:
             say(f"what it had is {app.name}:{kept.number}")
     return 0

@@ -17,6 +17,7 @@ import attrs
 
 from layerrun.layers import overlay
 from layerrun.layers.diff import diff_upper
+from layerrun.layers.putback import Stack, put_back
 from layerrun.layers.restore import restore_paths
 from layerrun.layers.squash import squash_trees
 from layerrun.model import App, Change, FileType, IdMode
@@ -35,12 +36,13 @@ __all__ = [
 ]
 
 
-def on_files(app: App, job: str, fds: list[int], *args: Any) -> Any:
+def on_files(app: App, job: str, fds: list[int], *args: Any, helped: bool = False) -> Any:
     """Run a job of this module where the app's files can be read, with ``fds`` as its first arguments.
 
-    A folder of mode 000 stops even its owner; root of a user namespace that maps the owner may enter.
+    A folder of mode 000 stops even its owner; root of a user namespace that maps the owner may enter: so is it done
+    where that is met, or at once if ``helped``: of a job that cannot be done anew after half of it.
     """
-    if app.ids is not IdMode.SUBIDS:
+    if app.ids is not IdMode.SUBIDS and not helped:
         try:
             return globals()[job](*fds, *args)
         except OSError as error:
@@ -154,6 +156,16 @@ def squash_job(layers: int, target: int, names: list[str], part: str, *options: 
             fds.append(_folder(layers, path) if path else _folder(target, part))
             opened.callback(os.close, fds[-1])
         squash_trees(fds[:-1], fds[-1], userxattr=options[0], lowest=options[1])
+
+
+def put_back_job(*arguments: Any) -> list[str]:
+    """Arguments: the upper, what lies beneath, the other stack; how many beneath; paths, userxattr, cross_mounts.
+
+    Return the paths at which neither has anything; see `put_back`.
+    """
+    upper, *fds, count, paths, userxattr, cross_mounts = arguments
+    beneath, wanted = (Stack(part, userxattr, cross_mounts) for part in (fds[:count], fds[count:]))
+    return [os.fsdecode(path) for path in put_back(upper, beneath, wanted, map(os.fsencode, paths))]
 
 
 def which_job(*arguments: Any) -> tuple[str, str, int | None]:

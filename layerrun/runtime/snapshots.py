@@ -6,7 +6,7 @@ An upper that is frozen becomes a layer, and an empty one goes above it: nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 __all__ = [
     "branch",
     "clone",
+    "exchange",
     "factory",
     "find",
     "forget",
     "history",
     "is_current",
+    "is_worth_keeping",
+    "locked",
     "parse",
     "pin",
     "rollback",
@@ -99,7 +102,7 @@ def _check_freezable(store: Store, app: App) -> None:
 
 
 @contextmanager
-def _locked(store: Store, app: App, what: str) -> Iterator[App]:
+def locked(store: Store, app: App, what: str) -> Iterator[App]:
     """Lock an app, and yield it as it is now."""
     with store.app_lock(app, what):
         app = store.app_again(app)
@@ -107,18 +110,28 @@ def _locked(store: Store, app: App, what: str) -> Iterator[App]:
         yield app
 
 
-def _restack(store: Store, app: App, wanted: Restack, like: str | None = None) -> Snapshot | None:
+def exchange(
+    store: Store,
+    app: App,
+    wanted: Restack,
+    like: str | None = None,
+    *,
+    fill: Callable[[int], None] | None = None,
+) -> Snapshot | None:
     """Freeze what a locked app has written, if anything, and do the rest of ``wanted``; return the snapshot made.
 
-    ``like`` is the layer that the new upper is to look like; ``None``: the old one.
+    ``like`` is the layer that the new upper is to look like; ``None``: the old one. ``fill`` puts into the new
+    data unit, an open folder, what is to lie over what is frozen.
     """
     touched = is_touched(store, app)
-    if not touched and wanted.back is None:
+    if not touched and wanted.back is None and fill is None:
         return restack(store, app, wanted, None, freeze=False)
     forget_plan(store, app.name)
     with store.ticket(app.ids) as ticket:
         with explain("freeze the data of", app.name):
             _stage(store, app, ticket.fd, wanted, like)
+            if fill is not None:
+                _filled(ticket.fd, fill)
         return restack(store, app, wanted, ticket, freeze=touched)
 
 
@@ -136,8 +149,19 @@ def _stage(store: Store, app: App, ticket_fd: int, wanted: Restack, like: str | 
             dress(app, data, opened.enter_context(layer_folder(store, like)))
 
 
+def _filled(ticket_fd: int, fill: Callable[[int], None]) -> None:
+    from layerrun.native.syscalls import syncfs
+
+    data = open_dir(ticket_fd, "next")
+    try:
+        fill(data)
+        syncfs(data)
+    finally:
+        os.close(data)
+
+
 def _make(store: Store, app: App, tag: str | None) -> Snapshot:
-    made = _restack(store, app, Restack(snapshot=True, tag=tag))
+    made = exchange(store, app, Restack(snapshot=True, tag=tag))
     if made is None:
         raise NotFoundError(f"{app.name!r} was removed meanwhile")
     return made
@@ -150,7 +174,7 @@ def snapshot(store: Store, app: App, tag: str | None = None) -> Snapshot:
     """
     if tag is not None:
         check_tag(tag)
-    with _locked(store, app, "snapshot") as now:
+    with locked(store, app, "snapshot") as now:
         if tag is not None and store.catalog.tagged_snapshot(now.id, tag) is not None:
             raise ExistsError(
                 f"{now.name!r} has a snapshot {tag!r} already",
@@ -170,9 +194,9 @@ def rollback(store: Store, app: App, snapshot: str | None = None) -> tuple[Snaps
     with _for_rollback(store, app, snapshot) as (now, target):
         if is_current(now, target) and not is_touched(store, now):
             return target, None
-        keep = _is_worth_keeping(store, now)
+        keep = is_worth_keeping(store, now)
         wanted = Restack(snapshot=keep, automatic=keep, back=target.number)
-        made = _restack(store, now, wanted, target.stack[-1] if target.stack else None)
+        made = exchange(store, now, wanted, target.stack[-1] if target.stack else None)
     if not keep:
         drop_unused(store)
     keep_shallow(store, store.app_again(app))
@@ -183,7 +207,7 @@ def rollback(store: Store, app: App, snapshot: str | None = None) -> tuple[Snaps
 def _for_rollback(store: Store, app: App, snapshot: str | None) -> Iterator[tuple[App, Snapshot]]:
     """Lock an app, and its profiles where their factory state changes too; yield it and the snapshot meant."""
     with ExitStack() as held:
-        app = held.enter_context(_locked(store, app, "roll back"))
+        app = held.enter_context(locked(store, app, "roll back"))
         target = _last(store, app) if snapshot is None else find(store, app, snapshot)
         if target.layers == app.config.layers:
             yield app, target
@@ -210,7 +234,7 @@ def _last(store: Store, app: App) -> Snapshot:
     )
 
 
-def _is_worth_keeping(store: Store, app: App) -> bool:
+def is_worth_keeping(store: Store, app: App) -> bool:
     """Say whether a locked app has anything that neither its factory state nor a snapshot has."""
     if is_touched(store, app):
         return True
@@ -251,9 +275,9 @@ def branch(
         raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
     with ExitStack() as held:
         if snapshot is None:
-            app = held.enter_context(_locked(store, app, "branch"))
+            app = held.enter_context(locked(store, app, "branch"))
             if is_touched(store, app):
-                _restack(store, app, Restack())
+                exchange(store, app, Restack())
                 app = store.app_again(app)
             layers, frozen = app.config.layers, app.frozen
         else:
@@ -327,5 +351,5 @@ def factory(store: Store, app: App) -> App:
         _check_freezable(store, app)
         for one in family:
             forget_plan(store, one.name)
-        _restack(store, app, Restack(factory=True))
+        exchange(store, app, Restack(factory=True))
         return store.app_again(app)
