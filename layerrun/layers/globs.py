@@ -53,6 +53,15 @@ class Globs:
         """Say whether a pattern is matched here."""
         return any(at == len(self._patterns[number]) for number, at in states)
 
+    def matches_within(self, path: str) -> bool:
+        """Say whether an absolute path, or a folder that it lies in, matches."""
+        states = self.start()
+        for part in path.strip("/").split("/"):
+            states = self.step(states, part)
+            if self.matches(states):
+                return True
+        return False
+
     def _skip_stars(self, states: Iterable[tuple[int, int]]) -> States:
         """Add the states in which a ``**`` stands for no folder at all; the last one never does."""
         found = set()

@@ -120,17 +120,7 @@ def reset(store: Store, apps: Sequence[App]) -> None:
 def matching(store: Store, app: App, globs: Sequence[str]) -> list[Change]:
     """Return the changes that `reset_paths` would take back, without doing anything."""
     patterns = Globs(globs)
-    return [change for change in diff(store, app) if _matches(patterns, change.path)]
-
-
-def _matches(patterns: Globs, path: str) -> bool:
-    """Say whether a path, or a folder it lies in, matches: a folder takes all beneath it along."""
-    states = patterns.start()
-    for part in path.strip("/").split("/"):
-        states = patterns.step(states, part)
-        if patterns.matches(states):
-            return True
-    return False
+    return [change for change in diff(store, app) if patterns.matches_within(change.path)]
 
 
 def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:

@@ -118,7 +118,7 @@ def complete(layerrun, *words):
 
 
 def test_completion_of_verbs_and_options(layerrun):
-    assert complete(layerrun, "cl") == ["clear-cache"]
+    assert complete(layerrun, "cle") == ["clear-cache"]
     assert "--exit-code" in complete(layerrun, "diff", "--")
 
 
