@@ -75,6 +75,37 @@ struct lr_diff *lr_diff_open(int upper, const int *lowers, size_t count,
 int lr_diff_next(struct lr_diff *diff, const char **data, size_t *size, struct lr_error *err);
 void lr_diff_close(struct lr_diff *diff);
 
+/* What differs between two stacks of layers on common ones. `fds`: the old side's own layers, the new side's, the common ones,
+ * each top first; `counts`: how many of each. The lists of paths are as for lr_diff. A run has for each difference a record of
+ * fixed size in `heads` and a path, relative and ended by a NUL, in `paths`:
+ *   u8 letter, u8 new present, u8 old present, u8 0, u32 layer of the new, u32 of the old (places in `fds`), and for the
+ *   new and then the old: u32 mode, uid, gid, rdev major, minor, dev major, minor, nlink, u64 ino, mount, size, i64 mtime,
+ *   ctime in ns */
+struct lr_between;
+struct lr_between_options {
+    int userxattr;
+    int cross_mounts; /* the last layer may have mounts in it */
+    int deep; /* what is in a folder that is gone is told entry by entry, too */
+    const char **skip;
+    size_t skips;
+    const char **roots;
+    size_t roots_count;
+    const char **only; /* nothing but these, and what is beneath them; none: all */
+    size_t onlys;
+};
+
+struct lr_run {
+    const char *heads;
+    size_t heads_size;
+    const char *paths;
+    size_t paths_size;
+};
+
+struct lr_between *lr_between_open(const int *fds, const size_t counts[3],
+                                   const struct lr_between_options *options, struct lr_error *err);
+int lr_between_next(struct lr_between *walk, struct lr_run *run, struct lr_error *err);
+void lr_between_close(struct lr_between *walk);
+
 /* cffi:end */
 
 #endif

@@ -14,8 +14,10 @@ private attributes.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 
+from layerrun.layers.between import Stacks, rows
 from layerrun.layers.delta import Delta
 from layerrun.model import Change, FileType
 from layerrun.native import trees
@@ -47,22 +49,22 @@ def diff_upper(
     Raises:
         layerrun.errors.SystemError: something could not be read; ESTALE if it changes meanwhile.
     """
-    raw = trees.diff(
-        upper_fd,
-        lower_fds,
-        userxattr=userxattr,
-        skip=[_relative(path) for path in skip],
-        roots=[_relative(path) for path in roots],
-        cross_mounts=cross_mounts,
-    )
-    for change in raw:
+    options = {
+        "userxattr": userxattr,
+        "cross_mounts": cross_mounts,
+        "skip": map(_relative, skip),
+        "roots": map(_relative, roots),
+    }
+    for letter, has_new, has_old, mode, size, old_mode, old_size, path in rows(
+        Stacks((), (upper_fd,), lower_fds), **options
+    ):
         yield Change(
-            change=change.change,
-            path="/" + os.fsdecode(change.path),
-            type=_type(change.mode),
-            size=change.size,
-            old_type=_type(change.old_mode),
-            old_size=change.old_size,
+            change=chr(letter),
+            path="/" + os.fsdecode(path),
+            type=_type(mode) if has_new else None,
+            size=(size if stat.S_ISREG(mode) else 0) if has_new else None,
+            old_type=_type(old_mode) if has_old else None,
+            old_size=(old_size if stat.S_ISREG(old_mode) else 0) if has_old else None,
         )
 
 
@@ -93,5 +95,5 @@ def _relative(path: str) -> bytes:
     return os.fsencode(path.strip("/"))
 
 
-def _type(mode: int | None) -> FileType | None:
-    return None if mode is None else _TYPES[trees.type_name(mode)]
+def _type(mode: int) -> FileType:
+    return _TYPES[trees.type_name(mode)]
