@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import attrs
 
-from layerrun.commit import journal
+from layerrun.commit import closed, journal
 from layerrun.commit.entries import read_meta, stat_of
 from layerrun.commit.journal import Step
 from layerrun.commit.ops import Kind
 from layerrun.commit.steps import OLD, Work, shown
 from layerrun.errors import ChangedError, DamagedError
 from layerrun.layers.delta import Stat
-from layerrun.native import settle
 
 __all__ = ["Settling", "adopt", "error", "since_commit", "since_undo"]
 
@@ -48,9 +47,12 @@ def _effective(settled: Settled, ino: int, ctime_ns: int) -> int:
 def _newer(work: Work, path: bytes, since: int, settled: Settled) -> Iterator[bytes]:
     """Yield what was changed in an entry after a moment."""
     fd, name = work.host.at(path)
-    for inside, ctime in settle.newer(fd, name, since, _MOST):
+    for inside, ctime in closed.newer(fd, name, since, _MOST):
         full = path + b"/" + inside if inside else path
-        found = work.stat(full)
+        try:
+            found = work.stat(full)
+        except PermissionError:
+            found = None
         if found is None or _effective(settled, found.ino, ctime) > since:
             yield full
 

@@ -60,8 +60,7 @@ def commit(
             done = _Committing(
                 store, app, tuple(planned.ops), drop=drop, keep=keep, merges=planned.merges
             ).run(command)
-        if drop:
-            finishing.drop_layer(store, app.id)
+        finishing.end_layer(store, app.id, drop=drop)
         return done
 
 
@@ -158,8 +157,7 @@ def _recover(store: Store, id_: str, doing: str) -> None:
         if present(folder, "after"):
             finishing.done(store, work)
             stack.close()
-            if written.drop:
-                finishing.drop_layer(store, written.app)
+            finishing.end_layer(store, written.app, drop=written.drop)
         else:
             finishing.take_back(store, work)
 
@@ -264,7 +262,7 @@ class _Committing:
                 places.begin()
                 preparing.run(self.ops)
                 work = self._work(id_, preparing, folder)
-                done = self._record(id_, work, preparing, command)
+                self._record(id_, work, preparing, command)
             except BaseException:
                 if folder >= 0:
                     remove_places(folder, host, restore=True)
@@ -280,7 +278,7 @@ class _Committing:
                 finishing.take_back(self.store, work)
                 raise
             finishing.note_after(self.store, work)
-            return finishing.done(self.store, work) or done
+            return finishing.done(self.store, work)
 
     def _layers(self, stack: contextlib.ExitStack) -> tuple[Folders, list[Folders]]:
         fd = self.store.open_data(self.app, "upper")
@@ -309,7 +307,7 @@ class _Committing:
         )
         return Work(written, folder, preparing.host, preparing.upper, places.fds)
 
-    def _record(self, id_: str, work: Work, preparing: Preparing, command: tuple[str, ...]) -> Commit:
+    def _record(self, id_: str, work: Work, preparing: Preparing, command: tuple[str, ...]) -> None:
         """Make all durable, and record the commit: from here on it is finished or taken back, whatever happens."""
         with explain("write the journal of a commit to", self.store.path):
             _write_files(work.folder, preparing)
@@ -326,7 +324,6 @@ class _Committing:
                 command=command,
             )
             self.store.catalog.add_commit(done)
-        return done
 
 
 def _write_files(folder: int, preparing: Preparing) -> None:

@@ -146,12 +146,19 @@ def set_mtime(path: str, mtime_ns: int) -> None:
         os.utime(path, ns=(status.st_atime_ns, mtime_ns))
 
 
-def apply_meta(dir_fd: int, name: bytes, meta: Meta, *, times: bool = True) -> None:
-    """Make an entry what ``meta`` says. The order: chown(2) takes setuid and capabilities away, ACLs change modes."""
+def apply_meta(dir_fd: int, name: bytes, meta: Meta, *, times: bool = True, back: bool = False) -> None:
+    """Make an entry what ``meta`` says. The order: chown(2) takes setuid and capabilities away, ACLs change modes.
+
+    ``back``: as it was before. A plain user may not give a file back to a group that they are not in.
+    """
     with held(dir_fd, name) as (fd, path):
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (meta.uid, meta.gid):
-            os.chown(path, meta.uid, meta.gid)
+            try:
+                os.chown(path, meta.uid, meta.gid)
+            except PermissionError:
+                if not back:
+                    raise
         if meta.xattrs is not None:
             _set_xattrs(path, meta.xattrs)
         if not stat.S_ISLNK(meta.mode) and os.fstat(fd).st_mode != meta.mode:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "begin",
     "done",
-    "drop_layer",
+    "end_layer",
     "forget",
     "note_after",
     "redone",
@@ -84,7 +84,6 @@ def _end(store: Store, work: Work, state: CommitState, moment: int) -> Commit:
     _pass(work, moment)
     with store.catalog.transaction():
         store.catalog.set_commit_state(work.journal.id, state, moment)
-    marker.clear(store)
     found = store.catalog.commit_by_id(work.journal.id)
     if found is None:
         raise NotFoundError(f"commit {work.journal.id} is gone")
@@ -107,7 +106,7 @@ def note_after(store: Store, work: Work) -> None:
 
 
 def done(store: Store, work: Work) -> Commit:
-    """End a commit all of whose steps are done."""
+    """Record the end of a commit all of whose steps are done. Its layer may still have to go: the marker stays."""
     after = read_json(work.folder, "after")
     return _end(store, work, CommitState.DONE, after["ended"])
 
@@ -120,7 +119,9 @@ def redone(store: Store, work: Work) -> Commit:
         if number in touched:
             _set_parent(work, work.journal.parents[number], mtime)
     note_after(store, work)
-    return done(store, work)
+    ended = done(store, work)
+    marker.clear(store)
+    return ended
 
 
 def _set_made_times(work: Work) -> None:
@@ -204,7 +205,9 @@ def undo(store: Store, work: Work, settling: Settling | None) -> Commit:
         times.append([0, 0] if found is None else [found.mtime_ns, found.ctime_ns])
     write_json(work.folder, "before", {"parents": times})
     write_json(work.folder, "settled", [] if settling is None else settling.now())
-    return _end(store, work, CommitState.UNDONE, _clock(work))
+    ended = _end(store, work, CommitState.UNDONE, _clock(work))
+    marker.clear(store)
+    return ended
 
 
 def _set_parent(work: Work, parent: Parent, mtime: int) -> None:
@@ -215,9 +218,10 @@ def _set_parent(work: Work, parent: Parent, mtime: int) -> None:
             set_mtime(f"/proc/self/fd/{fd}", mtime)
 
 
-def drop_layer(store: Store, app_id: str) -> None:
-    """Remove the layer that was committed; if somebody has begun to use it again, it stays."""
-    app = store.catalog.app_by_id(app_id)
+def end_layer(store: Store, app_id: str, *, drop: bool) -> None:
+    """Remove the layer that was committed; if somebody has begun to use it again, it stays. Then all is done."""
+    app = store.catalog.app_by_id(app_id) if drop else None
     if app is not None:
         with contextlib.suppress(BusyError, NotFoundError):
             store.remove_app(app.name, only=app.id)
+    marker.clear(store)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from layerrun.commit import journal
 from layerrun.errors import BusyError, DamagedError
-from layerrun.store.fs import explain, read_text, write_file
+from layerrun.store.fs import explain, make_dir, present, read_text
 from layerrun.store.locks import lock_file
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def locked(store: Store, *, wait: float = _PATIENCE) -> Iterator[None]:
     """Hold the lock that one commit, undo or redo at a time has. Raises `BusyError`."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with explain("open the lock of the commits of", store.path):
+        if not present(store.fd, "commits"):  # a store from before there were commits
+            with contextlib.suppress(FileExistsError):
+                make_dir(store.fd, "commits")
         fd = os.open("commits/lock", flags, 0o600, dir_fd=store.fd)
     try:
         if not lock_file(fd, exclusive=True, wait=wait):
@@ -42,8 +46,7 @@ def locked(store: Store, *, wait: float = _PATIENCE) -> Iterator[None]:
 def write(store: Store, id_: str, doing: str) -> None:
     """Say durably what is under way; ``doing`` is ``commit``, ``undo`` or ``redo``."""
     with explain("begin a commit in", store.path):
-        write_file(store.fd, NAME, json.dumps({"commit": id_, "doing": doing}))
-        os.fsync(store.fd)
+        journal.write_json(store.fd, NAME, {"commit": id_, "doing": doing})
 
 
 def read(store: Store) -> tuple[str, str] | None:
@@ -76,7 +79,7 @@ def next_number(store: Store) -> int:
     with explain("number a commit in", store.path):
         fd = os.open("commits", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
         try:
-            write_file(fd, "last", f"{number}\n")
+            journal.put(fd, "last", b"%d\n" % number)
         finally:
             os.close(fd)
     return number

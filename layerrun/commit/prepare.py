@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -10,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from layerrun.commit.entries import Folders, apply_meta, held, read_meta, split, stat_of
+from layerrun.commit import closed
+from layerrun.commit.entries import Folders, apply_meta, read_meta, split, stat_of
 from layerrun.commit.journal import Meta, Parent, Step
 from layerrun.commit.ops import Kind, Op
 from layerrun.commit.places import Places
@@ -20,7 +20,7 @@ from layerrun.layers.delta import Stat
 from layerrun.native import settle
 from layerrun.store.fs import explain
 
-__all__ = ["Preparing", "copy_job", "scan_job"]
+__all__ = ["Preparing"]
 
 _PAIR = struct.Struct("=2Q")
 
@@ -216,26 +216,7 @@ class Preparing:
         return attrs.evolve(step, start="upper", ino=found.ino, marks=taken)
 
     def _scan(self, op: Op, fd: int, name: bytes) -> tuple[bytes, bytes, int]:
-        try:
-            return settle.scan(fd, name, userxattr=self.userxattr, drop=op.drop)
-        except OSError as error:
-            if error.errno != errno.EACCES or os.geteuid() == 0:
-                raise
-            return self._scan_as_root(op, fd, name)
-
-    def _scan_as_root(self, op: Op, fd: int, name: bytes) -> tuple[bytes, bytes, int]:
-        """Look into folders that their owner has closed to all: root of a user namespace may."""
-        from layerrun.native.worker import run_in_userns
-
-        arguments = (fd, name.decode("latin-1"), self.userxattr, sorted(op.drop))
-        marks, names, count = run_in_userns(
-            f"{__name__}:scan_job",
-            *arguments,
-            uid_map=[(0, os.geteuid(), 1)],
-            gid_map=[(0, os.getegid(), 1)],
-            pass_fds=(fd,),
-        )
-        return marks.encode("latin-1"), names.encode("latin-1"), count
+        return closed.scan(fd, name, userxattr=self.userxattr, drop=op.drop)
 
     def _made_in_slot(self, step: Step, make: object) -> Step:
         slot = self.places.fds[step.place]
@@ -253,7 +234,7 @@ class Preparing:
             return
         _, names, count = self._scan(step.op, fd, name)
         self._say(step.op, names, count)
-        _copy_entry(fd, name, slot, step.slot, userxattr=self.userxattr, drop=step.op.drop)
+        closed.copy_entry(fd, name, slot, step.slot, userxattr=self.userxattr, drop=step.op.drop)
 
     def _write_prepared(self, step: Step, slot: int, fd: int, name: bytes) -> None:
         assert step.op.prepared is not None
@@ -288,9 +269,9 @@ class Preparing:
         if step.op.prepared is not None:
             self._write_prepared(step, slot, fd, name)
         else:
-            _copy_entry(fd, name, slot, step.slot, userxattr=self.userxattr, drop=step.op.drop)
+            closed.copy_entry(fd, name, slot, step.slot, userxattr=self.userxattr, drop=step.op.drop)
         above, old = self.host.at(step.op.path)
-        _copy_entry(above, old, slot, step.slot + OLD, userxattr=self.userxattr)
+        closed.copy_entry(above, old, slot, step.slot + OLD, userxattr=self.userxattr)
         return attrs.evolve(step, before=before, after=after)
 
     def _ino_of(self, path: bytes) -> int:
@@ -341,65 +322,4 @@ def _size(status: Stat | None) -> int | None:
 def _moved_on(path: bytes) -> ConflictError:
     return ConflictError(
         f"{shown(path)} was changed on the host just now; nothing was written", hint="try again"
-    )
-
-
-def _copy_entry(
-    fd: int, name: bytes, slot: int, new: bytes, *, userxattr: bool, drop: frozenset[str] = frozenset()
-) -> None:
-    owners = os.geteuid() == 0
-    try:
-        settle.copy_entry(fd, name, slot, new, owners=owners, userxattr=userxattr, drop=drop)
-    except OSError as error:
-        if error.errno != errno.EACCES or owners:
-            raise
-        from layerrun.native.trees import remove_tree
-        from layerrun.native.worker import run_in_userns
-
-        remove_tree(slot, new)
-        run_in_userns(
-            f"{__name__}:copy_job",
-            fd,
-            slot,
-            [name.decode("latin-1"), new.decode("latin-1")],
-            userxattr,
-            sorted(drop),
-            uid_map=[(0, os.geteuid(), 1)],
-            gid_map=[(0, os.getegid(), 1)],
-            pass_fds=(fd, slot),
-        )
-    if not owners:
-        _give_group(fd, name, slot, new)
-
-
-def _give_group(fd: int, name: bytes, slot: int, new: bytes) -> None:
-    """Give a copy the group of what it was copied from, as far as its owner may."""
-    with held(fd, name) as (source, _), held(slot, new) as (target, path):
-        group = os.fstat(source).st_gid
-        if group != os.fstat(target).st_gid:
-            mode = os.fstat(source).st_mode
-            try:
-                os.chown(path, -1, group)
-            except PermissionError:
-                return
-            if not stat.S_ISLNK(mode):
-                os.chmod(path, stat.S_IMODE(mode))
-
-
-def scan_job(fd: int, name: str, userxattr: bool, drop: list[str]) -> tuple[str, str, int]:
-    """Do `layerrun.native.settle.scan`, for a helper process."""
-    marks, names, count = settle.scan(fd, name.encode("latin-1"), userxattr=userxattr, drop=frozenset(drop))
-    return marks.decode("latin-1"), names.decode("latin-1"), count
-
-
-def copy_job(fd: int, slot: int, names: list[str], userxattr: bool, drop: list[str]) -> None:
-    """Do `layerrun.native.settle.copy_entry`, for a helper process."""
-    settle.copy_entry(
-        fd,
-        names[0].encode("latin-1"),
-        slot,
-        names[1].encode("latin-1"),
-        owners=False,
-        userxattr=userxattr,
-        drop=frozenset(drop),
     )

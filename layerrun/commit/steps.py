@@ -173,7 +173,7 @@ class Work:
         other = step.before if forth else step.after
         # The time of a folder that somebody else has changed since stays.
         times = forth or not found.is_dir or (other is not None and found.mtime_ns == other.mtime_ns)
-        apply_meta(fd, name, meta, times=times)
+        apply_meta(fd, name, meta, times=times, back=not forth)
 
     def _write(self, step: Step, fd: int, name: bytes, which: bytes) -> None:
         """Write the new content, or the old one, into the file that is there."""
