@@ -56,6 +56,8 @@ class Work:
         with _explained("commit", step):
             if step.moves:
                 self._move(step, "slot" if again and step.start else step.start)
+                if step.ino:
+                    _mend(*self.host.at(step.op.path), step.op.new)
             else:
                 self._change(step, forth=True)
 
@@ -64,6 +66,8 @@ class Work:
         with _explained("take back", step):
             if step.moves:
                 self._move_back(step)
+                if step.old_ino and self._ino(step.op.path) == step.old_ino:
+                    _mend(*self.host.at(step.op.path), step.op.old)
                 if to_upper and step.start == "upper":
                     self._return_to_upper(step)
             else:
@@ -156,6 +160,7 @@ class Work:
         found = stat_of(above, source)
         if found is not None and found.ino == step.ino:
             put_on(above, source, step.marks)
+            _mend(above, source, step.op.new)
 
     # Entries that stay
 
@@ -215,6 +220,15 @@ def _rename(from_fd: int, old: bytes, to_fd: int, new: bytes, flags: int) -> Non
                 renameat2(from_fd, os.fsdecode(old), to_fd, os.fsdecode(new), flags)
             finally:
                 os.chmod(path, stat.S_IMODE(status.st_mode))
+
+
+def _mend(dir_fd: int, name: bytes, wanted: Stat | None) -> None:
+    """Close a folder again that `_rename` has opened, if that was cut short."""
+    if wanted is None or os.geteuid() == 0 or not wanted.is_dir or wanted.mode & stat.S_IWUSR:
+        return
+    with held(dir_fd, name) as (fd, path):
+        if os.fstat(fd).st_mode != wanted.mode:
+            os.chmod(path, stat.S_IMODE(wanted.mode))
 
 
 @contextmanager
