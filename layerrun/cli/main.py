@@ -48,6 +48,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "reset": ("data", "reset", "Clear the data of apps."),
         "clear-cache": ("data", "clear_cache", "Drop the cache paths of apps alone."),
         "du": ("data", "du", "Show how much space each app takes."),
+        "gc": ("gc", "gc", "Remove what is kept to be gone back to."),
     },
     "Snapshots": {
         "snapshot": ("snapshots", "snapshot", "Remember what an app has written."),
