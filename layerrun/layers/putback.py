@@ -89,7 +89,9 @@ class Stack(NamedTuple):
         return found
 
 
-def put_back(upper_fd: int, beneath: Stack, wanted: Stack, paths: Iterable[bytes]) -> list[bytes]:
+def put_back(
+    upper_fd: int, beneath: Stack, wanted: Stack, paths: Iterable[bytes]
+) -> tuple[list[bytes], list[bytes]]:
     """Make an empty upper over ``beneath`` show what ``wanted`` does at ``paths``, each with all in it.
 
     Args:
@@ -99,14 +101,15 @@ def put_back(upper_fd: int, beneath: Stack, wanted: Stack, paths: Iterable[bytes
         paths: relative to the root.
 
     Returns:
-        The paths at which neither has anything.
+        The paths at which both have the same, and those at which neither has anything.
 
     Raises:
         layerrun.errors.SystemError: a system call failed; the upper is then to be thrown away.
     """
     work = _PutBack(upper_fd, beneath, wanted)
     try:
-        return [path for path in paths if not work.path(path)]
+        found = [(path, work.path(path)) for path in paths]
+        return [path for path, same in found if same], [path for path, same in found if same is None]
     except LayerrunError:
         raise
     except OSError as error:
@@ -124,16 +127,18 @@ class _PutBack:
         self._upper, self._beneath, self._wanted = upper, beneath, wanted
         self._linked: dict[tuple[int, int], bytes] = {}
 
-    def path(self, path: bytes) -> bool:
-        """Do it at one path; say whether there is anything."""
+    def path(self, path: bytes) -> bool | None:
+        """Do it at one path; say whether it is the same already; ``None``: there is nothing."""
         here = _Task(b"", self._wanted.top(), self._beneath.top())
         for name in filter(None, path.split(b"/")):
             parent = here
             here = self._child(parent, name)
             if not here.wanted.layers and not here.beneath.layers:
-                return False
+                return None
             if here.path != path and here.wanted.same != here.beneath.same:
                 self._on_the_way(here)
+        if here.wanted.same == here.beneath.same:
+            return True
         todo = [here]
         folders: list[_Task] = []
         while todo:
@@ -146,7 +151,7 @@ class _PutBack:
                 todo += [self._child(task, name) for name in sorted(names)]
         for task in reversed(folders):
             self._finish(task, task.wanted)
-        return True
+        return False
 
     def _child(self, task: _Task, name: bytes) -> _Task:
         path = task.path + b"/" + name if task.path else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -128,10 +128,28 @@ def reset_paths(store: Store, app: App, globs: Sequence[str]) -> list[str]:
     Globs(globs)  # a bad pattern is an error before anything is locked
 
     def work() -> list[str]:
+        if app.frozen:
+            return _to_factory(store, app, _topmost(change.path for change in matching(store, app, globs)))
         with _changing(store, app, "reset") as (data, trash_fd):
             return _restore(store, app, data, trash_fd, globs)
 
     return reserve.using(store, work)
+
+
+def _topmost(paths: Iterable[str]) -> list[str]:
+    """Leave out the paths that lie in another of them."""
+    found: list[str] = []
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not found or not f"{path}/".startswith(f"{found[-1]}/"):
+            found.append(path)
+    return found
+
+
+def _to_factory(store: Store, app: App, paths: list[str]) -> list[str]:
+    """Take back what an app with frozen layers has at paths, wherever in them it lies; return those that came back."""
+    from layerrun.runtime import restoring
+
+    return restoring.to_factory(store, app, paths) if paths else []
 
 
 @contextlib.contextmanager
@@ -200,6 +218,9 @@ def clear_cache(store: Store, app: App) -> list[str]:
 
 
 def _clear_cache(store: Store, app: App) -> list[str]:
+    if app.frozen:
+        fresh = [posixpath.join(identity.person(app).home, ".cache")] * (app.config.home is Home.FRESH)
+        return _to_factory(store, app, sorted([*_caches(app), *fresh]))
     with _changing(store, app, "clear the cache") as (data, trash_fd):
         dropped = _restore(store, app, data, trash_fd, [_literal(path) for path in _caches(app)])
         if app.config.home is Home.FRESH:

@@ -158,14 +158,15 @@ def squash_job(layers: int, target: int, names: list[str], part: str, *options: 
         squash_trees(fds[:-1], fds[-1], userxattr=options[0], lowest=options[1])
 
 
-def put_back_job(*arguments: Any) -> list[str]:
+def put_back_job(*arguments: Any) -> list[list[str]]:
     """Arguments: the upper, what lies beneath, the other stack; how many beneath; paths, userxattr, cross_mounts.
 
-    Return the paths at which neither has anything; see `put_back`.
+    Return what `put_back` does.
     """
     upper, *fds, count, paths, userxattr, cross_mounts = arguments
     beneath, wanted = (Stack(part, userxattr, cross_mounts) for part in (fds[:count], fds[count:]))
-    return [os.fsdecode(path) for path in put_back(upper, beneath, wanted, map(os.fsencode, paths))]
+    found = put_back(upper, beneath, wanted, map(os.fsencode, paths))
+    return [[os.fsdecode(path) for path in part] for part in found]
 
 
 def which_job(*arguments: Any) -> tuple[str, str, int | None]:

@@ -32,49 +32,57 @@ def restore(store: Store, app: App, snapshot: str, paths: Sequence[str]) -> Snap
     with snapshots.locked(store, app, "restore") as now:
         found = snapshots.find(store, now, snapshot)
         like = attrs.evolve(now, config=attrs.evolve(now.config, layers=found.layers), frozen=found.frozen)
-        return _put_back(store, now, like, wanted, automatic=True)
+        return _put_back(store, now, like, wanted)
 
 
-def to_factory(store: Store, app: App, paths: Sequence[str]) -> None:
-    """Let an app have at ``paths`` what its factory state has there; as `restore`, but for the snapshot."""
+def to_factory(store: Store, app: App, paths: Sequence[str]) -> list[str]:
+    """Let an app have at ``paths`` what its factory state has there; return those at which it had something else."""
+    wanted = [check_path(path) for path in paths]
     with snapshots.locked(store, app, "reset") as now:
-        _put_back(
-            store, now, attrs.evolve(now, frozen=()), [check_path(path) for path in paths], automatic=False
-        )
+        alike: list[str] = []
+
+        def fill(data: int) -> None:
+            same, missing = _fill(store, now, attrs.evolve(now, frozen=()), data, wanted)
+            alike.extend(same + missing)
+
+        snapshots.exchange(store, now, Restack(), fill=fill)
+        return [path for path in wanted if path not in alike]
 
 
-def _put_back(store: Store, app: App, like: App, paths: Sequence[str], *, automatic: bool) -> Snapshot | None:
+def _put_back(store: Store, app: App, like: App, paths: Sequence[str]) -> Snapshot | None:
     def fill(data: int) -> None:
-        missing = _fill(store, app, like, data, paths)
+        _, missing = _fill(store, app, like, data, paths)
         if missing:
             raise NotFoundError(f"there is nothing at {missing[0]!r}, neither then nor now")
 
-    keep = automatic and snapshots.is_worth_keeping(store, app)
+    keep = snapshots.is_worth_keeping(store, app)
     return snapshots.exchange(store, app, Restack(snapshot=keep, automatic=keep), fill=fill)
 
 
-def _fill(store: Store, app: App, like: App, data: int, paths: Sequence[str]) -> list[str]:
-    """Fill the empty data unit ``data``, which is to lie over what ``app`` has; return paths with nothing there."""
+def _fill(store: Store, app: App, like: App, data: int, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Fill the empty data unit ``data``, which is to lie over what ``app`` has, with what ``like`` has at ``paths``.
+
+    Return the paths at which both have the same, and those at which neither has anything.
+    """
     home = identity.person(app).home if app.config.home is Home.FRESH else None
     in_home = [path for path in paths if home is not None and f"{path}/".startswith(f"{home.rstrip('/')}/")]
-    missing = []
+    same: list[str] = []
+    missing: list[str] = []
     for part, chosen in (("upper", [path for path in paths if path not in in_home]), ("home", in_home)):
         if not chosen:
             continue
-        top = home if part == "home" and home is not None else ""
+        top = home.rstrip("/") if part == "home" and home is not None else ""
+        cross = part == "upper" and app.config.base == HOST_BASE
+        userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
         with ExitStack() as opened:
             fds = [_folder(opened, data, part)]
             beneath = _stack(store, app, part, opened, upper=True)
-            wanted = _stack(store, like, part, opened, upper=False)
-            relative = [path[len(top.rstrip("/")) :].strip("/") for path in chosen]
-            cross = part == "upper" and app.config.base == HOST_BASE
-            userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
-            words = (len(beneath), relative, userxattr, cross)
-            found = jobs.on_files(
-                app, "put_back_job", [*fds, *beneath, *wanted], *words, helped=store.rootless
-            )
-        missing += [os.path.join(top or "/", path) for path in found]
-    return missing
+            fds += beneath + _stack(store, like, part, opened, upper=False)
+            words = (len(beneath), [path[len(top) :].strip("/") for path in chosen], userxattr, cross)
+            found = jobs.on_files(app, "put_back_job", fds, *words, helped=store.rootless)
+        for shown, part_of in zip((same, missing), found, strict=True):
+            shown += [f"{top}/{path}".rstrip("/") or "/" for path in part_of]
+    return same, missing
 
 
 def _folder(opened: ExitStack, dir_fd: int, path: str) -> int:

@@ -67,7 +67,8 @@ def restack(
         with explain("freeze the data of", app.name):
             note["inode"] = os.stat(NEXT, dir_fd=ticket.fd).st_ino
             os.rename(NEXT, NEXT, src_dir_fd=ticket.fd, dst_dir_fd=fd)
-            write_file(fd, CHANGE, json.dumps(note))
+            write_file(ticket.fd, CHANGE, json.dumps(note))
+            os.rename(CHANGE, CHANGE, src_dir_fd=ticket.fd, dst_dir_fd=fd)
             os.fsync(fd)
             return _carry_out(store, app.id, fd, note)
     finally:
