@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerrun.commit.selection import Selection
+from layerrun.commit.selection import Matcher, Selection
 from layerrun.errors import UsageError
 
 PATHS = ["/", "/etc", "/etc/hosts", "/etc/apt/a.bak", "/etcetera", "/opt/a.bak/in", "/opt/\udcff"]
@@ -32,11 +32,12 @@ PATHS = ["/", "/etc", "/etc/hosts", "/etc/apt/a.bak", "/etcetera", "/opt/a.bak/i
 )
 def test_what_is_taken(given, taken):
     selection = Selection(**given)
-    assert [path for path in PATHS if selection.takes(path)] == taken
+    matcher = Matcher(selection)
+    assert [path for path in PATHS if matcher.has(path.strip("/"))] == taken
     assert selection.is_all is (given == {})
 
 
-@pytest.mark.parametrize("pattern", ["", "../x", "/a/../b", "a\0b", "x/y"])
+@pytest.mark.parametrize("pattern", ["", "../x", "/a/../b", "a\0b"])
 def test_a_bad_pattern_is_refused(pattern):
     for word in ("include", "exclude"):
         with pytest.raises(UsageError):
