@@ -170,7 +170,8 @@ static int create_overlay(int fs, const struct lr_op *op, const struct lr_mounts
         return lr_context_fail(fs, err, op, "set the upper of the overlay on");
     if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
         return lr_context_fail(fs, err, op, "mount the overlay on");
-    LR_FD mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
+    /* noatime: the time of access of a copied-up file stays that of its origin; a commit tells by it that it is no new one. */
+    LR_FD mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME);
     if (mount < 0)
         return lr_context_fail(fs, err, op, "mount the overlay on");
     /* An upper that the mounter may not write (ids not mapped) gives a read-only overlay, and only the log says so. */

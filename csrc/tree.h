@@ -38,7 +38,7 @@ int lr_usage(int fd, struct lr_usage *usage, struct lr_error *err);
  *        xattrs (u32 key length, u32 value length, key, value; sorted by key)
  * diff:  u32 length, u8 change, u8 new mode present, u8 old mode present, u8 0, u32 mode, u32 old mode,
  *        u64 size, u64 old size, path
- * wide diff: u32 length, u8 change ('=' too), u8 flags (wide.c), i16 lower, i64 since when in ns, then for the new and the
+ * wide diff: u32 length, u8 change ('=' too), u8 flags (wide.c), i16 lower, i64 since when in ns, u64 inode number of the origin, then for the new and the
  *        old side u32 mode, uid, gid, nlink, u64 rdev, dev, ino, mount, size, i64 mtime, ctime, btime, atime; path */
 struct lr_list;
 struct lr_list *lr_list_open(int fd, int xattrs, struct lr_error *err);

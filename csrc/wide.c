@@ -32,6 +32,7 @@ struct __attribute__((packed)) head {
     uint8_t letter, flags;
     int16_t lower;
     int64_t since;
+    uint64_t origin;
 };
 
 static int64_t ns(const struct statx_timestamp *time)
@@ -63,28 +64,59 @@ static struct side side_of(const struct statx *st)
     };
 }
 
-/* Does the handle in the mark name another inode than that beneath? Where nothing can be said: no. */
-static bool is_other(const struct lr_buf *mark, const struct lr_side *old)
+/* The inode number in a file handle, as the file systems that can be uppers write it (linux/exportfs.h); 0: another kind. */
+static uint64_t inode_in(unsigned char type, const unsigned char *id, size_t size)
+{
+    uint32_t words[3] = {0};
+    uint64_t number = 0;
+    memcpy(words, id, size < sizeof words ? size : sizeof words);
+    memcpy(&number, id, size < sizeof number ? size : sizeof number);
+    switch (type) {
+    case 1: /* FILEID_INO32_GEN; a tmpfs has three words, the generation first */
+        return size == 12 ? words[1] | (uint64_t)words[2] << 32 : words[0];
+    case 2: /* FILEID_INO32_GEN_PARENT */
+        return words[0];
+    case 0x4d: /* btrfs */
+    case 0x4e:
+    case 0x4f:
+    case 0x81: /* FILEID_INO64_GEN of xfs */
+    case 0x82:
+        return number;
+    }
+    return 0;
+}
+
+/* What is known of whence an entry was copied up. */
+struct origin {
+    uint64_t ino;
+    bool other; /* from another inode than that beneath; where nothing can be said: no */
+};
+
+static struct origin origin_of(const struct lr_buf *mark, const struct lr_side *old)
 {
     struct {
         struct file_handle head;
         unsigned char bytes[MAX_HANDLE_SZ];
     } found = {.head.handle_bytes = MAX_HANDLE_SZ};
     struct handle_head head;
+    struct origin origin = {0};
     int mount;
     if (mark->used <= sizeof head)
-        return false; /* the file system has no handles: it only says that there was an origin */
+        return origin; /* the file system has no handles: it only says that there was an origin */
     memcpy(&head, mark->data, sizeof head);
+    size_t size = mark->used - sizeof head;
+    const unsigned char *id = (const unsigned char *)mark->data + sizeof head;
     if (head.version != 0 || head.magic != 0xfb || head.length != mark->used)
-        return false;
-    if (name_to_handle_at(old->dirfd, old->name, &found.head, &mount, 0) < 0)
-        return false;
-    return found.head.handle_type != head.type || found.head.handle_bytes != mark->used - sizeof head ||
-           memcmp(found.head.f_handle, mark->data + sizeof head, found.head.handle_bytes) != 0;
+        return origin;
+    origin.ino = inode_in(head.type, id, size);
+    if (old->st && name_to_handle_at(old->dirfd, old->name, &found.head, &mount, 0) == 0)
+        origin.other = found.head.handle_type != head.type || found.head.handle_bytes != size ||
+                       memcmp(found.head.f_handle, id, size) != 0;
+    return origin;
 }
 
 /* What the attributes of the upper's entry say. */
-static int marks(const struct lr_wide *wide, struct lr_error *err)
+static int marks(const struct lr_wide *wide, uint64_t *ino, struct lr_error *err)
 {
     const char *prefix = wide->userxattr ? "user.overlay." : "trusted.overlay.";
     struct lr_names keys = {0};
@@ -100,9 +132,11 @@ static int marks(const struct lr_wide *wide, struct lr_error *err)
         if (strcmp(key + strlen(prefix), "origin") != 0)
             continue;
         flags |= ORIGIN;
-        if (wide->old.st && lr_xattr_get(wide->now.dirfd, wide->now.name, key, &mark, err) == 0 &&
-            is_other(&mark, &wide->old))
-            flags |= ORIGIN_OTHER;
+        if (lr_xattr_get(wide->now.dirfd, wide->now.name, key, &mark, err) < 0)
+            continue;
+        struct origin origin = origin_of(&mark, &wide->old);
+        flags |= origin.other ? ORIGIN_OTHER : 0;
+        *ino = origin.ino;
     }
     lr_names_free(&keys);
     lr_buf_free(&mark);
@@ -113,9 +147,10 @@ int lr_wide_add(struct lr_buf *out, const struct lr_wide *wide, const char *path
                 struct lr_error *err)
 {
     struct side none = {0};
+    uint64_t origin = 0;
     int flags = (wide->old.st ? HAS_OLD : 0) | (wide->within ? WITHIN : 0) | (wide->root ? ROOT : 0);
     if (wide->now.st) {
-        int found = marks(wide, err);
+        int found = marks(wide, &origin, err);
         if (found < 0)
             return -1;
         flags |= HAS_NEW | found;
@@ -126,6 +161,7 @@ int lr_wide_add(struct lr_buf *out, const struct lr_wide *wide, const char *path
         .flags = (uint8_t)flags,
         .lower = (int16_t)wide->lower,
         .since = wide->since,
+        .origin = origin,
     };
     struct side now = wide->now.st ? side_of(wide->now.st) : none;
     struct side old = wide->old.st ? side_of(wide->old.st) : none;

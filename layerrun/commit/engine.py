@@ -29,7 +29,7 @@ from layerrun.store.staging import new_id
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["commit", "find", "recover", "redo", "undo"]
+__all__ = ["commit", "find", "recover", "redo", "settled", "undo"]
 
 
 class Planned(Protocol):
@@ -85,20 +85,20 @@ def undo(store: Store, commit: Commit, *, force: bool = False) -> Commit:
     what was changed is then kept aside, for `redo`.
     """
     with _again(store, commit, CommitState.DONE, "undone") as (work, current):
-        found = changed.since_commit(work, current.ended_ns or 0, _settled(store, current))
+        found = changed.since_commit(work, current.ended_ns or 0, settled(store, current))
         if found and force:
             work = changed.adopt(work)
         elif found:
             raise changed.error(found, current.number, "undo")
-        settled = changed.Settling(work, _settled(store, current))
+        settling = changed.Settling(work, settled(store, current))
         finishing.begin(store, work, "undo")
-        return finishing.undo(store, work, settled)
+        return finishing.undo(store, work, settling)
 
 
 def redo(store: Store, commit: Commit) -> Commit:
     """Do a commit again that was undone. Return it as it is now. Raises `ChangedError` as `undo`."""
     with _again(store, commit, CommitState.UNDONE, "done again") as (work, current):
-        found = changed.since_undo(work, current.ended_ns or 0, _settled(store, current))
+        found = changed.since_undo(work, current.ended_ns or 0, settled(store, current))
         if found:
             raise changed.error(found, current.number, "redo")
         finishing.begin(store, work, "redo")
@@ -214,11 +214,11 @@ def _opened(store: Store, written: Journal, folder: int, app: App | None) -> Ite
         yield Work(written, folder, host, upper, places.fds)
 
 
-def _settled(store: Store, but: Commit) -> dict[tuple[int, int], int]:
+def settled(store: Store, but: Commit | None = None) -> dict[tuple[int, int], int]:
     """Return what was changed by commits that were taken back since, and is as before; see `changed.Settling`."""
     found: dict[tuple[int, int], int] = {}
     for one in store.catalog.commits():
-        if one.state is not CommitState.UNDONE or one.id == but.id:
+        if one.state is not CommitState.UNDONE or (but is not None and one.id == but.id):
             continue
         with contextlib.suppress(LayerrunError):
             folder = journal.open_folder(store.fd, one.id)

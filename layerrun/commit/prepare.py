@@ -85,7 +85,11 @@ class Preparing:
         if op.old is None:
             if there is not None:
                 raise _moved_on(op.path)
-        elif there is None or (there.ino, there.ctime_ns) != (op.old.ino, op.old.ctime_ns):
+        elif (
+            there is None
+            or there.ino != op.old.ino
+            or (there.ctime_ns != op.old.ctime_ns and not op.times_only)
+        ):
             raise _moved_on(op.path)
 
     def _note_parent(self, folder: bytes) -> None:
@@ -251,10 +255,15 @@ class Preparing:
     # What stays
 
     def _meta_step(self, number: int, op: Op, old_ino: int) -> Step:
+        if op.path in self._inos:
+            # A folder that a step before has made: what is in it has changed its time.
+            after = read_meta(*self._source(op), flavour=self.userxattr, drop=op.drop)
+            return Step(number, op, old_ino=self._inos[op.path], before=after, after=after)
         before, after = self._metas(op)
         if op.times_only:
+            assert op.new is not None
             before = attrs.evolve(before, xattrs=None)
-            after = Meta(before.mode, before.uid, before.gid, after.mtime_ns)
+            after = Meta(before.mode, before.uid, before.gid, op.new.mtime_ns)
         return Step(number, op, old_ino=old_ino, before=before, after=after)
 
     def _metas(self, op: Op) -> tuple[Meta, Meta]:

@@ -56,6 +56,7 @@ class Delta(NamedTuple):
         since_ns: when it came into the upper, by the clock that the kernel gives files: of a copy-up, a new entry or a
             whiteout the birth; of what an opaque folder hides, that folder's birth. 0: not known.
         origin_other: ``origin`` is set and names another inode than ``old``: something else lies there since.
+        origin_ino: the inode number that ``origin`` names; 0 where that is not known.
         root: a folder that layerrun made (a mount point, the root): its metadata say nothing.
     """
 
@@ -70,4 +71,5 @@ class Delta(NamedTuple):
     within: bool
     since_ns: int = 0
     origin_other: bool = False
+    origin_ino: int = 0
     root: bool = False

@@ -44,7 +44,7 @@ _TYPES = {
 }
 _ENTRY = struct.Struct("=12I q2Q")
 _CHANGE = struct.Struct("=4B2I2Q")
-_DELTA = struct.Struct("=2Bhq4I5Q4q4I5Q4q")
+_DELTA = struct.Struct("=2BhqQ4I5Q4q4I5Q4q")
 _LENGTH = struct.Struct("=I")
 _PAIR = struct.Struct("=2I")
 
@@ -340,7 +340,7 @@ def _deltas(data: bytes) -> Iterator[Delta]:
     while at < len(data):
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size
-        letter, flags, lower, since, *sides = _DELTA.unpack_from(data, at)
+        letter, flags, lower, since, origin, *sides = _DELTA.unpack_from(data, at)
         path = data[at + _DELTA.size : at + length]
         at += length
         yield Delta(
@@ -355,6 +355,7 @@ def _deltas(data: bytes) -> Iterator[Delta]:
             within=bool(flags & 64),
             since_ns=since,
             origin_other=bool(flags & 8),
+            origin_ino=origin,
             root=bool(flags & 128),
         )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import NotFoundError
+from layerrun.layers.delta import Delta
 from layerrun.layers.globs import Globs
 from layerrun.model import HOST_BASE, App, Change, FileType, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
@@ -27,6 +28,7 @@ __all__ = [
     "Where",
     "cache_usage",
     "clear_cache",
+    "deltas",
     "diff",
     "discard",
     "matching",
@@ -85,6 +87,14 @@ def diff(store: Store, app: App) -> list[Change]:
     with _opened(store, app) as (upper, lowers):
         found = jobs.on_files(app, "diff_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
     return _without_places([jobs.change_from(values) for values in found], roots)
+
+
+def deltas(store: Store, app: App) -> list[Delta]:
+    """Return every entry of the app's upper and everything it hides, both sides in full; in the order of `diff`."""
+    roots = _roots(store, app) if _over_host(app) else []
+    with _opened(store, app) as (upper, lowers):
+        found = jobs.on_files(app, "deltas_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
+    return [jobs.delta_from(values) for values in found]
 
 
 def _without_places(changes: list[Change], roots: list[str]) -> list[Change]:

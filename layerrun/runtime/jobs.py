@@ -16,7 +16,8 @@ from typing import Any
 import attrs
 
 from layerrun.layers import overlay
-from layerrun.layers.diff import diff_upper
+from layerrun.layers.delta import Delta, Stat
+from layerrun.layers.diff import deltas, diff_upper
 from layerrun.layers.putback import Stack, put_back
 from layerrun.layers.restore import restore_paths
 from layerrun.layers.squash import squash_trees
@@ -81,6 +82,20 @@ def change_from(values: list[Any]) -> Change:
         FileType(old_kind) if old_kind else None,
         old_size,
     )
+
+
+def deltas_job(*arguments: Any) -> list[list[Any]]:
+    """Arguments as for `diff_job`."""
+    *fds, userxattr, cross_mounts, roots = arguments
+    found = deltas(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
+    return [[letter, path.decode("latin-1"), *rest] for letter, path, *rest in found]
+
+
+def delta_from(values: list[Any]) -> Delta:
+    """Return the delta that `deltas_job` flattened."""
+    letter, path, new, old, *rest = values
+    now, was = (None if side is None else Stat(*side) for side in (new, old))
+    return Delta(letter, path.encode("latin-1"), now, was, *rest)
 
 
 def restore_job(*arguments: Any) -> list[str]:

@@ -1,0 +1,127 @@
+"""What was changed on the host since a layer began, so that a commit of the layer would destroy it.
+
+The kernel keeps a clock for files. An upper's entry was born when it was copied up, or made; a whiteout when the
+name was removed. What lies beneath and has changed later, its time of change says so, was changed by somebody else.
+overlayfs also notes whence it copied up: if another inode lies there now, it was replaced, whatever its times say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import attrs
+
+from layerrun.commit.entries import Folders
+from layerrun.commit.entry import CHANGES, Entry
+from layerrun.errors import SystemError  # what native.trees raises
+from layerrun.layers.delta import Delta
+from layerrun.native import settle, trees
+
+__all__ = ["Conflict", "Conflicts"]
+
+CHANGED = "changed on the host since"
+REPLACED = "replaced on the host since"
+MADE = "made on the host since"
+GONE = "gone from the host since"
+
+
+@attrs.frozen
+class Conflict:
+    """What speaks against committing a path. ``may_force``: to overwrite what is there is possible.
+
+    ``what`` goes on from the path: "changed on the host since".
+    """
+
+    path: str
+    what: str
+    may_force: bool = True
+
+
+@attrs.define
+class Conflicts:
+    """Finds them.
+
+    Attributes:
+        host: the folders of the host.
+        began: when the layer was made (ns), where a file system does not say when an entry was.
+        settled: of files that a commit has changed and taken back, by inode number and time of change: when they were
+            really changed last.
+    """
+
+    host: Folders
+    began: int
+    settled: Mapping[tuple[int, int], int]
+    _gone: set[int] | None = None
+
+    def of(self, found: Sequence[Entry], taken: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Conflict]]:
+        """Yield each entry for which something speaks against what is to be done, with that."""
+        for entry in found:
+            if entry.delta.root and entry.delta.letter != "D":
+                continue
+            acts = taken(entry) if entry.delta.letter in CHANGES else self._acts_beneath(found, entry, taken)
+            if not acts or (entry.delta.within and not entry.delta.origin):
+                continue
+            what = self._what(found, entry)
+            if what is not None:
+                yield entry, Conflict(entry.text, what)
+
+    def _acts_beneath(self, found: Sequence[Entry], entry: Entry, taken: Callable[[Entry], bool]) -> bool:
+        """Say whether a folder that is as it was must be looked at all the same: another lies there by now."""
+        if not entry.delta.origin_other:
+            return False
+        return any(taken(other) for other in found[entry.number + 1 : entry.end])
+
+    def _what(self, found: Sequence[Entry], entry: Entry) -> str | None:
+        delta = entry.delta
+        since = delta.since_ns or self.began
+        if delta.old is None:
+            return self._lost(found, delta)
+        if delta.origin_other:
+            return REPLACED
+        if delta.letter == "=":
+            return None
+        changed = self._effective(delta.old.ino, delta.old.ctime_ns) > since
+        if delta.old.is_dir and delta.letter in "DT":
+            inside = self._newer(delta.path, since)
+            if inside:
+                return f"{CHANGED}: {os.fsdecode(inside)!r} in it"
+        if not changed:
+            return None
+        born = delta.old.btime_ns
+        return MADE if born > since and not delta.origin else CHANGED
+
+    def _effective(self, ino: int, ctime_ns: int) -> int:
+        seen = set()
+        while (ino, ctime_ns) in self.settled and ctime_ns not in seen:
+            seen.add(ctime_ns)
+            ctime_ns = self.settled[ino, ctime_ns]
+        return ctime_ns
+
+    def _newer(self, path: bytes, since: int) -> bytes:
+        """Return something in a folder that was changed later, ``b""`` for nothing."""
+        fd, name = self.host.at(path)
+        for inside, changed in settle.newer(fd, name, since, 1000):
+            full = path + b"/" + inside
+            there = self.host.look(full)
+            if inside and there is not None and self._effective(there.ino, changed) > since:
+                return inside
+        return b""
+
+    def _lost(self, found: Sequence[Entry], delta: Delta) -> str | None:
+        """Say whether what was copied up is gone from the host, and it was not this layer that moved it."""
+        if not delta.origin or not delta.origin_ino:
+            return None
+        if self._gone is None:
+            self._gone = {entry.delta.old.ino for entry in found if entry.delta.old is not None}
+            for entry in found:
+                old = entry.delta.old
+                if old is not None and old.is_dir and entry.delta.letter in "DT":
+                    self._gone.update(self._inodes(entry.path))
+        return None if delta.origin_ino in self._gone else GONE
+
+    def _inodes(self, path: bytes) -> set[int]:
+        try:
+            return {entry.ino for entry in trees.list_tree(self.host.open(path), xattrs=False)}
+        except SystemError:
+            return set()  # what we may not look into was not copied up from there
