@@ -84,7 +84,8 @@ def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
     made = [step.op.path + b"/" for step in work.journal.steps if step.op.kind is Kind.MKDIR]
     for step in work.journal.steps:
         _check_slot(work, step, step.ino, b"")
-        if any(step.op.path.startswith(above) for above in made):
+        inside = step.op.path if step.moves else step.op.path + b"/"  # what a new folder is like goes with it
+        if any(inside.startswith(above) for above in made):
             continue
         there = work.stat(step.op.path)
         if not step.moves:
