@@ -93,13 +93,12 @@ def _recover(store: Store) -> None:
 
     if not any(spares.is_touched(store, app) for app in store.catalog.spares()):
         return
+    from layerrun.cli.committing import say_kept
     from layerrun.runtime.spares import recover
 
     try:
         for app in recover(store):
-            say(
-                f"a try was cut short: kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}"
-            )
+            say_kept(app, "a try was cut short: ")
     except LayerrunError as error:
         # It stays where it is, for the next command. This one has other things to do: to make room, perhaps.
         say(f"a try was cut short, and what it changed cannot be listed yet: {error}")

@@ -1,10 +1,11 @@
-"""What becomes of a throwaway once its command has ended: listed, then kept or discarded; reported."""
+"""What becomes of a throwaway once its command has ended: listed, then committed, kept or discarded; reported."""
 
 from __future__ import annotations
 
 import enum
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,13 +13,23 @@ import click
 
 from layerrun.cli import exits
 from layerrun.cli.changes import print_changes, records
+from layerrun.cli.committing import (
+    commit_record,
+    is_committable,
+    name_privileged,
+    picked_plan,
+    plan_record,
+    refuse_conflicts,
+    say_done,
+    say_kept,
+)
 from layerrun.cli.common import answer, has_terminal
 from layerrun.cli.output import document, emit, plural, say
+from layerrun.errors import LayerrunError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from layerrun.model import App, Change
+    from layerrun.commit.plan import Planned
+    from layerrun.model import App, Change, Commit
     from layerrun.store.store import Store
 
 __all__ = ["Judge", "OnExit", "check_report"]
@@ -45,6 +56,16 @@ def check_report(report: str | None) -> None:
         )
 
 
+@attrs.define
+class _Outcome:
+    """What became of it. ``failure``: why it could not be committed, though that was asked for."""
+
+    kept: bool
+    planned: Planned | None = None
+    commit: Commit | None = None
+    failure: Exception | None = None
+
+
 @attrs.frozen
 class Judge:
     """What is to become of a throwaway whose command has ended; where ``on_exit`` is ``None`` a terminal is asked."""
@@ -52,63 +73,119 @@ class Judge:
     on_exit: OnExit | None
     as_json: bool
     report: str | None
+    argv: Sequence[str] = ()
 
     def safely(self, store: Store, app: App, status: int, *, new: bool) -> int:
-        """List, keep or discard, report; return the exit status: the command's own unless it would hide a failure."""
-        try:
-            if self._judge(store, app, status, new=new) and self.on_exit is OnExit.COMMIT:
-                say(f"{app.name} is not committed: this version has no commit yet")
-                return status or 1
-        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
-            exits.report(error)
-            say(f"kept as {app.name}")
-            return status or exits.status_of(error)
-        return status
+        """List, commit, keep or discard, report.
 
-    def _judge(self, store: Store, app: App, status: int, *, new: bool) -> bool:
-        """List what ``app`` changed; keep or discard it; report. Return whether it changed anything."""
+        Return the exit status: the command's own unless it would hide a failure.
+        """
+        try:
+            failure = self._judge(store, app, status, new=new)
+        except Exception as error:  # noqa: BLE001  (the command's own status must not be lost)
+            failure = error
+        if failure is None:
+            return status
+        exits.report(failure)
+        say_kept(app)
+        return status or exits.status_of(failure)
+
+    def _judge(self, store: Store, app: App, status: int, *, new: bool) -> Exception | None:
+        """List what ``app`` changed, decide, report. Return why what was asked for could not be done."""
+        from layerrun.commit import ancestors
         from layerrun.runtime import data
 
         changes = data.diff(store, app)
         if not self.as_json:
             print_changes(changes)
             sys.stdout.flush()
-        kept = self.on_exit is not OnExit.DISCARD and (bool(changes) or not new)
-        if changes and self.on_exit is None and not self.as_json and has_terminal():
-            kept = _keeps(app, changes)
-        if not kept:
+        outcome = _Outcome(kept=self.on_exit is not OnExit.DISCARD and (bool(changes) or not new))
+        if changes:
+            self._decide(store, app, changes, status, outcome)
+        if not outcome.kept and outcome.commit is None:
             data.discard(store, app)
-        elif changes:
-            say(f"kept as {app.name}: layerrun diff {app.name}, layerrun discard {app.name}")
-        done = _report(app, status, kept, changes)
+        elif outcome.kept and changes:
+            if is_committable(app):
+                ancestors.save(store, app)
+            if outcome.failure is None:
+                say_kept(app)
+        done = _report(app, status, outcome, changes)
         if self.as_json:
             emit(done)
         if self.report is not None:
             with open(self.report, "w", encoding="ascii") as file:
                 file.write(document(done) + "\n")
-        return bool(changes)
+        return outcome.failure
+
+    def _decide(
+        self, store: Store, app: App, changes: Sequence[Change], status: int, outcome: _Outcome
+    ) -> None:
+        """Commit it, or say in the outcome what else is to become of it."""
+        if self.on_exit is OnExit.COMMIT:
+            if status:
+                say(f"{app.name} is not committed: the command ended with {status}")
+            else:
+                self._commit(store, app, outcome)
+        elif self.on_exit is None and not self.as_json and has_terminal():
+            try:
+                self._ask(store, app, changes, outcome)
+            except KeyboardInterrupt:
+                click.echo(err=True)
+
+    def _commit(self, store: Store, app: App, outcome: _Outcome, picks: Sequence[Change] = ()) -> None:
+        """Commit all of it, or what is picked."""
+        from layerrun.commit import engine
+        from layerrun.commit.plan import Selection, plan
+
+        try:
+            if picks:
+                outcome.planned = picked_plan(store, app, picks, Selection())
+            elif outcome.planned is None:
+                outcome.planned = plan(store, app, Selection())
+                name_privileged(outcome.planned)
+            refuse_conflicts(app, outcome.planned)
+            outcome.commit = engine.commit(store, app, outcome.planned, command=tuple(self.argv))
+        except Exception as error:  # noqa: BLE001  (it is reported once all is said)
+            outcome.failure = error
+            return
+        outcome.kept = outcome.planned.left > 0
+        say_done(outcome.commit)
+
+    def _ask(self, store: Store, app: App, changes: Sequence[Change], outcome: _Outcome) -> None:
+        """Ask; an empty line, the end of input and an interrupt keep it, for only a clear word changes anything."""
+        words = ["keep", "discard"]
+        if is_committable(app):
+            from layerrun.commit.plan import Selection, plan
+
+            try:
+                outcome.planned = plan(store, app, Selection())
+                name_privileged(outcome.planned)
+                words = ["commit", "pick", *words]
+            except LayerrunError as error:
+                exits.report(error)
+        asked = " ".join(f"[{word[0]}]{word[1:]}" for word in words)
+        while True:
+            typed = answer(f"{plural(len(changes), 'change')} in {app.name}: {asked}? [k] ") or "k"
+            word = next((word for word in words if typed in (word, word[0])), None)
+            if word is not None:
+                break
+        if word == "commit":
+            self._commit(store, app, outcome)
+        elif word == "pick":
+            self._commit(store, app, outcome, picks=changes)
+        else:
+            outcome.kept = word == "keep"
 
 
-def _report(app: App, status: int, kept: bool, changes: Sequence[Change]) -> dict[str, Any]:
+def _report(app: App, status: int, outcome: _Outcome, changes: Sequence[Change]) -> dict[str, Any]:
+    commit = outcome.commit
     return {
         "name": app.name,
         "base": app.config.base,
         "exit_status": status,
-        "kept": kept,
+        "kept": outcome.kept,
+        "committed": commit is not None,
+        "commit": None if commit is None else commit_record(commit),
+        **plan_record(outcome.planned),
         "changes": records(changes),
     }
-
-
-def _keeps(app: App, changes: Sequence[Change]) -> bool:
-    """Ask; an empty line, the end of input and an interrupt keep it, for only a clear word destroys."""
-    while True:
-        try:
-            typed = answer(f"{plural(len(changes), 'change')} in {app.name}: [k]eep or [d]iscard? [k] ")
-        except KeyboardInterrupt:
-            click.echo(err=True)
-            return True
-        match typed.lower():
-            case "" | "k" | "keep":
-                return True
-            case "d" | "discard":
-                return False

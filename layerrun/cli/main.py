@@ -39,6 +39,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Try": {
         "try": ("throwaway", "try_", "Run a command in a throwaway layer and list what it changed."),
         "diff": ("throwaway", "diff", "List what an app or a throwaway changed."),
+        "commit": ("commit", "commit", "Make the changes of a throwaway on this machine."),
         "discard": ("throwaway", "discard", "Drop throwaways."),
         "undo": ("commits", "undo", "Take a commit to this machine back."),
         "redo": ("commits", "redo", "Do a commit again that was taken back."),

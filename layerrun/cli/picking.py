@@ -35,13 +35,14 @@ _HELP = {
 
 @attrs.frozen
 class Picked:
-    """What was chosen: ``paths`` as they are, and of some files the content to be committed in place of the layer's."""
+    """What was chosen: ``paths`` with all in them, ``exactly`` without; of some files the content, by path."""
 
     paths: tuple[str, ...]
+    exactly: frozenset[str]
     parts: dict[str, bytes]
 
     def __bool__(self) -> bool:
-        return bool(self.paths or self.parts)
+        return bool(self.paths or self.exactly or self.parts)
 
 
 @attrs.frozen
@@ -51,10 +52,8 @@ class _Unit:
     change: Change
     inner: tuple[_Unit, ...]
 
-    @property
-    def paths(self) -> list[str]:
-        """Its own path, and those of all in it."""
-        return [self.change.path, *(path for unit in self.inner for path in unit.paths)]
+    def __len__(self) -> int:
+        return 1 + sum(map(len, self.inner))
 
 
 def _units(changes: Sequence[Change]) -> list[_Unit]:
@@ -108,54 +107,69 @@ class _Run:
                 click.echo(f"{key} - {_HELP[key].format(of=self.of, split=split)}", err=True)
 
 
-def pick(changes: Sequence[Change], texts: Texts | None = None) -> Picked:
+def pick(changes: Sequence[Change], texts: Texts, *, by_hunk: bool = False) -> Picked:
     """Ask about each change on the terminal, and return what was chosen.
 
     Args:
         changes: in the order of `layerrun.runtime.data.diff`.
-        texts: gives both sides of a modified file, to ask about each hunk of it; ``None``: ask about paths alone.
+        texts: gives both sides of a modified file, to ask about each hunk of it.
+        by_hunk: do that for every such file, without being asked to.
 
     Raises:
         LayerrunError: the end of the input; nothing is chosen by it.
         KeyboardInterrupt: it was interrupted.
     """
-    picker = _Picker(texts)
+    picker = _Picker(texts, by_hunk)
     try:
         picker.walk(_units(changes), _Run())
     except _Stopped:
         pass
-    return Picked(tuple(picker.paths), picker.parts)
+    return Picked(tuple(picker.paths), frozenset(picker.exactly), picker.parts)
 
 
 @attrs.define
 class _Picker:
     """What has been chosen so far."""
 
-    texts: Texts | None
+    texts: Texts
+    by_hunk: bool
     paths: list[str] = attrs.field(factory=list)
+    exactly: list[str] = attrs.field(factory=list)
     parts: dict[str, bytes] = attrs.field(factory=dict)
 
     def walk(self, units: Sequence[_Unit], run: _Run) -> None:
         """Ask about each of the units."""
         for number, unit in enumerate(units, 1):
-            both = self._texts_of(unit.change) if run.rest is None else None
-            if both is not None:
-                click.echo(_line(unit), err=True)
-                self._hunks(unit, *both)
-                continue
+            both = None
             if run.rest is None:
                 click.echo(_line(unit), err=True)
-            split = "ask about each change in it" if unit.inner else ""
+                both = self._texts_of(unit.change)
+            if both is not None and self.by_hunk:
+                self._hunks(unit, *both)
+                continue
+            split = ""
+            if unit.inner:
+                split = "ask about each change in it"
+            elif both is not None:
+                split = "ask about each hunk of it"
             match run.ask(f"({number}/{len(units)}) Commit this", split):
                 case "y":
-                    self.paths += unit.paths
+                    self._take(unit)
+                case "s" if both is not None:
+                    self._hunks(unit, *both)
                 case "s":
                     self.walk(unit.inner, _Run(" in this folder"))
 
+    def _take(self, unit: _Unit) -> None:
+        """Choose a change as it is: of a folder that was there before not what is in it, which has lines of its own."""
+        change = unit.change
+        (self.exactly if change.type == "dir" and change.change == "P" else self.paths).append(change.path)
+
     def _texts_of(self, change: Change) -> tuple[bytes, bytes] | None:
-        if self.texts is None or change.change != "M" or change.type != "file" or change.old_type != "file":
+        if change.change != "M" or change.type != "file" or change.old_type != "file":
             return None
-        return self.texts(change)
+        found = self.texts(change)
+        return None if found is None or found[0] == found[1] else found
 
     def _hunks(self, unit: _Unit, old: bytes, new: bytes) -> None:
         """Ask about each hunk of a file: all taken is the path as it is, some of them a content of its own."""
@@ -183,13 +197,13 @@ class _Picker:
                         queue[:0] = parts
         finally:
             if len(chosen) == len(every):
-                self.paths.append(unit.change.path)
+                self._take(unit)
             elif chosen:
                 self.parts[unit.change.path] = b"".join(text.apply(chosen, *lines))
 
 
 def _line(unit: _Unit) -> str:
-    count = len(unit.paths) - 1
+    count = len(unit) - 1
     return shown(unit.change) + (f"  (with {plural(count, 'change')} in it)" if count else "")
 
 

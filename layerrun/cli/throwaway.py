@@ -1,4 +1,4 @@
-"""``try``, ``diff`` and ``discard``: run something, read what it changed, keep or drop it."""
+"""``try``, ``diff`` and ``discard``: run something, read what it changed, commit, keep or drop it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ _NEW = "new throwaway"
     "try",
     cls=RunVerb,
     examples=[
-        ("layerrun try -- apt-get install -y nginx", "run it, list what it changed, ask: keep or discard"),
+        ("layerrun try -- apt-get install -y nginx", "run it, list what it changed, ask what to do with it"),
+        ("layerrun try -y -- apt-get install -y nginx", "the same, and commit it if the command succeeds"),
         ("layerrun try -n --json -- make install | jq .changes", "keep it, and read the list with a program"),
         ("layerrun try --name T -- cmd", "start T, or go on with it"),
         ("layerrun try --base debian --hide /home -- cmd", "over an imported base, without a path"),
@@ -53,7 +54,7 @@ _NEW = "new throwaway"
 @click.option("--name", metavar="NAME", help="Its name, to go on with it later.  [default: one is made up]")
 @base_option
 @click.option("--hide", "hides", multiple=True, metavar="PATH", help="Make a path empty inside.")
-@click.option("-y", "--yes", is_flag=True, help="Commit it without asking. There is no commit yet: keep it.")
+@click.option("-y", "--yes", is_flag=True, help="Commit it without asking if CMD succeeds.")
 @click.option("-n", "--keep", is_flag=True, help="Keep it without asking.")
 @click.option(
     "--on-exit",
@@ -82,11 +83,12 @@ def try_(
     env: tuple[str, ...],
     argv: tuple[str, ...] | None,
 ) -> int:
-    """Run CMD in a throwaway layer over the live machine, list what it changed, then keep or discard it.
+    """Run CMD in a throwaway layer over the live machine, list what it changed; then commit, keep or discard it.
 
     It sees the host's own /tmp and /home as a direct run would, and writes to none of them. The list has a
     line for each change: A added, M modified, D deleted, T another type, P metadata only. Without a terminal
-    it is kept and its name is said. One that changed nothing goes without a word. The exit status is CMD's.
+    it is kept and its name is said. One that changed nothing goes without a word. The exit status is CMD's, unless
+    that is 0 and a commit was asked for and failed: 3 if it was for conflicts.
     """
     from layerrun.model import check_name, check_path
     from layerrun.runtime import handoff
@@ -99,7 +101,7 @@ def try_(
         check_name(name)
     hidden = tuple(check_path(path, "--hide") for path in hides)
     check_report(report)
-    judge = Judge(on_exit=wanted, as_json=as_json, report=report)
+    judge = Judge(on_exit=wanted, as_json=as_json, report=report, argv=argv)
     done = handoff.ended()
     with open_store(recover=done is None) as store:
         if done is not None:

@@ -381,7 +381,10 @@ def test_try_as_a_document(layerrun, folder):
     head, _, rest = done.out.partition("\n")
     assert head == "out"
     data = json.loads(rest)
-    assert set(data) == {"schema", "name", "base", "exit_status", "kept", "changes"}
+    assert set(data) == {
+        *("schema", "name", "base", "exit_status", "kept", "changes"),
+        *("committed", "commit", "conflicts", "privileged"),
+    }
     assert (data["exit_status"], data["kept"], data["base"]) == (4, True, "host")
     report = os.path.join(folder, "report")
     done = layerrun("try", "--report", report, "--", *WRITE, check=4)
@@ -400,7 +403,7 @@ def test_try_of_a_missing_command_leaves_nothing(layerrun):
 )
 def test_try_asks_on_a_terminal(layerrun, terminal, answer, kept):
     asked = terminal("try", "--", *WRITE)
-    text = asked.await_(r"1 change in try-\w+: \[k\]eep or \[d\]iscard")
+    text = asked.await_(r"1 change in try-\w+: \[c\]ommit \[p\]ick \[k\]eep \[d\]iscard")
     assert "A         2 B  /etc/layerrun-test\n" in text
     asked.type(answer)
     assert asked.end() == 4
@@ -410,7 +413,7 @@ def test_try_asks_on_a_terminal(layerrun, terminal, answer, kept):
 def test_try_n_does_not_ask(layerrun, terminal):
     asked = terminal("try", "-n", "--", *WRITE)
     assert asked.end() == 4
-    assert "eep or" not in asked.text
+    assert "ommit" not in asked.text.replace("layerrun commit", "")
     assert len(document(layerrun, "list")["apps"]) == 1
 
 
@@ -509,7 +512,7 @@ def test_an_interrupt_reaches_the_command_and_its_status_comes_back(layerrun, te
     asked = terminal("try", "--", "sh", "-c", "echo x >/etc/layerrun-test; echo up; exec sleep 60")
     asked.await_("up\n")
     asked.type("\x03")
-    asked.await_(r"\[k\]eep or \[d\]iscard")
+    asked.await_(r"\[k\]eep \[d\]iscard")
     asked.type("d\n")
     assert asked.end() == 130
     assert document(layerrun, "list")["apps"] == []

@@ -181,7 +181,8 @@ def test_what_is_written_becomes_a_throwaway(layerrun, door, who):
         "B",
         f"{home}/layerrun-test/file",
     ]
-    assert done.err == f"layerrun: kept as {name}: layerrun diff {name}, layerrun discard {name}\n"
+    verbs = ", ".join(f"layerrun {verb} {name}" for verb in ("diff", "commit", "discard"))
+    assert done.err == f"layerrun: kept as {name}: {verbs}\n"
     # It is that one and no spare any more; the next one is ready.
     assert not door(*KEEP, "test ! -e ~/layerrun-test", user=who, check=0).python
     done = layerrun("try", "--name", name, "--", "cat", f"{home}/layerrun-test/file", user=who, check=0)
@@ -190,13 +191,18 @@ def test_what_is_written_becomes_a_throwaway(layerrun, door, who):
     assert throwaways(layerrun, who) == []
 
 
-def test_yes_says_that_there_is_no_commit(layerrun, door):
-    door.warm(*TRUE)
-    for script, status in (("echo x >/etc/layerrun-test", 1), ("echo x >/etc/layerrun-test; exit 4", 4)):
-        done = door("try", "-y", "sh", "-c", script, check=status)
+def test_yes_commits(layerrun, door, folder, user_folder, who):
+    place = os.path.join(folder, "place") if who is None else user_folder(who)
+    os.makedirs(place, exist_ok=True)
+    door.warm(*TRUE, user=who)
+    for number, (words, status) in enumerate([(["-y"], 0), (["--on-exit", "commit"], 0), (["-y"], 4)]):
+        done = door(
+            "try", *words, "sh", "-c", f"echo x >{place}/{number}; exit {status}", user=who, check=status
+        )
         assert done.python
-        assert "is not committed" in done.err
-    assert len(throwaways(layerrun)) == 2
+        assert ("is not committed" in done.err) is (status == 4)
+    assert sorted(os.listdir(place)) == ["0", "1"]
+    assert len(throwaways(layerrun, who)) == 1
 
 
 @pytest.mark.parametrize(
@@ -317,7 +323,8 @@ def test_killed_in_the_middle_nothing_is_lost(layerrun, door, who, saved_by):
         done = door(*KEEP, "test ! -e ~/layerrun-test", user=who, check=0)
         done.err += layerrun("list", user=who, check=0).err if not done.python else ""
     (name,) = throwaways(layerrun, who)
-    said = f"layerrun: a try was cut short: kept as {name}: layerrun diff {name}, layerrun discard {name}\n"
+    verbs = ", ".join(f"layerrun {verb} {name}" for verb in ("diff", "commit", "discard"))
+    said = f"layerrun: a try was cut short: kept as {name}: {verbs}\n"
     assert done.err == said
     home = who.home if who else "/root"
     assert written(layerrun, name, who) == [f"A {home}/layerrun-test"]
@@ -484,7 +491,7 @@ def test_what_was_written_is_asked_about_on_a_terminal(layerrun, door, typed, le
     with Terminal(argv, layerrun.env()) as terminal:
         terminal.expect(r"/dev/pts/\d+")
         terminal.expect(r"A +2 B +/etc/layerrun-test")
-        terminal.expect(r"\[k\]eep or \[d\]iscard\? \[k\] ")
+        terminal.expect(r"\[c\]ommit \[p\]ick \[k\]eep \[d\]iscard\? \[k\] ")
         assert terminal.cooked()
         terminal.line(typed)
         assert terminal.status() == 4

@@ -62,7 +62,7 @@ WAYS = {
     "start": ("app", "a"),
     "ephemeral": ("app", "a", "--ephemeral"),
     "profile": ("app", "a", "--profile", "p"),
-    "throwaway": ("try", "-y"),
+    "throwaway": ("try", "-n"),
 }
 
 
@@ -203,7 +203,7 @@ def test_groups_are_dropped_where_they_can_be(layerrun, plain_user, of_the_group
     done = start_in_group(plain_user, layerrun, "show", "k")
     assert "supplementary groups" in done.stdout, done
     # A throwaway over the host sees what a direct run would.
-    assert start_in_group(plain_user, layerrun, "try", "-y", "--", "cat", of_the_group).stdout == "SECRET"
+    assert start_in_group(plain_user, layerrun, "try", "-n", "--", "cat", of_the_group).stdout == "SECRET"
 
 
 def test_groups_that_cannot_be_dropped(layerrun, single_user, of_the_group):

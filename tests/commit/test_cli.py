@@ -1,0 +1,211 @@
+"""``commit``, ``undo``, ``redo`` and ``log`` by the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from support import users
+from support.place import NUMBER, place_of
+
+
+@pytest.fixture(params=["root", users.PLAIN])
+def place(request, layerrun, user_folder, folder):
+    return place_of(request, layerrun, user_folder, folder)
+
+
+@pytest.fixture
+def mine(request, layerrun, user_folder, folder):
+    """Root's alone: what does not depend on who it is."""
+    request.param = "root"
+    return place_of(request, layerrun, user_folder, folder)
+
+
+def number_of(done):
+    found = NUMBER.search(done.err)
+    assert found, (done.out, done.err)
+    return int(found[2])
+
+
+def test_a_throwaway_is_committed_undone_and_done_again(place):
+    place.write("there", "before\n")
+    place.write("gone", "x")
+    before = place.listing()
+    name = place.try_("echo after >there; rm gone; mkdir new; echo a >new/a; ln -s a new/link")
+    assert place.listing() == before
+    done = place("commit", "-y", name)
+    assert done.out == ""
+    number = number_of(done)
+    assert number == 1
+    assert (place.read("there"), place.read("new/a")) == ("after\n", "a\n")
+    assert not os.path.exists(place.path("gone"))
+    after = place.listing()
+    assert place.names() == []
+    (one,) = place.json("log", "--files")["commits"]
+    assert (one["number"], one["name"], one["state"]) == (1, name, "done")
+    assert {(f["change"], f["path"]) for f in one["files"]} >= {
+        ("M", place.path("there")),
+        ("D", place.path("gone")),
+        ("A", place.path("new")),
+        ("A", place.path("new/a")),
+    }
+    done = place("undo")
+    assert done.err == f"layerrun: undone 5 changes of {name} as number 1: layerrun redo 1\n"
+    assert place.listing() == before
+    place("undo", check=6)
+    place("redo", "1")
+    assert place.listing() == after
+    assert place.json("log")["commits"][0]["state"] == "done"
+    place("undo", "1")
+    assert place.listing() == before
+
+
+def test_dry_run_changes_nothing(place):
+    place.write("there", "before\n")
+    name = place.try_("echo after >there; echo x >new")
+    before = place.listing()
+    done = place("commit", "--dry-run", name)
+    assert re.findall(r"^(\w) +\d+ B +(\S+)$", done.out, re.MULTILINE) == [
+        ("A", place.path("new")),
+        ("M", place.path("there")),
+    ]
+    assert place.listing() == before
+    assert place.names() == [name]
+    data = place.json("commit", "--dry-run", name)
+    assert (data["dry_run"], data["commit"], data["kept"]) == (True, None, True)
+    assert [c["path"] for c in data["changes"]] == [place.path("new"), place.path("there")]
+    assert place.json("log")["commits"] == []
+
+
+SELECTED = [
+    (["one"], ["one"]),
+    (["sub"], ["sub/a", "sub/b.bak"]),
+    (["sub/a", "two"], ["sub/a", "two"]),
+    (["-E", "*.bak"], ["one", "sub/a", "two"]),
+    (["-I", "*.bak"], ["sub/b.bak"]),
+    (["sub", "-E", "*.bak"], ["sub/a"]),
+]
+
+
+@pytest.mark.parametrize(("words", "wanted"), SELECTED, ids=" ".join)
+def test_a_part_of_it_and_then_the_rest(mine, words, wanted):
+    name = mine.try_("echo 1 >one; echo 2 >two; mkdir sub; echo a >sub/a; echo b >sub/b.bak")
+    every = ["one", "sub/a", "sub/b.bak", "two"]
+    done = mine("commit", "-y", name, *words)
+    assert sorted(path for path in every if os.path.exists(mine.path(path))) == wanted
+    assert f"left in {name}" in done.err
+    assert mine.names() == [name]
+    mine("commit", "-y", name)
+    assert all(os.path.exists(mine.path(path)) for path in every)
+    assert mine.names() == []
+    assert [c["number"] for c in mine.json("log")["commits"]] == [2, 1]
+    mine("undo")
+    mine("undo")
+    assert mine.listing() == {}
+
+
+def test_a_path_without_changes_is_nothing_to_commit(mine):
+    name = mine.try_("echo 1 >one")
+    done = mine("commit", "-y", name, "two")
+    assert done.err == f"layerrun: there is nothing to commit in {name}\n"
+    assert mine.names() == [name]
+
+
+def test_kept_beside_its_commit(mine):
+    name = mine.try_("echo 1 >one")
+    data = mine.json("commit", "-y", "--keep", name)
+    assert data["kept"] is True
+    assert data["commit"]["number"] == 1
+    assert mine.names() == [name]
+    assert mine.read("one") == "1\n"
+    done = mine("commit", "-y", name)
+    assert "there is nothing to commit" in done.err
+
+
+def test_a_conflict_is_listed_and_nothing_is_written(place):
+    place.write("there", "before\n")
+    place.write("also", "before\n")
+    name = place.try_("echo after >there; rm also; echo x >new")
+    place.write("there", "meanwhile\n")
+    before = place.listing()
+    done = place("commit", "-y", name, check=3)
+    assert place.path("there") in done.err
+    assert "1 conflict, and nothing was committed" in done.err
+    assert f"layerrun commit {name} --force" in done.err
+    assert place.listing() == before
+    assert place.names() == [name]
+    data = place.json("commit", "-y", name, check=3)
+    assert [c["path"] for c in data["conflicts"]] == [place.path("there")]
+    assert (data["commit"], data["kept"]) == (None, True)
+    assert place("commit", "--dry-run", name, check=3).out.count("\n") >= 1
+    place("commit", "-y", "--force", name)
+    assert place.read("there") == "after\n"
+    place("undo")
+    assert place.listing() == before
+
+
+def test_undo_names_what_was_changed_since(place):
+    place.write("there", "before\n")
+    name = place.try_("echo after >there")
+    place("commit", "-y", name)
+    place.write("there", "mine\n")
+    done = place("undo", check=3)
+    assert place.path("there") in done.err
+    assert "layerrun undo 1 --force" in done.err
+    assert place.read("there") == "mine\n"
+    place("undo", "--force", "1")
+    assert place.read("there") == "before\n"
+
+
+def test_log_for_people(mine):
+    assert mine("log").out == ""
+    mine("try", "-y", *mine.sh("echo 1 >'o ne'; mkdir d; echo 22 >d/t"))
+    head, row = mine("log").out.splitlines()
+    assert head.split() == ["NUMBER", "CREATED", "STATE", "NAME", "CHANGES", "COMMAND"]
+    assert re.search(r"^ +1  \S+Z  done +try-\w+  A 3 +sh -c 'cd ", row)
+    head, *rows = mine("log", "1", "--files").out.splitlines()
+    assert head.startswith("1  ")
+    assert [row.split(None, 3)[-1] for row in rows if row.endswith("o ne")] == [mine.path("o ne")]
+    assert len(rows) == 3
+    mine("log", "2", check=6)
+    mine("log", "0", check=2)
+
+
+def test_of_an_app_it_is_the_factory_state(place):
+    place("app", "web", "--", "sh", "-c", "echo x >~/layerrun-file")
+    place("commit", "-y", "web")
+    place("app", "web", "--", "sh", "-c", "rm ~/layerrun-file")
+    place("reset", "-y", "web")
+    assert place("app", "web", "--", "sh", "-c", "cat ~/layerrun-file").out == "x\n"
+    assert place.json("log")["commits"] == []
+    for words in (["/etc"], ["--keep"], ["--dry-run"]):
+        done = place("commit", "-y", "web", *words, check=2)
+        assert "is an app" in done.err
+
+
+def test_what_cannot_be_is_said(mine):
+    name = mine.try_("echo 1 >one")
+    done = mine("commit", name, check=2)
+    assert "there is no terminal to ask on" in done.err
+    for words in (["--pick"], ["-p"]):
+        assert "there is no terminal to pick on" in mine("commit", name, *words, check=2).err
+    assert "bad pattern" in mine("commit", "-y", name, "-I", "/a/../b", check=2).err
+    assert "must not contain '..'" in mine("commit", "-y", name, "../x", check=2).err
+    mine("commit", "-y", "no-such", check=6)
+    mine("undo", check=6)
+    mine("redo", check=6)
+    assert mine.names() == [name]
+    assert mine.listing() == {}
+
+
+def test_over_a_base_there_is_nothing_to_commit_to(mine, folder):
+    from support.sandbox import small_tree
+
+    mine("base", "import", "small", small_tree(os.path.join(folder, "tree")))
+    done = mine("try", "-y", "--name", "t", "--base", "small", "--", "sh", "-c", "echo x >/etc/new", check=2)
+    assert "stands on the base 'small'" in done.err
+    assert "layerrun branch t NEW" in done.err
+    assert mine.names() == ["t"]
+    done = mine("commit", "-y", "t", check=2)
+    assert "layerrun branch t NEW" in done.err
