@@ -45,7 +45,8 @@ def dress(app: App, data: int, like: int) -> None:
     else:
         userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
         made = jobs.on_files(app, "dress_job", [data, like], userxattr, top, words)
-    write_roots(data, [os.fsencode(root) for root in made])
+    if made:
+        write_roots(data, [os.fsencode(root) for root in made])
 
 
 def _is_others(dir_fd: int, name: str) -> bool:

@@ -87,7 +87,6 @@ def _carry_out(store: Store, app_id: str, fd: int, note: dict[str, Any]) -> Snap
 
     if _inode(fd, "data") != note["inode"]:
         renameat2(fd, NEXT, fd, "data", RENAME_EXCHANGE)
-        os.fsync(fd)
     if present(fd, NEXT):
         _put_away(store, app_id, fd, note["layer"])
     made = _record(store, app_id, note)

@@ -10,7 +10,7 @@ import os
 import stat
 
 from layerrun.model import Home
-from layerrun.store.fs import DIR_FLAGS, fsync_dir, make_dir
+from layerrun.store.fs import DIR_FLAGS, make_dir
 
 __all__ = ["make_data"]
 
@@ -62,8 +62,6 @@ def make_data(
         if home is Home.FRESH:
             make_dir(data, "home", 0o700)
         os.close(os.open("roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=data))
-        for folder in ("upper", "work"):
-            fsync_dir(data, folder)
-        os.fsync(data)
+        os.fsync(data)  # with what is new in it
     finally:
         os.close(data)
