@@ -180,13 +180,13 @@ class App(Layered):
         Raises:
             layerrun.errors.BusyError: it runs, or somebody else is changing it.
         """
-        from layerrun.runtime import instances
+        from layerrun.runtime import instances, squash
 
         with self.store.opened() as store:
             app = store.app_again(self._record)
             return instances.ended_first(
                 store,
                 [app, *store.profiles(app)],
-                lambda: store.remove_app(app.name, keep_data=keep_data, only=app.id),
+                lambda: squash.remove(store, [app, *store.profiles(app)], keep_data=keep_data),
                 kill=kill,
             )

@@ -194,7 +194,7 @@ def remove(names: tuple[str, ...], keep_data: bool, kill: bool, yes: bool) -> in
     """
     # Data that is kept is no loss; then there is nothing to ask.
     asking = not keep_data and ask_before("remove destroys data", yes=yes)
-    from layerrun.runtime import instances
+    from layerrun.runtime import instances, squash
 
     with open_store() as store:
         found, along = _found(store, names)
@@ -202,7 +202,7 @@ def remove(names: tuple[str, ...], keep_data: bool, kill: bool, yes: bool) -> in
             _ask_to_remove(store, found.values(), along)
         for name, app in found.items():
             going = [app, *(p for p in along.values() if p.parent == app.id)]
-            gone = partial(store.remove_app, name, keep_data=keep_data, only=app.id, along=along)
+            gone = partial(squash.remove, store, going, keep_data=keep_data, along=along)
             for path in instances.ended_first(store, going, gone, kill=kill):
                 say(f"kept the data of {path.rpartition('/')[2].rpartition('-')[0]} in {path}")
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from layerrun.model import App, IdMode, Layer
 from layerrun.runtime import jobs
 from layerrun.runtime.units import layer_folder
 from layerrun.runtime.uppers import read_roots, write_roots
-from layerrun.store.freezing import drop_unused
-from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present
+from layerrun.store.freezing import GATHERED, drop_unused
+from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present, write_file
 from layerrun.store.making import now
 from layerrun.store.plans import forget_plan
 from layerrun.store.staging import new_id
@@ -27,7 +27,7 @@ from layerrun.store.trash import in_foreground
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["DEEP", "DEEPEST", "keep_shallow", "squash"]
+__all__ = ["DEEP", "DEEPEST", "keep_shallow", "remove", "squash"]
 
 # Of more layers than this one is made, in the background; with more than that nothing is frozen before it is done.
 DEEP = 20
@@ -118,6 +118,44 @@ def _squash(store: Store, app: App, run: tuple[str, ...]) -> bool:
             return True
         os.rename(f"layers/{made.id}", "layer", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
         return False
+
+
+def remove(
+    store: Store, going: Sequence[App], *, keep_data: bool = False, along: Collection[str] | None = None
+) -> list[str]:
+    """Remove an app, the first of ``going``, with its profiles, the others; see `Store.remove_app`.
+
+    What is kept has what the frozen layers held, too: as one, ``frozen``, beside the upper.
+    """
+    for app in going if keep_data else ():
+        if app.frozen:
+            _gather(store, app)
+    return store.remove_app(going[0].name, keep_data=keep_data, only=going[0].id, along=along)
+
+
+def _gather(store: Store, app: App) -> None:
+    """Put what an app's frozen layers hold into its data unit."""
+    with store.app_lock(app, "remove"), store.ticket(app.ids) as ticket:
+        app = store.app_again(app)
+        if not app.frozen:
+            return
+        with explain("gather the layers of", app.name):
+            make_dir(ticket.fd, GATHERED)
+            fd = open_dir(ticket.fd, GATHERED)
+            try:
+                _fill(store, app, app.frozen, fd)
+                write_file(fd, "of", " ".join(app.frozen))
+            finally:
+                os.close(fd)
+            _sync(ticket.fd)
+            data = store.open_data(app)
+            try:
+                if present(data, GATHERED):  # of a removal that was cut short
+                    os.rename(GATHERED, "old", src_dir_fd=data, dst_dir_fd=ticket.fd)
+                os.rename(GATHERED, GATHERED, src_dir_fd=ticket.fd, dst_dir_fd=data)
+                os.fsync(data)
+            finally:
+                os.close(data)
 
 
 def _sync(fd: int) -> None:

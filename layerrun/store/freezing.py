@@ -24,10 +24,22 @@ if TYPE_CHECKING:
     from layerrun.store.staging import Ticket
     from layerrun.store.store import Store
 
-__all__ = ["CHANGE", "NEXT", "Restack", "drop_unused", "finish", "finish_all", "restack"]
+__all__ = [
+    "CHANGE",
+    "GATHERED",
+    "NEXT",
+    "Restack",
+    "drop_unused",
+    "finish",
+    "finish_all",
+    "is_gathered",
+    "restack",
+]
 
 CHANGE = "change"
 NEXT = "next"
+# In a data unit that is to be kept without its layers: what those hold, and in its file ``of`` which they were.
+GATHERED = "frozen"
 
 
 @attrs.frozen
@@ -143,6 +155,19 @@ def _record(store: Store, app_id: str, note: dict[str, Any]) -> Snapshot | None:
             frozen, layers = (), app.config.layers + frozen
         catalog.set_stack(app_id, frozen, layers)
     return made
+
+
+def is_gathered(store: Store, app: App) -> bool:
+    """Say whether all that an app's frozen layers hold is in its data unit too."""
+    if not app.frozen:
+        return True
+    with suppress(FileNotFoundError):
+        fd = open_dir(store.fd, f"apps/{app.id}/data/{GATHERED}")
+        try:
+            return read_text(fd, "of") == " ".join(app.frozen)
+        finally:
+            os.close(fd)
+    return False
 
 
 def finish(store: Store, app: App, fd: int) -> None:

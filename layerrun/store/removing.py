@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerrun.errors import BusyError, LayerrunError
 from layerrun.model import App, IdMode
 from layerrun.store import profiles
-from layerrun.store.freezing import drop_unused
+from layerrun.store.freezing import drop_unused, is_gathered
 from layerrun.store.fs import explain, fsync_dir, present
 from layerrun.store.plans import forget_plan
 from layerrun.store.staging import finish_keep
@@ -52,6 +52,8 @@ def remove_locked(store: Store, apps: Sequence[App], *, keep_data: bool = False)
         apps = [store.app_again(app) for app in apps]
         kept = {app.id: f"{app.name}-{app.id}" for app in apps if keep_data and not app.ephemeral}
         for app in apps:
+            if app.id in kept and not is_gathered(store, app):
+                raise BusyError(f"{app.name!r} has layers that were frozen meanwhile", hint="try again")
             forget_plan(store, app.name)
         if kept:
             ticket.note({"what": "keep", "apps": [{"app": app, "as": name} for app, name in kept.items()]})

@@ -7,7 +7,7 @@ from support import users
 from support.whose import whose
 
 
-@pytest.fixture(params=["root", users.PLAIN])
+@pytest.fixture(params=["root", pytest.param(users.PLAIN, marks=pytest.mark.long)])
 def who(request):
     return whose(request.param)
 
@@ -28,7 +28,8 @@ def sh(verb):
     return run
 
 
-@pytest.mark.parametrize("home", ["overlay", "fresh"])
+@pytest.mark.parametrize("who", ["root", users.PLAIN], indirect=True)
+@pytest.mark.parametrize("home", [pytest.param("overlay", marks=pytest.mark.long), "fresh"])
 def test_paths_of_a_snapshot(verb, sh, home, who):
     verb("create", "web", "--home", home)
     top = sh("cd ~; pwd").strip()
