@@ -200,7 +200,7 @@ def remove(names: tuple[str, ...], keep_data: bool, kill: bool, yes: bool) -> in
         found, along = _found(store, names)
         if asking:
             _ask_to_remove(store, found.values(), along)
-        for name, app in found.items():
+        for app in found.values():
             going = [app, *(p for p in along.values() if p.parent == app.id)]
             gone = partial(squash.remove, store, going, keep_data=keep_data, along=along)
             for path in instances.ended_first(store, going, gone, kill=kill):
