@@ -215,6 +215,7 @@ _COVERED = """
 48 subids launch/test_kill.py::test_kills_at_random
 48 root launch/test_kill.py::test_kills_at_random
 48 apps store/test_crash.py::test_killed_at_random
+48 apps snapshots/test_crash.py::test_killed
 48 try door/test_try.py::test_killed_in_the_middle_nothing_is_lost
 50 apps instances/test_many.py::test_many_starts_are_one_instance
 50 apps instances/test_many.py::test_starts_and_resets
