@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerrun.commit import aging
 from layerrun.commit.aging import Garbage
+from layerrun.runtime import old_snapshots
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
@@ -17,7 +18,7 @@ __all__ = ["DAYS", "SOURCES", "Garbage", "garbage"]
 DAYS = 30
 
 # Each gives what it would remove of what is older than so many seconds; whoever keeps something adds one.
-SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (aging.garbage,)
+SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (aging.garbage, old_snapshots.garbage)
 
 
 def garbage(store: Store, older_than: float = DAYS * 86400.0) -> list[Garbage]:

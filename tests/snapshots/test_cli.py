@@ -179,3 +179,21 @@ def test_what_is_kept_has_the_layers_too(verb, sh, layerrun, who):
         with open(os.path.join(kept, name, place)) as file:
             assert file.read().strip() == text
     assert os.listdir(os.path.join(layerrun.store(who), "layers")) == []
+
+
+def test_gc_takes_what_was_made_by_itself(verb, sh):
+    sh("web", "echo one >~/a")
+    verb("snapshot", "web")
+    for text in ("two", "three"):
+        sh("web", f"echo {text} >~/a; head -c 1000000 /dev/urandom >~/big")
+        verb("rollback", "web", "1")
+    verb("pin", "web:3")
+    verb("gc", "-y")
+    assert len(history(verb, "web")) == 3
+    (one,) = json.loads(verb("gc", "--all", "--dry-run", "--json").out)["garbage"]
+    assert one["what"].startswith("web:2,")
+    assert one["bytes"] > 1000000
+    verb("gc", "--all", "-y")
+    assert [found["number"] for found in history(verb, "web")] == [1, 3]
+    verb("rollback", "web", "3")
+    assert sh("web", "cat ~/a").split() == ["three"]
