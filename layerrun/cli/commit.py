@@ -14,6 +14,7 @@ from layerrun.cli.committing import (
     changes_of,
     commit_record,
     lines_of,
+    name_merged,
     name_privileged,
     picked_plan,
     plan_record,
@@ -201,6 +202,7 @@ def _commit(store: Store, app: App, selection: Selection, wish: _Wish) -> int:
     elif wish.dry_run:
         lines(lines_of(planned))
     if done is not None:
+        name_merged(planned)
         say_done(done)
         if planned.left:
             say(f"{plural(planned.left, 'change')} left in {app.name}")
@@ -219,6 +221,7 @@ def _emit(app: App, planned: Planned, done: Commit | None, wish: _Wish) -> None:
             "commit": None if done is None else commit_record(done),
             "kept": done is None or planned.left > 0 or wish.keep,
             "left": planned.left,
+            "merged": list(planned.merged),
             **plan_record(planned),
             "changes": records(changes_of(planned)),
         }

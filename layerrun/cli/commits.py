@@ -48,7 +48,7 @@ def undo(number: int | None, force: bool, as_json: bool) -> int:
 
         found = engine.find(store, number, [CommitState.DONE], "undo")
         done = engine.undo(store, found, force=force)
-    return _done(done, "undone", as_json=as_json)
+    return _done(done, "took back number {}", as_json=as_json)
 
 
 @click.command(
@@ -73,7 +73,7 @@ def redo(number: int | None, as_json: bool) -> int:
 
         found = engine.find(store, number, [CommitState.UNDONE], "do again")
         done = engine.redo(store, found)
-    return _done(done, "done again", as_json=as_json)
+    return _done(done, "did number {} again", as_json=as_json)
 
 
 def _done(commit: Commit, what: str, *, as_json: bool) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "commit_record",
     "is_committable",
+    "name_merged",
     "name_privileged",
     "picked_plan",
     "plan_record",
@@ -53,6 +54,13 @@ def name_privileged(planned: Planned) -> None:
     if planned.privileged:
         say("what it brings gives rights to whoever runs it:")
         _listed([f"{quoted(found.path)}: {found.what}" for found in planned.privileged])
+
+
+def name_merged(planned: Planned) -> None:
+    """Name the files that have their own changes and those of the layer."""
+    if planned.merged:
+        say("merged with what was changed on this machine since:")
+        _listed([quoted(path) for path in planned.merged])
 
 
 def refuse_conflicts(app: App, planned: Planned) -> None:
@@ -146,8 +154,9 @@ def plan_record(planned: Planned | None) -> dict[str, Any]:
     }
 
 
-def say_done(commit: Commit, what: str = "committed") -> None:
+def say_done(commit: Commit, what: str = "committed as number {}") -> None:
     """Say what was done, and how it is taken back."""
-    back = "redo" if what == "undone" else "undo"
+    back = "redo" if commit.state == "undone" else "undo"
     changes = plural(sum(commit.counts.values()), "change")
-    say(f"{what} {changes} of {commit.name} as number {commit.number}: layerrun {back} {commit.number}")
+    done = what.format(commit.number)
+    say(f"{done}, {changes} of {commit.name}: layerrun {back} {commit.number}")

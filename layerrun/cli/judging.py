@@ -16,6 +16,7 @@ from layerrun.cli.changes import print_changes, records
 from layerrun.cli.committing import (
     commit_record,
     is_committable,
+    name_merged,
     name_privileged,
     picked_plan,
     plan_record,
@@ -149,6 +150,7 @@ class Judge:
             outcome.failure = error
             return
         outcome.kept = outcome.planned.left > 0
+        name_merged(outcome.planned)
         say_done(outcome.commit)
 
     def _ask(self, store: Store, app: App, changes: Sequence[Change], outcome: _Outcome) -> None:

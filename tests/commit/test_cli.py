@@ -25,7 +25,7 @@ def mine(request, layerrun, user_folder, folder):
 def number_of(done):
     found = NUMBER.search(done.err)
     assert found, (done.out, done.err)
-    return int(found[2])
+    return int(found[1])
 
 
 def test_a_throwaway_is_committed_undone_and_done_again(place):
@@ -51,7 +51,7 @@ def test_a_throwaway_is_committed_undone_and_done_again(place):
         ("A", place.path("new/a")),
     }
     done = place("undo")
-    assert done.err == f"layerrun: undone 5 changes of {name} as number 1: layerrun redo 1\n"
+    assert done.err == f"layerrun: took back number 1, 5 changes of {name}: layerrun redo 1\n"
     assert place.listing() == before
     place("undo", check=6)
     place("redo", "1")

@@ -35,10 +35,8 @@ def typed(place, *words, answers, status=0, end=""):
     with terminal(place, *words) as shown:
         text = ""
         for answer in answers:
-            before = shown.text
-            found = shown.expect(r"(\[k\]|\[y,n[a-z,?]*\]\?|\[y/N\]) ")
-            text += before + found[0]
-            shown.send(answer) if answer in "\x03\x04" else shown.line(answer)
+            text += shown.expect(r"(?s).*?(\[k\]|\[y,n[a-z,?]*\]\?|\[y/N\]) ")[0]
+            shown.send(answer) if answer in ("\x03", "\x04") else shown.line(answer)
         assert shown.status() == status, shown.text
         return text + shown.text
 

@@ -20,7 +20,7 @@ def test_what_succeeds_is_committed(place, words):
     for number in (1, 2):
         done = place("try", *words, *place.sh(f"echo {number} >file{number}"))
         assert done.out == f"A         2 B  {place.path(f'file{number}')}\n"
-        assert NUMBER.search(done.err)[2] == str(number)
+        assert NUMBER.search(done.err)[1] == str(number)
         assert place.read(f"file{number}") == f"{number}\n"
     assert place.names() == []
     place("undo")

@@ -8,7 +8,7 @@ import re
 
 from support.whose import whose
 
-NUMBER = re.compile(r"committed [\d,]+ changes? of (\S+) as number (\d+): layerrun undo (\d+)")
+NUMBER = re.compile(r"committed as number (\d+), [\d,]+ changes? of (\S+): layerrun undo (\d+)")
 
 
 class Place:
