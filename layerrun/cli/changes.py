@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
-from layerrun.cli.output import line, lines, nul, plural, quoted, size
+from layerrun.cli.output import lines, nul, quoted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from layerrun.layers.between import Row
     from layerrun.model import Change
 
-__all__ = ["print_changes", "print_records", "print_stat", "records", "shown"]
+__all__ = ["print_changes", "print_paths", "print_rows", "records", "shown"]
 
-_WORDS = {"A": "added", "M": "modified", "D": "deleted", "T": "of another type", "P": "metadata only"}
+_TYPE = ord("T")
 
 
 def records(changes: Iterable[Change]) -> list[dict[str, Any]]:
@@ -50,17 +51,24 @@ def print_changes(changes: Iterable[Change]) -> None:
     lines(map(shown, changes))
 
 
-def print_records(changes: Iterable[Change]) -> None:
-    """Print the letter, a space and the raw path of each change, ended by a NUL."""
-    nul(f"{c.change} {c.path}" for c in changes)
+def print_rows(rows: Iterable[Row]) -> None:
+    """Print the same from rows of a comparison, of which there may be very many."""
+    from layerrun.layers.diff import change_of
+
+    sizes: dict[int, str] = {}
+    texts = []
+    for row in rows:
+        letter, has_new, _, new_mode, new_size, old_mode, old_size, path = row
+        mode, count = (new_mode, new_size) if has_new else (old_mode, old_size)
+        if not S_ISREG(mode) or letter == _TYPE or not path.isprintable():
+            texts.append(shown(change_of(row)))
+            continue
+        if (amount := sizes.get(count)) is None:
+            amount = sizes[count] = f"{size(count):>11}"
+        texts.append(f"{chr(letter)} {amount}  /{path}")
+    lines(texts)
 
 
-def print_stat(changes: Sequence[Change]) -> None:
-    """Print how many there are of each letter, and what they add to and take from the sizes."""
-    counts = Counter(c.change for c in changes)
-    for letter, words in _WORDS.items():
-        if counts[letter]:
-            line(f"{letter} {counts[letter]:>11,}  {words}")
-    gained = sum(c.size or 0 for c in changes if c.change in "AMT")
-    lost = sum(c.old_size or 0 for c in changes if c.change in "DMT")
-    line(f"{plural(len(changes), 'change')}, {size(gained)} written over {size(lost)}")
+def print_paths(rows: Iterable[Row]) -> None:
+    """Print the letter, a space and the raw path of each row, ended by a NUL."""
+    nul(f"{chr(row[0])} /{row[7]}" for row in rows)

@@ -38,7 +38,8 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Try": {
         "try": ("throwaway", "try_", "Run a command in a throwaway layer and list what it changed."),
-        "diff": ("throwaway", "diff", "List what an app or a throwaway changed."),
+        "diff": ("diffing", "diff", "Show what was changed, or what differs between two."),
+        "tidy": ("diffing", "tidy", "Drop what equals what lies beneath."),
         "commit": ("commit", "commit", "Make the changes of a throwaway on this machine."),
         "discard": ("throwaway", "discard", "Drop throwaways."),
         "undo": ("commits", "undo", "Take a commit to this machine back."),

@@ -1,4 +1,4 @@
-"""``try``, ``diff`` and ``discard``: run something, read what it changed, commit, keep or drop it."""
+"""``try`` and ``discard``: run something in a throwaway; read, commit, keep or drop what it changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from layerrun.cli import exits, spares
-from layerrun.cli.changes import print_changes, print_records, print_stat, records
 from layerrun.cli.common import (
     RunVerb,
     Verb,
@@ -16,14 +15,12 @@ from layerrun.cli.common import (
     ask_before,
     base_option,
     front_door,
-    json_option,
-    nul_option,
     open_store,
     settings,
     yes_option,
 )
 from layerrun.cli.judging import Judge, OnExit, check_report
-from layerrun.cli.output import emit, say
+from layerrun.cli.output import say
 from layerrun.cli.run import run_options, variables
 from layerrun.cli.sizes import sized
 from layerrun.cli.userns import check_mode, id_mode, no_userns_option, warn_of
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["diff", "discard", "try_"]
+__all__ = ["discard", "try_"]
 
 # What is left to do after the end of a command in a throwaway that was made for it.
 _NEW = "new throwaway"
@@ -216,44 +213,6 @@ def _try_in_new(
         raise
     settings().runs = False
     return judge.safely(store, app, status, new=new)
-
-
-@click.command(
-    cls=Verb,
-    examples=[
-        ("layerrun diff web", "a line for each change: letter, size, path as seen inside"),
-        ("layerrun diff web --stat", "how many of each"),
-        ("layerrun diff web -0 | grep -z '^D'", "raw paths, each ended by a NUL"),
-        ("layerrun diff web --exit-code >/dev/null || echo changed", "1 if there is any difference"),
-    ],
-)
-@app_argument()
-@json_option
-@nul_option
-@click.option("--stat", is_flag=True, help="Print how many changes there are of each letter.")
-@click.option("--exit-code", is_flag=True, help="End with 1 if there are differences.")
-def diff(name: str, as_json: bool, as_nul: bool, stat: bool, exit_code: bool) -> int:
-    """List what the app or throwaway NAME changed against what lies beneath it.
-
-    A added, M modified, D deleted (a folder with all in it), T another type, P metadata only (mode, owner,
-    times, extended attributes). Paths are as seen inside. -0 prints the letter, a space and the raw path.
-    """
-    if as_json + as_nul + stat > 1:
-        raise click.UsageError("--json, -0 and --stat exclude each other")
-    with open_store() as store:
-        from layerrun.runtime import data
-
-        app = store.app(name)
-        changes = data.diff(store, app)
-    if as_json:
-        emit({"name": app.name, "base": app.config.base, "changes": records(changes)})
-    elif as_nul:
-        print_records(changes)
-    elif stat:
-        print_stat(changes)
-    else:
-        print_changes(changes)
-    return 1 if exit_code and changes else 0
 
 
 @click.command(

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 from layerrun.layers.delta import Stat
 from layerrun.native import ffi, lib, new_error, raise_error
 
-__all__ = ["Difference", "Stacks", "differences", "rows"]
+__all__ = ["Difference", "Row", "Stacks", "differences", "rows"]
+
+# The letter's number, whether there is a new side and an old one, mode and size of either, the relative path.
+Row = tuple[int, int, int, int, int, int, int, str]
 
 _SIDE = "8I3Q2q"
 _HEAD = struct.Struct(f"=4B2I{_SIDE}{_SIDE}")
@@ -50,14 +53,11 @@ class Difference(NamedTuple):
     old_layer: int
 
 
-def rows(stacks: Stacks, **options: Any) -> Iterator[tuple[int, int, int, int, int, int, int, bytes]]:
-    """Yield what a list shows, as `differences`, and much quicker.
-
-    Yields:
-        The letter's number, whether there is a new side and an old one, mode and size of either, the relative path.
-    """
+def rows(stacks: Stacks, **options: Any) -> Iterator[Row]:
+    """Yield what a list shows, with the options of `differences`, and several times as fast."""
     for heads, paths in _runs(stacks, **options):
-        names = paths.split(b"\0")
+        # All at once: a NUL is part of no other character, whatever bytes are in the names.
+        names = os.fsdecode(paths).split("\0")
         for head, path in zip(_BRIEF.iter_unpack(heads), names, strict=False):
             yield *head, path
 

@@ -17,12 +17,12 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
-from layerrun.layers.between import Stacks, rows
+from layerrun.layers.between import Row, Stacks, rows
 from layerrun.layers.delta import Delta
 from layerrun.model import Change, FileType
 from layerrun.native import trees
 
-__all__ = ["deltas", "diff_upper"]
+__all__ = ["change_of", "deltas", "diff_upper"]
 
 _TYPES = {kind.value: kind for kind in FileType}
 
@@ -49,23 +49,29 @@ def diff_upper(
     Raises:
         layerrun.errors.SystemError: something could not be read; ESTALE if it changes meanwhile.
     """
-    options = {
-        "userxattr": userxattr,
-        "cross_mounts": cross_mounts,
-        "skip": map(_relative, skip),
-        "roots": map(_relative, roots),
-    }
-    for letter, has_new, has_old, mode, size, old_mode, old_size, path in rows(
-        Stacks((), (upper_fd,), lower_fds), **options
-    ):
-        yield Change(
-            change=chr(letter),
-            path="/" + os.fsdecode(path),
-            type=_type(mode) if has_new else None,
-            size=(size if stat.S_ISREG(mode) else 0) if has_new else None,
-            old_type=_type(old_mode) if has_old else None,
-            old_size=(old_size if stat.S_ISREG(old_mode) else 0) if has_old else None,
-        )
+    yield from map(
+        change_of,
+        rows(
+            Stacks((), (upper_fd,), lower_fds),
+            userxattr=userxattr,
+            cross_mounts=cross_mounts,
+            skip=map(_relative, skip),
+            roots=map(_relative, roots),
+        ),
+    )
+
+
+def change_of(row: Row) -> Change:
+    """Return a row of `layerrun.layers.between.rows` as a change."""
+    letter, has_new, has_old, mode, size, old_mode, old_size, path = row
+    return Change(
+        change=chr(letter),
+        path="/" + path,
+        type=_type(mode) if has_new else None,
+        size=(size if stat.S_ISREG(mode) else 0) if has_new else None,
+        old_type=_type(old_mode) if has_old else None,
+        old_size=(old_size if stat.S_ISREG(old_mode) else 0) if has_old else None,
+    )
 
 
 def deltas(

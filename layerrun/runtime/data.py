@@ -12,8 +12,9 @@ import attrs
 
 from layerrun.errors import NotFoundError
 from layerrun.layers.delta import Delta
+from layerrun.layers.diff import change_of
 from layerrun.layers.globs import Globs
-from layerrun.model import HOST_BASE, App, Change, FileType, Home, IdMode
+from layerrun.model import HOST_BASE, App, Change, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots
@@ -34,6 +35,7 @@ __all__ = [
     "matching",
     "reset",
     "reset_paths",
+    "tidy",
     "usage",
     "which",
 ]
@@ -73,7 +75,17 @@ def _over_host(app: App) -> bool:
     return app.config.base == HOST_BASE
 
 
+def diff(store: Store, app: App) -> list[Change]:
+    """Return what the app changes against its factory state, sorted by path within each folder."""
+    from layerrun.runtime import comparing
+
+    old, new = comparing.factory_of(store, app), comparing.of_app(store, app)
+    return list(map(change_of, comparing.rows(store, old, new)))
+
+
 def _roots(store: Store, app: App) -> list[str]:
+    if not _over_host(app):
+        return []
     fd = store.open_data(app)
     try:
         return ["/", *(os.fsdecode(path) for path in read_roots(fd))]
@@ -81,33 +93,13 @@ def _roots(store: Store, app: App) -> list[str]:
         os.close(fd)
 
 
-def diff(store: Store, app: App) -> list[Change]:
-    """Return what the app's upper changes over what lies beneath it, sorted by path within each folder."""
-    roots = _roots(store, app) if _over_host(app) else []
-    with _opened(store, app) as (upper, lowers):
-        found = jobs.on_files(app, "diff_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
-    return _without_places([jobs.change_from(values) for values in found], roots)
-
-
 def deltas(store: Store, app: App) -> list[Delta]:
     """Return every entry of the app's upper and everything it hides, both sides in full; in the order of `diff`."""
-    roots = _roots(store, app) if _over_host(app) else []
     with _opened(store, app) as (upper, lowers):
-        found = jobs.on_files(app, "deltas_job", [upper, *lowers], _userxattr(app), _over_host(app), roots)
+        found = jobs.on_files(
+            app, "deltas_job", [upper, *lowers], _userxattr(app), _over_host(app), _roots(store, app)
+        )
     return [jobs.delta_from(values) for values in found]
-
-
-def _without_places(changes: list[Change], roots: list[str]) -> list[Change]:
-    """Leave out empty folders that layerrun made itself, where the host's own is gone by now (a mount point, say)."""
-    ours = {"/" + root.strip("/") for root in roots}
-    kept: list[Change] = []
-    for change in reversed(changes):
-        if change.change == "A" and change.path in ours and change.type is FileType.DIR:
-            top = change.path + "/"
-            if not any(other.path.startswith(top) for other in kept):
-                continue
-        kept.append(change)
-    return kept[::-1]
 
 
 def usage(store: Store, app: App) -> Usage:
@@ -160,6 +152,27 @@ def _to_factory(store: Store, app: App, paths: list[str]) -> list[str]:
     from layerrun.runtime import restoring
 
     return restoring.to_factory(store, app, paths) if paths else []
+
+
+def tidy(store: Store, app: App, *, dry_run: bool = False) -> list[str]:
+    """Drop what the app's upper has and what is the same beneath; return the paths, a folder after what was in it.
+
+    With ``dry_run`` nothing is done, and the app may run.
+    """
+    if dry_run:
+        with _opened(store, app) as (upper, lowers):
+            found = _droppable(store, app, upper, lowers)
+    else:
+        with _changing(store, app, "tidy") as (data, trash_fd), _opened(store, app, data) as (upper, lowers):
+            found = _droppable(store, app, upper, lowers)
+            jobs.on_files(app, "drop_job", [upper, trash_fd], found)
+    return ["/" + path for path in found]
+
+
+def _droppable(store: Store, app: App, upper: int, lowers: list[int]) -> list[str]:
+    options = _userxattr(app), _over_host(app), _roots(store, app)
+    found: list[str] = jobs.on_files(app, "tidy_job", [upper, *lowers], *options)
+    return found
 
 
 @contextlib.contextmanager

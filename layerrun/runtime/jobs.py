@@ -13,25 +13,29 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-import attrs
-
 from layerrun.layers import overlay
+from layerrun.layers.between import Row, Stacks, rows
 from layerrun.layers.delta import Delta, Stat
-from layerrun.layers.diff import deltas, diff_upper
+from layerrun.layers.details import details
+from layerrun.layers.diff import deltas
 from layerrun.layers.putback import Stack, put_back
 from layerrun.layers.restore import restore_paths
 from layerrun.layers.squash import squash_trees
-from layerrun.model import App, Change, FileType, IdMode
+from layerrun.layers.tidy import drop, droppable
+from layerrun.model import App, IdMode
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
 
 __all__ = [
-    "change_from",
-    "diff_job",
+    "details_job",
     "dress_job",
+    "drop_job",
     "on_files",
+    "on_ids",
     "restore_job",
+    "rows_job",
     "squash_job",
+    "tidy_job",
     "usage_job",
     "which_job",
 ]
@@ -43,7 +47,12 @@ def on_files(app: App, job: str, fds: list[int], *args: Any, helped: bool = Fals
     A folder of mode 000 stops even its owner; root of a user namespace that maps the owner may enter: so is it done
     where that is met, or at once if ``helped``: of a job that cannot be done anew after half of it.
     """
-    if app.ids is not IdMode.SUBIDS and not helped:
+    return on_ids(app.ids, job, fds, *args, helped=helped)
+
+
+def on_ids(ids: IdMode | None, job: str, fds: list[int], *args: Any, helped: bool = False) -> Any:
+    """Do as `on_files`, with files whose owners mean ``ids``; ``None``: the machine's own."""
+    if ids is not IdMode.SUBIDS and not helped:
         try:
             return globals()[job](*fds, *args)
         except OSError as error:
@@ -52,7 +61,7 @@ def on_files(app: App, job: str, fds: list[int], *args: Any, helped: bool = Fals
     from layerrun.native.worker import run_in_userns
 
     name = f"{__name__}:{job}"
-    if app.ids is IdMode.SUBIDS:
+    if ids is IdMode.SUBIDS:
         return run_in_userns(name, *fds, *args, pass_fds=fds)
     own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
     return run_in_userns(name, *fds, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
@@ -64,28 +73,27 @@ def usage_job(*fds: int) -> list[int]:
     return [sum(values) for values in zip(*found, strict=True)]
 
 
-def diff_job(*arguments: Any) -> list[list[Any]]:
-    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list)."""
-    *fds, userxattr, cross_mounts, roots = arguments
-    changes = diff_upper(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
-    return [list(attrs.astuple(change)) for change in changes]
+def rows_job(*arguments: Any) -> list[Row]:
+    """Arguments: the layers, how many there are of each kind (a list), and the options of a comparison (a dict)."""
+    stacks, options = _comparison(arguments)
+    return list(rows(stacks, **options))
 
 
-def change_from(values: list[Any]) -> Change:
-    """Return the change that `diff_job` flattened."""
-    letter, path, kind, size, old_kind, old_size = values
-    return Change(
-        letter,
-        path,
-        FileType(kind) if kind else None,
-        size,
-        FileType(old_kind) if old_kind else None,
-        old_size,
-    )
+def details_job(*arguments: Any) -> list[dict[str, Any]]:
+    """Arguments: as those of `rows_job`, with ``wanted`` among the options."""
+    stacks, options = _comparison(arguments)
+    return details(stacks, **options)
+
+
+def _comparison(arguments: Sequence[Any]) -> tuple[Stacks, dict[str, Any]]:
+    *fds, counts, options = arguments
+    old, new = fds[: counts[0]], fds[counts[0] : counts[0] + counts[1]]
+    names = {key: [os.fsencode(path.strip("/")) for path in options[key]] for key in ("roots", "only")}
+    return Stacks(old, new, fds[counts[0] + counts[1] :]), {**options, **names}
 
 
 def deltas_job(*arguments: Any) -> list[list[Any]]:
-    """Arguments as for `diff_job`."""
+    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list)."""
     *fds, userxattr, cross_mounts, roots = arguments
     found = deltas(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
     return [[letter, path.decode("latin-1"), *rest] for letter, path, *rest in found]
@@ -102,6 +110,18 @@ def restore_job(*arguments: Any) -> list[str]:
     """Arguments: the trash, the upper, the lowers, then userxattr, cross_mounts, the patterns (a list)."""
     *fds, userxattr, cross_mounts, globs = arguments
     return restore_paths(fds[1], fds[2:], globs, fds[0], userxattr=userxattr, cross_mounts=cross_mounts)
+
+
+def tidy_job(*arguments: Any) -> list[str]:
+    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list). See `droppable`."""
+    *fds, userxattr, cross_mounts, roots = arguments
+    found = droppable(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
+    return list(map(os.fsdecode, found))
+
+
+def drop_job(upper: int, trash: int, paths: list[str]) -> None:
+    """Move paths of an upper into the trash; see `drop`."""
+    drop(upper, trash, map(os.fsencode, paths))
 
 
 def home_cache_job(home: int, trash: int) -> bool:
