@@ -220,7 +220,11 @@ def test_diff(layerrun, web):
     assert layerrun("diff", "web", check=0).out == "A         6 B  /etc/layerrun-test\n"
     assert layerrun("diff", "web", "-0", check=0).out == "A /etc/layerrun-test\0"
     stat = layerrun("diff", "web", "--stat", check=0).out.splitlines()
-    assert stat == ["A           1  added", "1 change, 6 B written over 0 B"]
+    assert stat == [
+        "A /etc/layerrun-test | 1 +",
+        "A           1  added",
+        "1 change, 1 line added, 0 removed, 6 B written over 0 B",
+    ]
     layerrun("diff", "web", "--exit-code", check=1)
     layerrun("reset", "-y", "web", check=0)
     layerrun("diff", "web", "--exit-code", check=0)
