@@ -8,6 +8,8 @@ An error says what failed, why, and what to do about it. ``str(error)`` is the "
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "ArchiveError",
     "BaseInUseError",
@@ -15,6 +17,7 @@ __all__ = [
     "ChangedError",
     "CommandNotExecutableError",
     "CommandNotFoundError",
+    "CommitConflictError",
     "ConflictError",
     "DamagedError",
     "ExistsError",
@@ -69,6 +72,20 @@ class ChangedError(ConflictError):
     def __init__(self, message: str, *, hint: str | None = None, paths: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint=hint)
         self.paths = paths
+
+
+class CommitConflictError(ConflictError):
+    """What a layer changes has been changed on the machine as well since it began; nothing was done.
+
+    Args:
+        conflicts: each path, absolute, with what is the matter.
+    """
+
+    def __init__(self, conflicts: Sequence[tuple[str, str]], *, hint: str | None = None) -> None:
+        self.conflicts = tuple(conflicts)
+        path, what = self.conflicts[0]
+        more = f", and {len(self.conflicts) - 1} more" if len(self.conflicts) > 1 else ""
+        super().__init__(f"nothing was committed: {path!r}: {what}{more}", hint=hint)
 
 
 class ExistsError(ConflictError, FileExistsError):

@@ -12,7 +12,18 @@ import attrs
 
 from layerrun.api.app import App
 from layerrun.api.throwaway import Throwaway
-from layerrun.model import AppConfig, AppKind, Base, Home, IdMode, Share, check_name, check_path
+from layerrun.model import (
+    AppConfig,
+    AppKind,
+    Base,
+    Commit,
+    CommitState,
+    Home,
+    IdMode,
+    Share,
+    check_name,
+    check_path,
+)
 from layerrun.policy import Network, Policy
 from layerrun.store.store import Store as OpenStore
 
@@ -24,6 +35,10 @@ def _policy(policy: Policy | Mapping[str, Any] | None, network: Network | str | 
     if not isinstance(policy, Policy):
         policy = Policy.from_json(policy or {})
     return policy if network is None else attrs.evolve(policy, network=network)
+
+
+def _number(commit: Commit | int | None) -> int | None:
+    return commit.number if isinstance(commit, Commit) else commit
 
 
 class Store:
@@ -87,6 +102,53 @@ class Store:
         """Return what apps can stand on, by name; ``host``, the machine's own ``/``, comes first."""
         with self.opened() as store:
             return store.bases()
+
+    def commits(self) -> list[Commit]:
+        """Return the commits of throwaways to this machine, the last one first."""
+        from layerrun.commit import log
+
+        with self.opened() as store:
+            return log.entries(store)
+
+    def undo(self, commit: Commit | int | None = None, *, force: bool = False) -> Commit:
+        """Take a commit back: the machine is then exactly as before it.
+
+        Args:
+            commit: one of `commits`, or its number; ``None``: the last that was not taken back.
+            force: do it even where something has been changed since; that is kept aside, for `redo`.
+
+        Returns:
+            The commit as it is now.
+
+        Raises:
+            layerrun.errors.ChangedError: what it made has been changed since; nothing was done.
+            layerrun.errors.NotFoundError: there is no such commit, or none to take back.
+            layerrun.errors.UsageError: it is undone already.
+        """
+        from layerrun.commit import engine
+
+        with self.opened() as store:
+            found = engine.find(store, _number(commit), [CommitState.DONE], "undo")
+            return engine.undo(store, found, force=force)
+
+    def redo(self, commit: Commit | int | None = None) -> Commit:
+        """Do a commit again that was taken back.
+
+        Args:
+            commit: one of `commits`, or its number; ``None``: the last that was taken back.
+
+        Returns:
+            The commit as it is now.
+
+        Raises:
+            layerrun.errors.ChangedError: what it changes has been changed since; nothing was done.
+            layerrun.errors.NotFoundError: there is no such commit, or none to do again.
+            layerrun.errors.UsageError: it was not taken back.
+        """
+        from layerrun.commit import engine
+
+        with self.opened() as store:
+            return engine.redo(store, engine.find(store, _number(commit), [CommitState.UNDONE], "redo"))
 
     def create(
         self,

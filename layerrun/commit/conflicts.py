@@ -77,8 +77,8 @@ class Conflicts:
         since = delta.since_ns or self.began
         if delta.old is None:
             return self._lost(found, delta)
-        if delta.origin_other:
-            return REPLACED
+        if delta.origin_other and self._lost(found, delta):
+            return REPLACED  # else the layer has moved something else there
         if delta.letter == "=":
             return None
         changed = self._effective(delta.old.ino, delta.old.ctime_ns) > since

@@ -150,6 +150,21 @@ class Operations:
     def unxattr(self, path, name):
         os.removexattr(self.at(path), name)
 
+    def truncate(self, path, size):
+        os.truncate(self.at(path), size)
+
+    def times(self, path, atime, mtime):
+        os.utime(self.at(path), ns=(atime, mtime), follow_symlinks=False)
+
+    def bytes_xattr(self, path, name, value):
+        os.setxattr(self.at(path), name, bytes.fromhex(value), follow_symlinks=False)
+
+    def rmdir(self, path):
+        os.rmdir(self.at(path))
+
+    def unlink(self, path):
+        os.unlink(self.at(path))
+
     def run(self, operations, strict):
         done = 0
         for name, *args in operations:
@@ -262,4 +277,5 @@ def main():
         print(json.dumps(answer), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
