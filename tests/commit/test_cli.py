@@ -61,29 +61,33 @@ def test_a_throwaway_is_committed_undone_and_done_again(place):
     assert place.listing() == before
 
 
-def test_dry_run_changes_nothing(place):
-    place.write("there", "before\n")
-    name = place.try_("echo after >there; echo x >new")
-    before = place.listing()
-    done = place("commit", "--dry-run", name)
+def test_dry_run_changes_nothing(mine):
+    mine.write("there", "before\n")
+    name = mine.try_("echo after >there; echo x >new")
+    before = mine.listing()
+    done = mine("commit", "--dry-run", name)
     assert re.findall(r"^(\w) +\d+ B +(\S+)$", done.out, re.MULTILINE) == [
-        ("A", place.path("new")),
-        ("M", place.path("there")),
+        ("A", mine.path("new")),
+        ("M", mine.path("there")),
     ]
-    assert place.listing() == before
-    assert place.names() == [name]
-    data = place.json("commit", "--dry-run", name)
+    assert mine.listing() == before
+    assert mine.names() == [name]
+    data = mine.json("commit", "--dry-run", name)
     assert (data["dry_run"], data["commit"], data["kept"]) == (True, None, True)
-    assert [c["path"] for c in data["changes"]] == [place.path("new"), place.path("there")]
-    assert place.json("log")["commits"] == []
+    assert [c["path"] for c in data["changes"]] == [mine.path("new"), mine.path("there")]
+    assert mine.json("log")["commits"] == []
+
+
+def seldom(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 SELECTED = [
-    (["one"], ["one"]),
-    (["sub"], ["sub/a", "sub/b.bak"]),
+    seldom(["one"], ["one"]),
+    seldom(["sub"], ["sub/a", "sub/b.bak"]),
     (["sub/a", "two"], ["sub/a", "two"]),
-    (["-E", "*.bak"], ["one", "sub/a", "two"]),
-    (["-I", "*.bak"], ["sub/b.bak"]),
+    seldom(["-E", "*.bak"], ["one", "sub/a", "two"]),
+    seldom(["-I", "*.bak"], ["sub/b.bak"]),
     (["sub", "-E", "*.bak"], ["sub/a"]),
 ]
 
@@ -145,17 +149,17 @@ def test_a_conflict_is_listed_and_nothing_is_written(place):
     assert place.listing() == before
 
 
-def test_undo_names_what_was_changed_since(place):
-    place.write("there", "before\n")
-    name = place.try_("echo after >there")
-    place("commit", "-y", name)
-    place.write("there", "mine\n")
-    done = place("undo", check=3)
-    assert place.path("there") in done.err
+def test_undo_names_what_was_changed_since(mine):
+    mine.write("there", "before\n")
+    name = mine.try_("echo after >there")
+    mine("commit", "-y", name)
+    mine.write("there", "mine\n")
+    done = mine("undo", check=3)
+    assert mine.path("there") in done.err
     assert "layerrun undo 1 --force" in done.err
-    assert place.read("there") == "mine\n"
-    place("undo", "--force", "1")
-    assert place.read("there") == "before\n"
+    assert mine.read("there") == "mine\n"
+    mine("undo", "--force", "1")
+    assert mine.read("there") == "before\n"
 
 
 def test_log_for_people(mine):
@@ -172,15 +176,15 @@ def test_log_for_people(mine):
     mine("log", "0", check=2)
 
 
-def test_of_an_app_it_is_the_factory_state(place):
-    place("app", "web", "--", "sh", "-c", "echo x >~/layerrun-file")
-    place("commit", "-y", "web")
-    place("app", "web", "--", "sh", "-c", "rm ~/layerrun-file")
-    place("reset", "-y", "web")
-    assert place("app", "web", "--", "sh", "-c", "cat ~/layerrun-file").out == "x\n"
-    assert place.json("log")["commits"] == []
+def test_of_an_app_it_is_the_factory_state(mine):
+    mine("app", "web", "--", "sh", "-c", "echo x >~/layerrun-file")
+    mine("commit", "-y", "web")
+    mine("app", "web", "--", "sh", "-c", "rm ~/layerrun-file")
+    mine("reset", "-y", "web")
+    assert mine("app", "web", "--", "sh", "-c", "cat ~/layerrun-file").out == "x\n"
+    assert mine.json("log")["commits"] == []
     for words in (["/etc"], ["--keep"], ["--dry-run"]):
-        done = place("commit", "-y", "web", *words, check=2)
+        done = mine("commit", "-y", "web", *words, check=2)
         assert "is an app" in done.err
 
 

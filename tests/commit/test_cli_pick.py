@@ -9,6 +9,11 @@ from programs.terminal import Terminal
 from support import users
 from support.place import place_of
 
+
+def seldom(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 BEFORE = "".join(f"{n}\n" for n in range(1, 31))
 AFTER = BEFORE.replace("2\n", "two\n", 1).replace("\n15\n", "\nfifteen\n").replace("\n30\n", "\nthirty\n")
 
@@ -43,10 +48,16 @@ def typed(place, *words, answers, status=0, end=""):
 
 @pytest.mark.parametrize(
     ("answer", "there", "kept"),
-    [("c", True, False), ("commit", True, False), ("k", False, True), ("", False, True), ("\x03", False, True),
-     ("d", False, False)],
+    [
+        ("c", True, False),
+        seldom("commit", True, False),
+        seldom("k", False, True),
+        ("", False, True),
+        ("\x03", False, True),
+        ("d", False, False),
+    ],
     ids=ascii,
-)  # fmt: skip
+)
 def test_try_asks(mine, answer, there, kept):
     said = typed(mine, "try", *mine.sh("echo x >file"), answers=[answer])
     assert "1 change in try-" in said or there or kept or answer == "d"
@@ -54,34 +65,34 @@ def test_try_asks(mine, answer, there, kept):
     assert bool(mine.names()) is kept
 
 
-def test_try_names_what_is_privileged_before_it_asks(place):
-    with terminal(place, "try", *place.sh("cp /bin/true tool; chmod 4755 tool")) as shown:
+def test_try_names_what_is_privileged_before_it_asks(mine):
+    with terminal(mine, "try", *mine.sh("cp /bin/true tool; chmod 4755 tool")) as shown:
         shown.expect("setuid")
         shown.expect(r"1 change in \S+: \[c\]ommit \[p\]ick \[k\]eep \[d\]iscard\? \[k\] ")
         shown.line("c")
         assert shown.status() == 0
-    assert os.stat(place.path("tool")).st_mode & 0o4000
+    assert os.stat(mine.path("tool")).st_mode & 0o4000
 
 
-def test_try_picks(place):
-    typed(place, "try", *place.sh("echo 1 >a; echo 2 >b; echo 3 >c"), answers=["p", "y", "n", "y"])
-    assert sorted(os.listdir(place.top)) == ["a", "c"]
-    (name,) = place.names()
-    assert place("diff", name, "-0").out == f"A {place.path('b')}\0"
+def test_try_picks(mine):
+    typed(mine, "try", *mine.sh("echo 1 >a; echo 2 >b; echo 3 >c"), answers=["p", "y", "n", "y"])
+    assert sorted(os.listdir(mine.top)) == ["a", "c"]
+    (name,) = mine.names()
+    assert mine("diff", name, "-0").out == f"A {mine.path('b')}\0"
 
 
 @pytest.mark.parametrize(
     ("answers", "wanted"),
     [
-        ("yyyy", ["a", "b", "dir", "dir/in", "dir/more", "z"]),
-        ("nnyn", ["dir", "dir/in", "dir/more"]),
+        seldom("yyyy", ["a", "b", "dir", "dir/in", "dir/more", "z"]),
+        seldom("nnyn", ["dir", "dir/in", "dir/more"]),
         ("nnsnyn", ["dir", "dir/more"]),
-        ("ya", ["a", "b", "dir", "dir/in", "dir/more", "z"]),
-        ("yd", ["a"]),
-        ("yq", ["a"]),
+        seldom("ya", ["a", "b", "dir", "dir/in", "dir/more", "z"]),
+        seldom("yd", ["a"]),
+        seldom("yq", ["a"]),
         ("?y?q", ["a"]),
         ("nnsay", ["dir", "dir/in", "dir/more", "z"]),
-        ("nnsyqn", ["dir", "dir/in"]),
+        seldom("nnsyqn", ["dir", "dir/in"]),
     ],
 )
 def test_path_by_path(mine, answers, wanted):
@@ -91,7 +102,7 @@ def test_path_by_path(mine, answers, wanted):
     assert sorted(mine.listing()) == wanted
 
 
-@pytest.mark.parametrize("answers", [["n", "n"], ["q"], ["\x04"], ["y", "\x04"]], ids=ascii)
+@pytest.mark.parametrize("answers", [["n", "n"], seldom(["q"]), seldom(["\x04"]), ["y", "\x04"]], ids=ascii)
 def test_nothing_chosen_is_nothing_done(mine, answers):
     name = mine.try_("echo 1 >a; echo 2 >b")
     typed(mine, "commit", "--pick", name, answers=answers, status=1)
@@ -102,9 +113,9 @@ def test_nothing_chosen_is_nothing_done(mine, answers):
 
 HUNKS = [
     (["y", "n", "n"], AFTER.replace("fifteen", "15").replace("thirty", "30")),
-    (["n", "y", "n"], BEFORE.replace("\n15\n", "\nfifteen\n")),
-    (["n", "a"], AFTER.replace("two", "2")),
-    (["y", "d"], AFTER.replace("fifteen", "15").replace("thirty", "30")),
+    seldom(["n", "y", "n"], BEFORE.replace("\n15\n", "\nfifteen\n")),
+    seldom(["n", "a"], AFTER.replace("two", "2")),
+    seldom(["y", "d"], AFTER.replace("fifteen", "15").replace("thirty", "30")),
 ]
 
 
@@ -127,6 +138,7 @@ def test_hunk_by_hunk_and_then_the_rest(place, answers, wanted):
     assert place.listing() == before
 
 
+@pytest.mark.long
 def test_all_hunks_are_the_file(mine):
     mine.write("text", BEFORE)
     mine.write("new", AFTER)
@@ -146,6 +158,7 @@ def test_a_hunk_is_split(mine):
     assert mine.read("text") == "one\n2\nthree\n4\n"
 
 
+@pytest.mark.long
 def test_path_by_path_a_file_can_be_split(mine):
     mine.write("text", BEFORE)
     mine.write("new", AFTER)
@@ -163,10 +176,10 @@ def test_what_a_file_holds_does_not_drive_the_terminal(mine):
     assert "\x1b]0;" not in said
 
 
-def test_commit_asks(place):
-    name = place.try_("echo 1 >a")
-    said = typed(place, "commit", name, answers=["n"], status=1)
-    assert place.path("a") in said
-    assert os.listdir(place.top) == []
-    typed(place, "commit", name, answers=["y"])
-    assert place.read("a") == "1\n"
+def test_commit_asks(mine):
+    name = mine.try_("echo 1 >a")
+    said = typed(mine, "commit", name, answers=["n"], status=1)
+    assert mine.path("a") in said
+    assert os.listdir(mine.top) == []
+    typed(mine, "commit", name, answers=["y"])
+    assert mine.read("a") == "1\n"

@@ -15,7 +15,9 @@ def place(request, layerrun, user_folder, folder):
     return place_of(request, layerrun, user_folder, folder)
 
 
-@pytest.mark.parametrize("words", [["-y"], ["--on-exit", "commit"], ["-y", "--name", "t"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["-y"], pytest.param(["-y", "--name", "t"], marks=pytest.mark.long)], ids=" ".join
+)
 def test_what_succeeds_is_committed(place, words):
     for number in (1, 2):
         done = place("try", *words, *place.sh(f"echo {number} >file{number}"))
