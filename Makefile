@@ -6,6 +6,8 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# 0 runs the tests in one process, as a debugger wants it.
+WORKERS ?= $(shell nproc)
 PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
 NEED_BUILD := gcc libc6-dev libcap-dev make python3-dev python3-venv
@@ -52,7 +54,7 @@ demo: build ## show the main job on real input
 .PHONY: test
 test: build ## everything that takes less than twenty minutes; nothing may be skipped for want of an ability
 	$(call need,$(NEED_TEST))
-	$(PYTEST) -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-long
 test-long: build ## the tests marked long as well

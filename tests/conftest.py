@@ -11,7 +11,7 @@ import tempfile
 import types
 
 import pytest
-from support import debian, leaks, probes, reach, users
+from support import debian, leaks, probes, reach, turns, users, workers
 
 from layerrun.native import cgroups
 
@@ -20,12 +20,26 @@ def pytest_configure(config):
     """Make the tests' surroundings the same everywhere."""
     if os.geteuid() == 0:
         leaks.become_reaper()
+    workers.settle(config)
     kept = ("LAYERRUN_MUST_WORK", "LAYERRUN_FRONT_DOOR")
     for name in [n for n in os.environ if n.startswith(("LAYERRUN_", "XDG_")) and n not in kept]:
         del os.environ[name]
     # Trash is removed before a command returns: what is left afterwards is then the test's to judge.
     os.environ["LAYERRUN_SWEEP"] = "foreground"
     os.umask(0o022)
+
+
+def pytest_collection_modifyitems(items):
+    """Let the tests of a file, or of a folder where they share what takes long to make, stay with one worker."""
+    if workers.ID:
+        workers.deal(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Beside a test that needs the machine alone, and beside no other, nothing runs."""
+    with turns.taken(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_report_header(config):

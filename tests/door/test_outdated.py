@@ -163,6 +163,8 @@ def test_a_folder_that_was_closed(door, mounts, folder, plain_user):
     assert (done.python, done.out) == (True, "x\n")
 
 
+# The folder lies in /var/tmp, which has to be taken apart for it, and where others come and go.
+@pytest.mark.alone
 def test_a_new_entry_beside_mounts(door, mounts, folder, plain_user):
     top = os.path.join(folder, "top")
     os.makedirs(f"{top}/sub")
@@ -174,6 +176,7 @@ def test_a_new_entry_beside_mounts(door, mounts, folder, plain_user):
     assert (done.python, done.out) == (True, "x\n")
 
 
+@pytest.mark.alone
 def test_only_times_beside_mounts(door, mounts, folder, plain_user):
     """In a home that is taken apart files are replaced all day: as long as names and types stay, the plan holds."""
     top = os.path.join(folder, "top")

@@ -85,7 +85,7 @@ def test_descriptors_of_pid_1(place, mode, seen):
     """As the machine's root sees them: what pid 1 holds is layerrun's own."""
     numbers = [os.open(place.path, os.O_RDONLY), os.open("/", os.O_PATH)]
     try:
-        with ends(running(place, mode, "echo ready; exec sleep 1000", pass_fds=numbers)) as process:
+        with ends(running(place, mode, "echo ready; read line", stdin=-1, pass_fds=numbers)) as process:
             pids = inside_of(process.pid)
             assert len(pids) >= 2
             # The command runs a moment before pid 1 has closed what it gave it.
@@ -97,7 +97,7 @@ def test_descriptors_of_pid_1(place, mode, seen):
             files = {
                 (pid, what) for (pid, _), what in held.items() if what.startswith("/") and what != "/dev/null"
             }
-            assert {what.rpartition("/")[2] for _, what in files} <= {"lock", "lock (deleted)"}
+            assert {what.rpartition("/")[2] for _, what in files} <= {"lock", "lock (deleted)"}, files
             assert {pid for pid, _ in files} <= {pids[0]}
     finally:
         for number in numbers:

@@ -50,6 +50,7 @@ def quiet_log():
     assert not said
 
 
+@pytest.mark.alone
 def test_the_launcher_is_killed(layerrun, who, spawned, quiet_log):
     layerrun("create", "a", user=who, check=0)
     process = ready(layerrun, who, spawned)
@@ -66,6 +67,7 @@ def _alive(pid):
     return False
 
 
+@pytest.mark.alone
 def test_pid_one_is_killed(layerrun, who, spawned, quiet_log):
     layerrun("create", "a", user=who, check=0)
     process = ready(layerrun, who, spawned)
@@ -74,6 +76,7 @@ def test_pid_one_is_killed(layerrun, who, spawned, quiet_log):
     free(layerrun, who)
 
 
+@pytest.mark.alone
 def test_the_command_is_killed(layerrun, who, spawned, quiet_log):
     layerrun("create", "a", user=who, check=0)
     process = ready(layerrun, who, spawned)
@@ -93,6 +96,7 @@ def test_the_launcher_is_stopped_and_killed(layerrun, either, spawned):
     free(layerrun, either)
 
 
+@pytest.mark.alone
 def test_a_start_right_after_a_kill_never_mounts_twice(layerrun, who, spawned, quiet_log):
     """The lock of a dying sandbox is free before its mounts are gone; whoever gets it waits."""
     layerrun("create", "a", user=who, check=0)
@@ -141,11 +145,13 @@ def sweep(layerrun, who, rounds, seed):
     layerrun("reset", "-y", "a", user=who, check=0)
 
 
+@pytest.mark.alone
 def test_kills_at_random(layerrun, who, quiet_log):
     sweep(layerrun, who, 25, 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.alone
 def test_more_kills_at_random(layerrun, who, seed, quiet_log):
     sweep(layerrun, who, 150, seed)

@@ -271,7 +271,7 @@ def test_the_plan_of_an_app_can_be_read(layerrun, tree, who):
     if who:
         found = re.sub(rf"^([ug]idmap 0) {who.uid} 1$", r"\1 CALLER 1", found, flags=re.MULTILINE)
         found = re.sub(r"^([ug]idmap 1) \d+ \d+$", r"\1 SUBORDINATE IDS", found, flags=re.MULTILINE)
-    golden = HERE / "plans" / f"{who.name if who else 'root'}.txt"
+    golden = HERE / "plans" / f"{who.kind if who else 'root'}.txt"
     if os.environ.get("WRITE_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(found)

@@ -24,7 +24,7 @@ class Place:
         self.folder = folder
         self.user = user
         self.store = f"{folder}/store"
-        self.one_id = user is not None and user.name == users.SINGLE
+        self.one_id = user is not None and user.kind == users.SINGLE
         self.base = "host"
         self.made = {}
 
@@ -112,8 +112,8 @@ def make_folder(user=None):
 def unpack(user, target):
     """Give ``user`` a Debian tree of their own: with its owners where they have the ids, as their own where not."""
     extract = f"mkdir {target} && tar -xp --numeric-owner --exclude='./dev/*' -C {target}"
-    argv = ["sh", "-c", extract + (" --no-same-owner" if user.name == users.SINGLE else "")]
-    if user.name != users.SINGLE:
+    argv = ["sh", "-c", extract + (" --no-same-owner" if user.kind == users.SINGLE else "")]
+    if user.kind != users.SINGLE:
         argv = ["unshare", "--user", "--map-auto", "--map-root-user", *argv]
     pack = subprocess.Popen(["tar", "-c", "-C", debian.make(), "."], stdout=subprocess.PIPE)
     subprocess.run(user.prefix() + argv, stdin=pack.stdout, env=user.environ(), cwd="/", check=True)

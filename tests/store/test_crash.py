@@ -18,7 +18,7 @@ from layerrun.store.plans import upper_state, write_plan
 from layerrun.store.store import Store
 
 # Neighbouring lines mostly stand for the same state on disk. 1 tries every one.
-STRIDE = int(os.environ.get("CRASH_STRIDE", "4"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "6"))
 
 
 @pytest.fixture

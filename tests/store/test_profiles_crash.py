@@ -10,7 +10,7 @@ from layerrun.model import AppConfig, Home, IdMode
 from layerrun.store.store import Store
 
 # As in test_crash.py; these changes have more lines.
-STRIDE = int(os.environ.get("CRASH_STRIDE", "11"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "17"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -86,6 +87,7 @@ class Mounts:
 PROGRAMS = "sh cat grep ls mkdir touch rm ln stat id readlink true sleep env chmod".split()
 
 
+@functools.cache
 def libraries(program: str) -> set[str]:
     out = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
     return set(re.findall(r"(/\S+\.so\S*)", out))

@@ -1,7 +1,8 @@
 """Real plain users for the rootless tests: one with subordinate ids and one without.
 
-Several runs of the tests may share a machine. Each holds a shared lock while it uses the users; the last
-one out removes them. A user who was there before (whose comment is not ours) is used and left alone.
+Each worker of a run has two of its own. Several runs of the tests may share a machine. Each holds a shared lock while
+it uses the users; the last one out removes them. A user who was there before (whose comment is not ours) is used and
+left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import pwd
 import subprocess
 
-from support import reach
+from support import reach, workers
 from support.reach import CACHE
 
 PLAIN = "layerrun-test"
@@ -27,8 +28,9 @@ class User:
     """A plain user of this machine, and a way to run things as that user alone."""
 
     def __init__(self, name: str) -> None:
-        entry = pwd.getpwnam(name)
-        self.name = name
+        entry = pwd.getpwnam(workers.named(name))
+        self.kind = name  # PLAIN or SINGLE
+        self.name = entry.pw_name
         self.uid = entry.pw_uid
         self.gid = entry.pw_gid
         self.home = entry.pw_dir
@@ -130,9 +132,10 @@ def _free_subid() -> int:
     return end
 
 
-def ensure(name: str) -> User:
-    """Return the user, made first if missing; the user stays at least until `release`."""
+def ensure(kind: str) -> User:
+    """Return the user of a kind, made first if missing; the user stays at least until `release`."""
     global _shared  # noqa: PLW0603  (one lock for the whole run)
+    name = workers.named(kind)
     with _locked():
         if _shared < 0:
             _shared = os.open(f"{CACHE}/users.used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -143,11 +146,11 @@ def ensure(name: str) -> User:
             # A run that was killed may have left the group.
             group = ["-g", name] if _has_group(name) else ["-U"]
             _tool("useradd", "-m", *group, "-s", "/bin/sh", "-c", COMMENT, name)
-        user = User(name)
+        user = User(kind)
         if pwd.getpwnam(name).pw_gecos == COMMENT:
-            if name == SINGLE and _has_subids(name):
+            if kind == SINGLE and _has_subids(name):
                 _tool("usermod", "--del-subuids", "0-4294967294", "--del-subgids", "0-4294967294", name)
-            if name == PLAIN and not _has_subids(name):
+            if kind == PLAIN and not _has_subids(name):
                 start = _free_subid()
                 ids = f"{start}-{start + 65535}"
                 _tool("usermod", "--add-subuids", ids, "--add-subgids", ids, name)
@@ -167,12 +170,10 @@ def release() -> None:
         except BlockingIOError:
             pass  # another run of the tests still uses them
         else:
-            for name in (PLAIN, SINGLE):
-                with contextlib.suppress(KeyError):
-                    if pwd.getpwnam(name).pw_gecos == COMMENT:
-                        # -f: a sweep of the last test may not have ended. The home may hold files of
-                        # subordinate ids, which userdel refuses to remove.
-                        subprocess.run(["userdel", "-f", "-r", name], capture_output=True, check=False)
-                        subprocess.run(["rm", "-rf", f"/home/{name}"], check=False)
+            for name in [entry.pw_name for entry in pwd.getpwall() if entry.pw_gecos == COMMENT]:
+                # -f: a sweep of the last test may not have ended. The home may hold files of
+                # subordinate ids, which userdel refuses to remove.
+                subprocess.run(["userdel", "-f", "-r", name], capture_output=True, check=False)
+                subprocess.run(["rm", "-rf", f"/home/{name}"], check=False)
         os.close(_shared)
         _shared = -1

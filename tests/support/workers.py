@@ -1,0 +1,68 @@
+"""A worker of a run in parallel (pytest-xdist): what it has to itself, and which tests it gets.
+
+It has plain users and a mount namespace of its own, so that what a test of another worker mounts, or writes into a
+home, is not seen. Folders and leaks go by the process in any case, see `leaks`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+
+import pytest
+
+# Folders whose tests share what takes long to make: Debian trees with packages, a probe that has run in every mode.
+SHARED = ("programs", "escape")
+# What takes long goes first, lest one worker ends long before the other.
+LONG = ("programs", "test_sanitizers", "test_wheel", "test_both_ways", "test_crash", "test_profiles_crash")
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE, MS_SHARED = 0x4000, 0x40000, 0x100000
+
+ID = ""
+
+
+def settle(config: pytest.Config) -> None:
+    """Become the worker that the run's first process made, if it did."""
+    global ID  # noqa: PLW0603  (of the process; not of its environment, which runs within a test inherit)
+    ID = getattr(config, "workerinput", {}).get("workerid", "")
+    if ID and os.geteuid() == 0:
+        _leave_the_mounts()
+        from support import users
+
+        for kind in (users.PLAIN, users.SINGLE):
+            users.ensure(
+                kind
+            )  # before anybody's first test: /etc/passwd is part of what a stored plan depends on
+
+
+def named(kind: str) -> str:
+    """Return the name of a plain user of this worker's."""
+    return f"{kind}-{ID}" if ID else kind
+
+
+def _leave_the_mounts() -> None:
+    """Have a copy of the mounts, which propagate among themselves as they did, but to nobody else's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/mountinfo", errors="replace") as file:
+        shared = any(line.split(" ")[4] == "/" and " shared:" in line for line in file)
+    done = libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+    if done or (shared and libc.mount(None, b"/", None, MS_REC | MS_SHARED, None)):
+        raise OSError(ctypes.get_errno(), "have mounts of its own")
+
+
+def _group(item: pytest.Item) -> str:
+    folder = item.path.parent.name
+    return folder if folder in SHARED else str(pathlib.Path(folder, item.path.stem))
+
+
+def deal(items: list[pytest.Item]) -> None:
+    """Mark each test with the group that stays together, the longest groups first."""
+
+    def last(item: pytest.Item) -> bool:
+        return not {item.path.parent.name, item.path.stem} & set(LONG)
+
+    items.sort(key=last)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
