@@ -36,6 +36,8 @@ def calls(monkeypatch):
     known = {"web": make_app(), "own": make_app("own", ("true",))}
 
     class FakeStore:
+        rootless = False
+
         def __enter__(self):
             return self
 
