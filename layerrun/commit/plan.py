@@ -83,10 +83,9 @@ def plan(
             hint=f"`layerrun branch {app.name} NEW` makes an app of it",
         )
     if app.stack:
-        raise UsageError(
-            f"{app.name!r} has snapshots, and what lies beneath its last one would be left out",
-            hint=f"`layerrun branch {app.name} NEW` makes an app of it",
-        )
+        from layerrun.runtime.melting import melt
+
+        app = melt(store, app)  # it shows the same; an engine that moves things wants them in one upper
     with store.app_lock(app, "commit"), contextlib.ExitStack() as stack:
         app = store.app_again(app)
         fd = os.open("/", DIR_FLAGS)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from layerrun.errors import SystemError  # the root of what native.trees raises
 from layerrun.layers import overlay
+from layerrun.layers.entries import copy_entry
 from layerrun.native.trees import open_beneath
 
 __all__ = ["squash_trees"]
@@ -30,7 +31,9 @@ class _Merged(NamedTuple):
     opaque: bool
 
 
-def squash_trees(trees: Sequence[int], target: int, *, userxattr: bool, lowest: bool = False) -> None:
+def squash_trees(
+    trees: Sequence[int], target: int, *, userxattr: bool, lowest: bool = False, copies: bool = False
+) -> None:
     """Fill an empty folder with what trees show together.
 
     Args:
@@ -39,10 +42,12 @@ def squash_trees(trees: Sequence[int], target: int, *, userxattr: bool, lowest: 
         userxattr: the flavour of overlayfs's attributes.
         lowest: nothing lies beneath them, so there is nothing to hide: overlayfs lists the whiteouts of a lowest layer.
 
+        copies: files are copied, since they are to be written to; hard links among them are kept.
+
     Raises:
         layerrun.errors.SystemError: a system call failed: EMLINK where a file has too many names already.
     """
-    work = _Squash(trees, target, userxattr=userxattr, lowest=lowest)
+    work = _Squash(trees, target, userxattr=userxattr, lowest=lowest, copies=copies)
     try:
         work.run()
     except SystemError:
@@ -54,8 +59,11 @@ def squash_trees(trees: Sequence[int], target: int, *, userxattr: bool, lowest: 
 
 
 class _Squash:
-    def __init__(self, trees: Sequence[int], target: int, *, userxattr: bool, lowest: bool) -> None:
+    def __init__(
+        self, trees: Sequence[int], target: int, *, userxattr: bool, lowest: bool, copies: bool
+    ) -> None:
         self._trees, self._target, self._userxattr, self._lowest = trees, target, userxattr, lowest
+        self._copied: dict[tuple[int, int], bytes] | None = {} if copies else None
         self._todo = [_Merged(b"", tuple(range(len(trees))), opaque=False)]
         self._done: list[_Merged] = []
 
@@ -91,16 +99,36 @@ class _Squash:
                             opaque.add(name)
                         else:
                             closed.add(name)
-                            self._link(fd, out, entry, name)
+                            self._take(fd, out, entry, folder.path)
             for name, trees in folders.items():
                 os.mkdir(name, 0o700, dir_fd=out)
                 path = folder.path + b"/" + name if folder.path else name
                 self._todo.append(_Merged(path, tuple(trees), name in opaque))
 
-    def _link(self, source: int, out: int, entry: os.DirEntry[str], name: bytes) -> None:
+    def _take(self, source: int, out: int, entry: os.DirEntry[str], folder: bytes) -> None:
+        name = os.fsencode(entry.name)
         whiteout = _may_be_whiteout(entry) and overlay.is_whiteout(entry.stat(follow_symlinks=False))
         if whiteout and self._lowest:
             return
+        if self._copied is None:
+            self._link(source, out, name, whiteout=whiteout)
+        elif whiteout:
+            overlay.make_whiteout(out, entry.name)
+        else:
+            self._copy(source, out, name, folder + b"/" + name if folder else name)
+
+    def _copy(self, source: int, out: int, name: bytes, path: bytes) -> None:
+        assert self._copied is not None
+        info = os.stat(name, dir_fd=source, follow_symlinks=False)
+        key = info.st_dev, info.st_ino
+        if key in self._copied:
+            os.link(self._copied[key], name, src_dir_fd=self._target, dst_dir_fd=out, follow_symlinks=False)
+            return
+        copy_entry(source, out, name, userxattr=self._userxattr)
+        if info.st_nlink > 1:
+            self._copied[key] = path
+
+    def _link(self, source: int, out: int, name: bytes, *, whiteout: bool) -> None:
         try:
             os.link(name, name, src_dir_fd=source, dst_dir_fd=out, follow_symlinks=False)
         except OSError as error:

@@ -99,7 +99,23 @@ def deltas(store: Store, app: App) -> list[Delta]:
         found = jobs.on_files(
             app, "deltas_job", [upper, *lowers], _userxattr(app), _over_host(app), _roots(store, app)
         )
-    return [jobs.delta_from(values) for values in found]
+    changes = [jobs.delta_from(values) for values in found]
+    begun = _put_together(store, app)
+    return changes if begun is None else [delta._replace(since_ns=begun) for delta in changes]
+
+
+def _put_together(store: Store, app: App) -> int | None:
+    """Return since when (ns) there may be changes in an upper that was put together of layers; ``None``: it was not.
+
+    Its entries are copies, and younger than what they hold.
+    """
+    from layerrun.runtime.units import noted_since
+
+    data = store.open_data(app)
+    try:
+        return noted_since(data)
+    finally:
+        os.close(data)
 
 
 def usage(store: Store, app: App) -> Usage:

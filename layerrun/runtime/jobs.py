@@ -193,6 +193,21 @@ def squash_job(layers: int, target: int, names: list[str], part: str, *options: 
         squash_trees(fds[:-1], fds[-1], userxattr=options[0], lowest=options[1])
 
 
+def melt_job(layers: int, old: int, data: int, names: list[str], userxattr: bool) -> None:
+    """Copy what an upper, in the data unit ``old``, and layers (the topmost first) show into that of another unit."""
+    trees.remove_tree(data, b"upper")
+    os.mkdir("upper", 0o700, dir_fd=data)
+    with ExitStack() as opened:
+        fds = [
+            _folder(old, "upper"),
+            *(_folder(layers, f"{name}/tree") for name in names),
+            _folder(data, "upper"),
+        ]
+        for fd in fds:
+            opened.callback(os.close, fd)
+        squash_trees(fds[:-1], fds[-1], userxattr=userxattr, copies=True)
+
+
 def put_back_job(*arguments: Any) -> list[list[str]]:
     """Arguments: the upper, what lies beneath, the other stack; how many beneath; paths, userxattr, cross_mounts.
 

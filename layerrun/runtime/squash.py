@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from layerrun.errors import BusyError, LayerrunError
 from layerrun.model import App, IdMode, Layer
 from layerrun.runtime import jobs
-from layerrun.runtime.units import layer_folder
+from layerrun.runtime.units import layer_folder, note_since, since
 from layerrun.runtime.uppers import read_roots, write_roots
 from layerrun.store.freezing import GATHERED, drop_unused
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present, write_file
@@ -167,9 +167,11 @@ def _sync(fd: int) -> None:
 def _fill(store: Store, app: App, run: Sequence[str], fd: int) -> None:
     """Fill the folder of a new layer, ``fd``."""
     roots: set[bytes] = set()
+    begun = []
     for name in run:
         with layer_folder(store, name) as layer:
             roots.update(read_roots(layer))
+            begun.append(since(layer))
     homes = [name for name in reversed(run) if present(store.fd, f"layers/{name}/home")]
     stack = app.stack
     beneath = any(present(store.fd, f"layers/{name}/home") for name in stack[: stack.index(run[0])])
@@ -182,6 +184,7 @@ def _fill(store: Store, app: App, run: Sequence[str], fd: int) -> None:
     finally:
         os.close(top)
     write_roots(fd, sorted(roots))
+    note_since(fd, begun)
 
 
 def _record(store: Store, made: Layer, run: tuple[str, ...]) -> bool:

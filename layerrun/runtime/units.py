@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from layerrun.layers.delta import Stat
 from layerrun.model import HOST_BASE, App, Home, IdMode
 from layerrun.native.trees import open_beneath
 from layerrun.runtime import jobs
 from layerrun.runtime.uppers import read_roots, write_roots
-from layerrun.store.fs import open_dir, present
+from layerrun.store.fs import open_dir, present, read_text
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["dress", "is_touched", "layer_folder"]
+__all__ = ["dress", "is_touched", "layer_folder", "note_since", "noted_since", "since"]
+
+# In a data unit or a layer whose entries are not as old as what they hold: when that began.
+SINCE = "since"
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -53,6 +58,30 @@ def _is_others(dir_fd: int, name: str) -> bool:
     with suppress(FileNotFoundError):
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_uid != os.geteuid()
     return False
+
+
+def since(folder: int) -> int:
+    """Return when what is in a data unit or a layer (open) began, in ns by the kernel's clock; 0: not known."""
+    from layerrun.native import settle
+
+    noted = read_text(folder, SINCE)
+    if noted is not None:
+        return int(noted) if noted.isdecimal() else 0
+    found = settle.look(folder, b"upper" if present(folder, "upper") else b"tree")
+    return 0 if found is None else Stat(*found).btime_ns
+
+
+def note_since(folder: int, begun: Iterable[int]) -> None:
+    """Write down when what was put together in a data unit or a layer began: with the first of its parts."""
+    with os.fdopen(os.open(SINCE, _NEW, 0o600, dir_fd=folder), "w", encoding="ascii") as file:
+        file.write(str(min(begun)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def noted_since(folder: int) -> int | None:
+    """Return when what was put together in a data unit began (ns, 0: not known); ``None`` if it was not."""
+    return since(folder) if present(folder, SINCE) else None
 
 
 def is_touched(store: Store, app: App) -> bool:

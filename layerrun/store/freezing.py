@@ -50,6 +50,7 @@ class Restack:
         snapshot: whether a snapshot of what is there is made, by ``tag``, ``automatic`` or not.
         back: the number of the snapshot that the app is to be like afterwards; ``None``: it stays as it is.
         factory: all that lies above the base becomes the app's factory state.
+        melted: the new data unit holds all that the app's layers did; it has none any more.
     """
 
     snapshot: bool = False
@@ -57,6 +58,7 @@ class Restack:
     automatic: bool = False
     back: int | None = None
     factory: bool = False
+    melted: bool = False
 
 
 def restack(
@@ -153,6 +155,8 @@ def _record(store: Store, app_id: str, note: dict[str, Any]) -> Snapshot | None:
             layers = target.layers if target.layers != app.config.layers else None
         elif note["factory"]:
             frozen, layers = (), app.config.layers + frozen
+        elif note["melted"]:
+            frozen, layers = (), () if app.config.layers else None
         catalog.set_stack(app_id, frozen, layers)
     return made
 
