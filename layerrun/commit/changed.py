@@ -9,7 +9,7 @@ import attrs
 
 from layerrun.commit import closed, journal
 from layerrun.commit.entries import read_meta, stat_of
-from layerrun.commit.journal import Step
+from layerrun.commit.journal import Parent, Step
 from layerrun.commit.ops import Kind
 from layerrun.commit.steps import OLD, Work, shown
 from layerrun.errors import ChangedError, DamagedError
@@ -37,11 +37,20 @@ def error(paths: list[bytes], number: int, what: str) -> ChangedError:
 
 def _effective(settled: Settled, ino: int, ctime_ns: int) -> int:
     """Return when an entry was really changed last: what was done to it and taken back again does not count."""
-    seen = set()
+    seen: set[int] = set()
     while (ino, ctime_ns) in settled and ctime_ns not in seen:
         seen.add(ctime_ns)
         ctime_ns = settled[ino, ctime_ns]
     return ctime_ns
+
+
+def _was(settled: Settled, found: Stat, ctime_ns: int) -> bool:
+    """Say whether an entry is as it was when it was changed at that moment."""
+    at, seen = found.ctime_ns, set[int]()
+    while at != ctime_ns and (found.ino, at) in settled and at not in seen:
+        seen.add(at)
+        at = settled[found.ino, at]
+    return at == ctime_ns
 
 
 def _newer(work: Work, path: bytes, since: int, settled: Settled) -> Iterator[bytes]:
@@ -158,33 +167,61 @@ def adopt(work: Work) -> Work:
 
 
 class Settling:
-    """What will be as before once a commit is taken back, though its time of change is later then.
+    """What will be as it was once a commit is taken back, or done again, though its time of change is later then.
 
-    Made before the first step back; `now` after the last. Without it an earlier commit of the same files could not
-    be taken back, since they would seem to have been changed since.
+    Made before the first step; `now` after the last. Without it an earlier commit of the same files could not be
+    taken back, nor a later one done again, since they would seem to have been changed since.
     """
 
-    def __init__(self, work: Work, settled: Settled) -> None:
+    def __init__(self, work: Work, settled: Settled, *, undoing: bool) -> None:
         self._work = work
-        after = (journal.read_json(work.folder, "after") or {}).get("parents", [])
-        self._before: dict[bytes, tuple[int, int]] = {}
-        for parent, (_, ctime) in zip(work.journal.parents, after, strict=False):
-            found = work.stat(parent.path)
-            if found is not None and found.ino == parent.ino and found.ctime_ns == ctime:
-                was = _effective(settled, parent.ino, parent.ctime_ns)
-                self._before[parent.path] = (parent.ino, was)
-        for step in work.journal.steps:
-            if step.op.old is None or step.op.path in self._before:
-                continue
-            if step.op.old.is_dir and not step.moves:
-                continue  # it was compared by what it is like, not by when it was changed
-            was = _effective(settled, step.op.old.ino, step.op.old.ctime_ns)
-            self._before[step.op.path] = (step.op.old.ino, was)
+        self._settled = settled
+        self._will: dict[bytes, tuple[int, int]] = {}
+        if undoing:
+            self._take_parents("after")
+            for step in work.journal.steps:
+                old = step.op.old
+                # A folder that stays was compared by what it is like, not by when it was changed.
+                if old is not None and (step.moves or not old.is_dir):
+                    was = _effective(settled, old.ino, old.ctime_ns)
+                    self._will.setdefault(step.op.path, (old.ino, was))
+            self._note_present()
+        else:
+            untouched = {parent.path for parent in self._untouched("before")}
+            parents = {parent.path for parent in work.journal.parents}
+            for text, ino, was in journal.read_json(work.folder, "was") or []:
+                path = text.encode("latin-1")
+                if path not in parents or path in untouched:
+                    self._will[path] = (ino, was)
+
+    def _untouched(self, record: str) -> Iterator[Parent]:
+        """Yield the parents that are as they were at the end of a commit (``after``) or of its undo (``before``)."""
+        times = (journal.read_json(self._work.folder, record) or {}).get("parents", [])
+        for parent, (_, ctime) in zip(self._work.journal.parents, times, strict=False):
+            found = self._work.stat(parent.path)
+            if found is not None and found.ino == parent.ino and _was(self._settled, found, ctime):
+                yield parent
+
+    def _take_parents(self, record: str) -> None:
+        for parent in self._untouched(record):
+            was = _effective(self._settled, parent.ino, parent.ctime_ns)
+            self._will[parent.path] = (parent.ino, was)
+
+    def _note_present(self) -> None:
+        """Note what a redo will bring again."""
+        paths = [*(step.op.path for step in self._work.journal.steps), *self._will]
+        found = []
+        for path in dict.fromkeys(paths):
+            there = self._work.stat(path)
+            if there is not None:
+                was = _effective(self._settled, there.ino, there.ctime_ns)
+                found.append([path.decode("latin-1"), there.ino, was])
+        journal.write_json(self._work.folder, "was", found)
 
     def now(self) -> list[list[int]]:
         """Return inode number, time of change now, and when it was really changed last, of each."""
         found = []
-        for path, (ino, was) in self._before.items():
+        for path, (ino, was) in self._will.items():
             there = self._work.stat(path)
             if there is not None and there.ino == ino:
                 found.append([ino, there.ctime_ns, was])

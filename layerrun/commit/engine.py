@@ -90,7 +90,7 @@ def undo(store: Store, commit: Commit, *, force: bool = False) -> Commit:
             work = changed.adopt(work)
         elif found:
             raise changed.error(found, current.number, "undo")
-        settling = changed.Settling(work, settled(store, current))
+        settling = changed.Settling(work, settled(store, current), undoing=True)
         finishing.begin(store, work, "undo")
         return finishing.undo(store, work, settling)
 
@@ -101,11 +101,12 @@ def redo(store: Store, commit: Commit) -> Commit:
         found = changed.since_undo(work, current.ended_ns or 0, settled(store, current))
         if found:
             raise changed.error(found, current.number, "redo")
+        settling = changed.Settling(work, settled(store, current), undoing=False)
         finishing.begin(store, work, "redo")
         try:
             for step in work.journal.steps:
                 work.forward(step, again=True)
-            return finishing.redone(store, work)
+            return finishing.redone(store, work, settling)
         except BaseException:
             finishing.undo(store, work, None)
             raise
@@ -214,15 +215,25 @@ def _opened(store: Store, written: Journal, folder: int, app: App | None) -> Ite
         yield Work(written, folder, host, upper, places.fds)
 
 
-def settled(store: Store, but: Commit | None = None) -> dict[tuple[int, int], int]:
-    """Return what was changed by commits that were taken back since, and is as before; see `changed.Settling`."""
+def settled(
+    store: Store, but: Commit | None = None, *, began: int | None = None
+) -> dict[tuple[int, int], int]:
+    """Return what other commits changed, and is as it was since they were undone or redone: see `changed.Settling`.
+
+    With ``began`` (ns) only what was so at that time as well: a layer that began while a commit was in place
+    has seen something else.
+    """
     found: dict[tuple[int, int], int] = {}
     for one in store.catalog.commits():
-        if one.state is not CommitState.UNDONE or (but is not None and one.id == but.id):
+        if (but is not None and one.id == but.id) or (
+            began is not None and one.state is not CommitState.UNDONE
+        ):
             continue
         with contextlib.suppress(LayerrunError):
             folder = journal.open_folder(store.fd, one.id)
             try:
+                if began is not None and os.stat("files", dir_fd=folder).st_mtime_ns <= began:
+                    continue
                 for ino, ctime, before in journal.read_json(folder, "settled") or []:
                     found[ino, ctime] = before
             finally:

@@ -111,7 +111,7 @@ def done(store: Store, work: Work) -> Commit:
     return _end(store, work, CommitState.DONE, after["ended"])
 
 
-def redone(store: Store, work: Work) -> Commit:
+def redone(store: Store, work: Work, settling: Settling) -> Commit:
     """End a redo all of whose steps are done: folders get the times that they had after the commit."""
     _set_made_times(work)
     touched = read_json(work.folder, "again")["parents"]
@@ -119,6 +119,7 @@ def redone(store: Store, work: Work) -> Commit:
         if number in touched:
             _set_parent(work, work.journal.parents[number], mtime)
     note_after(store, work)
+    write_json(work.folder, "settled", settling.now())
     ended = done(store, work)
     marker.clear(store)
     return ended
