@@ -15,7 +15,7 @@ import attrs
 from layerrun.commit.entries import Folders
 from layerrun.commit.entry import CHANGES, Entry
 from layerrun.errors import SystemError  # what native.trees raises
-from layerrun.layers.delta import Delta
+from layerrun.layers.delta import Delta, Stat
 from layerrun.native import settle, trees
 
 __all__ = ["Conflict", "Conflicts"]
@@ -52,17 +52,24 @@ class Conflicts:
     host: Folders
     began: int
     settled: Mapping[tuple[int, int], int]
-    _gone: set[int] | None = None
+    _known: dict[int, int] | None = None
+    _alike: set[tuple[str, int, int]] = attrs.field(factory=set)
 
     def of(self, found: Sequence[Entry], taken: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Conflict]]:
         """Yield each entry for which something speaks against what is to be done, with that."""
+        lost: set[int] = set()
         for entry in found:
             if entry.delta.root and entry.delta.letter != "D":
+                continue
+            if entry.parent is not None and entry.parent.number in lost:
+                lost.add(entry.number)
                 continue
             acts = taken(entry) if entry.delta.letter in CHANGES else self._acts_beneath(found, entry, taken)
             if not acts or (entry.delta.within and not entry.delta.origin):
                 continue
             what = self._what(found, entry)
+            if what == GONE:
+                lost.add(entry.number)
             if what is not None:
                 yield entry, Conflict(entry.text, what)
 
@@ -110,18 +117,44 @@ class Conflicts:
 
     def _lost(self, found: Sequence[Entry], delta: Delta) -> str | None:
         """Say whether what was copied up is gone from the host, and it was not this layer that moved it."""
-        if not delta.origin or not delta.origin_ino:
+        if not delta.origin or delta.new is None:
             return None
-        if self._gone is None:
-            self._gone = {entry.delta.old.ino for entry in found if entry.delta.old is not None}
-            for entry in found:
-                old = entry.delta.old
-                if old is not None and old.is_dir and entry.delta.letter in "DT":
-                    self._gone.update(self._inodes(entry.path))
-        return None if delta.origin_ino in self._gone else GONE
+        if self._known is None:
+            self._note_known(found)
+        assert self._known is not None
+        if not delta.origin_ino:
+            return None if _likeness(delta.new) & self._alike else GONE
+        born = self._known.get(delta.origin_ino)
+        # A number is given again: what was born later is something else.
+        return GONE if born is None or born > (delta.since_ns or self.began) else None
 
-    def _inodes(self, path: bytes) -> set[int]:
+    def _note_known(self, found: Sequence[Entry]) -> None:
+        """Note all on the host that the layer speaks of: inode numbers, with when each was born, and what is alike."""
+        self._known = {}
+        for entry in found:
+            old = entry.delta.old
+            if old is None:
+                continue
+            self._known[old.ino] = old.btime_ns
+            if entry.delta.letter != "=" and not old.is_dir:
+                self._alike |= _likeness(old)
+            if old.is_dir and entry.delta.letter in "DT":
+                self._note_inside(entry.path)
+
+    def _note_inside(self, path: bytes) -> None:
+        assert self._known is not None
         try:
-            return {entry.ino for entry in trees.list_tree(self.host.open(path), xattrs=False)}
+            newer = {inside for inside, _ in settle.newer(*self.host.at(path), self.began, 100000)}
+            for found in trees.list_tree(self.host.open(path), xattrs=False):
+                if found.path not in newer:
+                    self._known[found.ino] = 0
+                    self._alike.add(("written", found.mtime_ns, found.size))
         except SystemError:
-            return set()  # what we may not look into was not copied up from there
+            return  # what we may not look into was not copied up from there
+
+
+def _likeness(status: Stat) -> set[tuple[str, int, int]]:
+    """Return what a copy has of its origin until it is written to, or read: a plain user is told no more."""
+    if status.is_dir:
+        return set()
+    return {("written", status.mtime_ns, status.size), ("read", status.atime_ns, 0)}

@@ -99,9 +99,14 @@ def _wanted(key: str) -> bool:
     return os.geteuid() == 0 or key.startswith(("user.", "system.posix_acl_"))
 
 
-def _xattrs(path: str) -> dict[str, bytes]:
+def _xattrs(path: str, *, flavour: bool | None = None) -> dict[str, bytes]:
+    """Return the attributes that count. What is overlayfs's own is not read: of a closed file its owner may not."""
     try:
-        return {key: os.getxattr(path, key) for key in os.listxattr(path) if _wanted(key)}
+        return {
+            key: os.getxattr(path, key)
+            for key in os.listxattr(path)
+            if _wanted(key) and (flavour is None or not overlay.is_private_xattr(key, userxattr=flavour))
+        }
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return {}
@@ -109,13 +114,12 @@ def _xattrs(path: str) -> dict[str, bytes]:
 
 
 def _unescaped(xattrs: dict[str, bytes], *, userxattr: bool) -> dict[str, bytes]:
-    """Leave out what is overlayfs's own, and give the user's attributes that it has escaped their names back."""
+    """Give the user's attributes that overlayfs has escaped their names back."""
     prefix = overlay.xattr_name("", userxattr=userxattr)
-    shown = {}
-    for key, value in xattrs.items():
-        if not overlay.is_private_xattr(key, userxattr=userxattr):
-            shown[prefix + key[len(prefix) + 8 :] if key.startswith(prefix) else key] = value
-    return shown
+    return {
+        prefix + key[len(prefix) + 8 :] if key.startswith(prefix) else key: value
+        for key, value in xattrs.items()
+    }
 
 
 def read_meta(
@@ -127,7 +131,7 @@ def read_meta(
     """
     with held(dir_fd, name) as (fd, path):
         status = os.fstat(fd)
-        xattrs = _xattrs(path)
+        xattrs = _xattrs(path, flavour=flavour)
         if flavour is not None:
             xattrs = _unescaped(xattrs, userxattr=flavour)
         mode = status.st_mode

@@ -99,7 +99,7 @@ def deltas(store: Store, app: App) -> list[Delta]:
         found = jobs.on_files(
             app, "deltas_job", [upper, *lowers], _userxattr(app), _over_host(app), _roots(store, app)
         )
-    changes = [jobs.delta_from(values) for values in found]
+    changes = jobs.deltas_from(found)
     begun = _put_together(store, app)
     return changes if begun is None else [delta._replace(since_ns=begun) for delta in changes]
 

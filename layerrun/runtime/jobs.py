@@ -93,17 +93,37 @@ def _comparison(arguments: Sequence[Any]) -> tuple[Stacks, dict[str, Any]]:
 
 
 def deltas_job(*arguments: Any) -> list[list[Any]]:
-    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list)."""
+    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list).
+
+    Before the deltas come the ids that are the caller's where this runs.
+    """
     *fds, userxattr, cross_mounts, roots = arguments
     found = deltas(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
-    return [[letter, path.decode("latin-1"), *rest] for letter, path, *rest in found]
+    ids = [os.geteuid(), os.getegid()]
+    return [ids, *([letter, path.decode("latin-1"), *rest] for letter, path, *rest in found)]
 
 
-def delta_from(values: list[Any]) -> Delta:
-    """Return the delta that `deltas_job` flattened."""
+def deltas_from(found: list[list[Any]]) -> list[Delta]:
+    """Return the deltas that `deltas_job` flattened."""
+    (uid, gid), *rest = found
+    return [_delta_from(values, uid, gid) for values in rest]
+
+
+def _delta_from(values: list[Any], uid: int, gid: int) -> Delta:
     letter, path, new, old, *rest = values
-    now, was = (None if side is None else Stat(*side) for side in (new, old))
-    return Delta(letter, path.encode("latin-1"), now, was, *rest)
+    sides = [None if side is None else _stat_from(side, uid, gid) for side in (new, old)]
+    return Delta(letter, path.encode("latin-1"), sides[0], sides[1], *rest)
+
+
+def _stat_from(side: Sequence[int], uid: int, gid: int) -> Stat:
+    """Return one side; what is the caller's in a namespace of its own is the caller's here."""
+    found = Stat(*side)
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return found
+    return found._replace(
+        uid=os.geteuid() if found.uid == uid else found.uid,
+        gid=os.getegid() if found.gid == gid else found.gid,
+    )
 
 
 def restore_job(*arguments: Any) -> list[str]:
