@@ -111,7 +111,7 @@ def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
 
 def _check_slot(work: Work, step: Step, ino: int, end: bytes) -> None:
     """Look whether what was kept aside is still there."""
-    if step.op.kind is Kind.META or not ino:
+    if step.op.kind is Kind.META or not ino or (step.start == "link" and not end):
         return
     kept = stat_of(work.places[step.place], step.slot if step.moves else step.slot + end)
     if kept is None or (step.moves and kept.ino != ino):

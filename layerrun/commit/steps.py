@@ -55,7 +55,7 @@ class Work:
         """Do a step; ``again``: what it takes lies in its slot, wherever it came from."""
         with _explained("commit", step):
             if step.moves:
-                self._move(step, "slot" if again and step.start else step.start)
+                self._move(step, "slot" if again and step.start not in ("", "link") else step.start)
                 if step.ino:
                     _mend(*self.host.at(step.op.path), step.op.new)
             else:
@@ -66,6 +66,8 @@ class Work:
         with _explained("take back", step):
             if step.moves:
                 self._move_back(step)
+                if step.start == "link":
+                    self._unlink(step)
                 if step.old_ino and self._ino(step.op.path) == step.old_ino:
                     _mend(*self.host.at(step.op.path), step.op.old)
                 if to_upper and step.start == "upper":
@@ -131,6 +133,12 @@ class Work:
         os.link(name, own, src_dir_fd=fd, dst_dir_fd=slot, follow_symlinks=False)
         if self.in_slot(step) != step.ino:
             raise _changed(step.op.link_to)
+
+    def _unlink(self, step: Step) -> None:
+        """Drop a further name from its slot: files that stay have no more names than before."""
+        slot, own = self._slot(step)
+        if step.ino and self.in_slot(step) == step.ino:
+            os.unlink(own, dir_fd=slot)
 
     def _move_back(self, step: Step) -> None:
         slot, own = self._slot(step)

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import users
 from support.twins import Twins
@@ -92,8 +92,11 @@ def twins(request):
     made.close()
 
 
-def examples(number):
-    return settings(max_examples=number, deadline=None, suppress_health_check=list(HealthCheck))
+def examples(number, **more):
+    # What fails is shown as it was found: to make it smaller takes minutes.
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    quiet = list(HealthCheck)
+    return settings(max_examples=number, deadline=None, suppress_health_check=quiet, phases=phases, **more)
 
 
 def check(twins, lower, *sessions, **more):
