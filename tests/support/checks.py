@@ -113,8 +113,8 @@ STORE = (
           ALL),
     Check(38, "setuid on disk", "an app makes setuid and capable files; another user runs them by the store's path",
           "out of reach", ("root", "try")),
-    Check(39, "setuid at a commit", "setuid, capabilities, devices, ACLs in what is committed to the machine",
-          "listed; dropped unless asked for", ("try",)),
+    Check(39, "setuid at a commit", "setuid, capabilities, devices in what is committed to the machine",
+          "named before it is done; left out where that is asked for", ("try",)),
     Check(40, "where a commit goes", "links, mounts and changed files at the targets", "never followed; a conflict, "
           "nothing half done", ("try",)),
     Check(41, "archives: paths", "..; absolute names, links and hard links outwards, overlong chains", "refused; "
@@ -171,7 +171,6 @@ NOT_SHOWN: dict[tuple[int, str], str] = {
     (number, mode): reason
     for numbers, modes, reason in (
         ((36,), ("try",), "a throwaway is read once its command has ended"),
-        ((39, 40), ("try",), "there is no commit to the machine yet"),
         ((46,), APPS, "there are no images of layers with digests yet: a base's own digest is in tests/bases"),
         ((49,), ("root",), "no power can be cut here: the orders of writing are held by tests/store/test_crash.py"),
         ((53,), ("try",), "a spare is not started where anything is short: Python is asked, as for an app"),
@@ -198,6 +197,12 @@ _COVERED = """
 37 all trees/test_diff.py::test_one_byte_of_a_sparse_terabyte
 37 all trees/test_grid.py::test_cell
 38 root,try store/test_opening.py::test_wrong_mode
+39 try commit/test_cli_try.py::test_privileged_entries_are_named
+39 try commit/test_cli_pick.py::test_try_names_what_is_privileged_before_it_asks
+40 try commit/test_cli_targets.py::test_what_lies_at_a_target_is_never_followed
+40 try commit/test_cli_targets.py::test_forced_it_replaces_the_link_and_not_what_it_names
+40 try commit/test_cli_targets.py::test_what_is_mounted_over_is_not_replaced
+40 try commit/test_cli.py::test_a_conflict_is_listed_and_nothing_is_written
 38 root,try launch/test_isolation.py::test_owners_outside
 38 root,try hostile/test_store.py::test_a_setuid_file_of_a_layer_is_out_of_reach
 41 apps hostile/test_archives.py::test_what_is_never_unpacked
