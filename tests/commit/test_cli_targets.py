@@ -1,4 +1,4 @@
-"""Where a commit goes is looked at again: links, mounts and changed files at its targets are conflicts, never followed."""
+"""Where a commit goes is looked at again: links, mounts, changed files there are conflicts, and never followed."""
 
 from __future__ import annotations
 
