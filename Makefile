@@ -72,6 +72,7 @@ bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(BIN)/python benchmarks/launch.py $(ARGS)
 	$(BIN)/python benchmarks/many.py $(ARGS)
 	$(BIN)/python benchmarks/reset.py $(ARGS)
+	$(BIN)/python benchmarks/diff.py $(ARGS)
 	$(BIN)/python benchmarks/snapshots.py $(ARGS)
 	$(BIN)/python benchmarks/api.py $(ARGS)
 

@@ -5,6 +5,7 @@ What they cannot do (binary files, special files, owners) stands between the pat
 
 from __future__ import annotations
 
+import hashlib
 import stat
 
 from layerrun.layers import text
@@ -103,11 +104,11 @@ def _one(
         return (b"".join(head) if moves and rename is None else b"") + said
     before, after = text.split_lines(found[0]), text.split_lines(found[1])
     spans = text.spans(before, after)
+    if spans or old is None or new is None:
+        head.append(_index(old, new, (found[0], found[1])))
     if spans:
-        head += [
-            b"--- %s\n" % _tabbed(_name(b"a/", paths[0], old)),
-            b"+++ %s\n" % _tabbed(_name(b"b/", paths[1], new)),
-        ]
+        head.append(b"--- %s\n" % _name(b"a/", paths[0], old))
+        head.append(b"+++ %s\n" % _name(b"b/", paths[1], new))
         for hunk in text.hunks(spans):
             head += text.unified(hunk, before, after)
     return b"".join(head) if len(head) > 1 else b""
@@ -127,6 +128,21 @@ def _head(paths: tuple[bytes, bytes], old: Stat | None, new: Stat | None, rename
     return lines
 
 
+def _index(old: Stat | None, new: Stat | None, found: tuple[bytes, bytes]) -> bytes:
+    """Return git's line with the names of both contents: by it patch(1) knows an empty file, and what is a link."""
+    names = [
+        b"0" * 40 if seen is None else _blob(data).encode()
+        for seen, data in zip((old, new), found, strict=True)
+    ]
+    kept = b" " + _mode(new) if old is not None and new is not None and _mode(old) == _mode(new) else b""
+    return b"index %s..%s%s\n" % (names[0], names[1], kept)
+
+
+def _blob(data: bytes) -> str:
+    """Return the name git gives to a content; no secret hangs on it."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 def _mode(seen: Stat) -> bytes:
     """Return a mode as git writes it, with all of the permissions. A link has none of its own."""
     return b"120000" if stat.S_ISLNK(seen.mode) else b"%06o" % seen.mode
@@ -136,14 +152,9 @@ def _name(side: bytes, path: bytes, seen: Stat | None) -> bytes:
     return b"/dev/null" if seen is None else _quoted(side + path)
 
 
-def _tabbed(name: bytes) -> bytes:
-    """Return a name so that patch(1) does not take a space in it for its end, as git does."""
-    return name + b"\t" if b" " in name and not name.startswith(b'"') else name
-
-
 def _quoted(name: bytes) -> bytes:
-    """Return a name as git quotes it: as a string of C if there is an odd byte in it."""
-    if all(32 <= byte < 127 and byte not in b'"\\' for byte in name):
+    """Return a name as a string of C if there is an odd byte in it; patch(1) takes a blank for the name's end."""
+    if all(32 < byte < 127 and byte not in b'"\\' for byte in name):
         return name
     parts = [
         _ESCAPES.get(byte) or (bytes((byte,)) if 32 <= byte < 127 else b"\\%03o" % byte) for byte in name

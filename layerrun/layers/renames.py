@@ -17,6 +17,8 @@ __all__ = ["Rename", "renames"]
 # Files up to these sizes, in bytes, are read; so many pairs are compared at the most.
 _LARGEST_SAME = 64 << 20
 _LARGEST_ALIKE = 1 << 20
+# That two smaller ones have half of their lines in common says little.
+_SMALLEST_ALIKE = 32
 _PAIRS = 10_000
 # How much of the larger file's bytes must be in lines that both have: git's default.
 _ENOUGH = 50
@@ -97,7 +99,7 @@ def _alike(gone: Sequence[_File], new: Sequence[_File], reader: Reader) -> Itera
         pairs = [(old, next(f for f in new if _base(f) == _base(old))) for old in gone[:_PAIRS]]
     else:
         pairs = [(old, fresh) for old in gone for fresh in new]
-    pairs = [(a, b) for a, b in pairs if 2 * min(a.seen.size, b.seen.size) >= max(a.seen.size, b.seen.size)]
+    pairs = [(a, b) for a, b in pairs if _may_be_alike(a.seen.size, b.seen.size)]
     lines: dict[int, Counter[bytes] | None] = {}
     for file in (file for pair in pairs for file in pair):
         if id(file.difference) not in lines:
@@ -116,6 +118,10 @@ def _alike(gone: Sequence[_File], new: Sequence[_File], reader: Reader) -> Itera
         if not {id(before), id(after)} & taken:
             taken |= {id(before), id(after)}
             yield Rename(before, after, score)
+
+
+def _may_be_alike(one: int, two: int) -> bool:
+    return min(one, two) >= _SMALLEST_ALIKE and 2 * min(one, two) >= max(one, two)
 
 
 def _lines(file: _File, reader: Reader) -> Counter[bytes] | None:
