@@ -35,7 +35,7 @@ def gc(*, days: float | None, every: bool, dry_run: bool, as_json: bool, yes: bo
         raise click.UsageError("--all and --older-than exclude each other")
     asking = not dry_run and ask_before("gc removes what could be gone back to", yes=yes)
     with open_store() as store:
-        from layerrun.runtime import gc as library
+        from layerrun.commit import gc as library
 
         age = 0.0 if every else (library.DAYS if days is None else days) * 86400.0
         found = library.garbage(store, age)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from layerrun.commit import closed, journal, marker
 from layerrun.commit.entries import Folders
@@ -15,19 +14,12 @@ from layerrun.errors import DamagedError
 from layerrun.model import Commit, CommitState
 from layerrun.native.trees import open_beneath
 from layerrun.store.fs import DIR_FLAGS
+from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Garbage", "garbage"]
-
-
-class Garbage(NamedTuple):
-    """Something that `layerrun gc` can remove: what it is, how much it takes on disk (bytes), and how it goes."""
-
-    what: str
-    bytes: int
-    remove: Callable[[], None]
+__all__ = ["garbage"]
 
 
 def garbage(store: Store, older_than: float) -> list[Garbage]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import stat
+import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Delta", "Stat"]
+__all__ = ["Delta", "Stat", "unpack"]
+
+# As in csrc/wide.c: a length, the record, the path.
+_LENGTH = struct.Struct("=I")
+_DELTA = struct.Struct("=2BhqQ4I5Q4q4I5Q4q")
 
 
 class Stat(NamedTuple):
@@ -73,3 +79,34 @@ class Delta(NamedTuple):
     origin_other: bool = False
     origin_ino: int = 0
     root: bool = False
+
+
+def unpack(data: bytes) -> Iterator[Delta]:
+    """Yield what a run of the records of `layerrun.native.trees.deltas` says."""
+    at = 0
+    while at < len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        letter, flags, lower, since, origin, *sides = _DELTA.unpack_from(data, at)
+        path = data[at + _DELTA.size : at + length]
+        at += length
+        yield Delta(
+            letter=chr(letter),
+            path=path,
+            new=_stat(sides[:13]) if flags & 1 else None,
+            old=_stat(sides[13:]) if flags & 2 else None,
+            lower=lower,
+            origin=bool(flags & 4),
+            marked=bool(flags & 16),
+            capable=bool(flags & 32),
+            within=bool(flags & 64),
+            since_ns=since,
+            origin_other=bool(flags & 8),
+            origin_ino=origin,
+            root=bool(flags & 128),
+        )
+
+
+def _stat(side: list[int]) -> Stat:
+    mode, uid, gid, nlink, rdev, dev, ino, mount, size, mtime, ctime, btime, atime = side
+    return Stat(mode, uid, gid, rdev, ino, dev, mount, nlink, size, mtime, ctime, btime, atime)

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from layerrun.layers.between import Row, Stacks, rows
-from layerrun.layers.delta import Delta
+from layerrun.layers.delta import Delta, unpack
 from layerrun.model import Change, FileType
 from layerrun.native import trees
 
@@ -87,7 +87,7 @@ def deltas(
 
     Arguments and errors are those of `diff_upper`. What is in ``roots`` is given, as `Delta.root`.
     """
-    return trees.deltas(
+    runs = trees.deltas(
         upper_fd,
         lower_fds,
         userxattr=userxattr,
@@ -95,6 +95,8 @@ def deltas(
         roots=[_relative(path) for path in roots],
         cross_mounts=cross_mounts,
     )
+    for data in runs:
+        yield from unpack(data)
 
 
 def _relative(path: str) -> bytes:

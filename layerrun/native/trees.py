@@ -14,7 +14,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from layerrun.layers.delta import Delta, Stat
 from layerrun.native import ffi, lib, new_error, raise_error
 
 __all__ = [
@@ -44,7 +43,6 @@ _TYPES = {
 }
 _ENTRY = struct.Struct("=12I q2Q")
 _CHANGE = struct.Struct("=4B2I2Q")
-_DELTA = struct.Struct("=2BhqQ4I5Q4q4I5Q4q")
 _LENGTH = struct.Struct("=I")
 _PAIR = struct.Struct("=2I")
 
@@ -220,9 +218,12 @@ def deltas(
     skip: Sequence[bytes] = (),
     roots: Sequence[bytes] = (),
     cross_mounts: bool = False,
-) -> Iterator[Delta]:
-    """Yield every entry of an upper and everything it hides, with both sides in full; arguments as for `diff`."""
-    runs = _diff_runs(
+) -> Iterator[bytes]:
+    """Yield runs of wide records: every entry of an upper and everything it hides, with both sides in full.
+
+    Arguments as for `diff`; `layerrun.layers.delta` unpacks them.
+    """
+    return _diff_runs(
         upper_fd,
         lower_fds,
         userxattr=userxattr,
@@ -231,8 +232,6 @@ def deltas(
         cross_mounts=cross_mounts,
         wide=True,
     )
-    for data in runs:
-        yield from _deltas(data)
 
 
 def _diff_runs(
@@ -333,33 +332,3 @@ def _changes(data: bytes) -> Iterator[RawChange]:
             old_mode if old else None,
             old_size if old else None,
         )
-
-
-def _deltas(data: bytes) -> Iterator[Delta]:
-    at = 0
-    while at < len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        letter, flags, lower, since, origin, *sides = _DELTA.unpack_from(data, at)
-        path = data[at + _DELTA.size : at + length]
-        at += length
-        yield Delta(
-            letter=chr(letter),
-            path=path,
-            new=_stat(sides[:13]) if flags & 1 else None,
-            old=_stat(sides[13:]) if flags & 2 else None,
-            lower=lower,
-            origin=bool(flags & 4),
-            marked=bool(flags & 16),
-            capable=bool(flags & 32),
-            within=bool(flags & 64),
-            since_ns=since,
-            origin_other=bool(flags & 8),
-            origin_ino=origin,
-            root=bool(flags & 128),
-        )
-
-
-def _stat(side: list[int]) -> Stat:
-    mode, uid, gid, nlink, rdev, dev, ino, mount, size, mtime, ctime, btime, atime = side
-    return Stat(mode, uid, gid, rdev, ino, dev, mount, nlink, size, mtime, ctime, btime, atime)

@@ -10,10 +10,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from layerrun.commit.aging import Garbage
 from layerrun.errors import LayerrunError, NotFoundError
 from layerrun.model import Snapshot
 from layerrun.runtime import jobs, snapshots
+from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.model import App

@@ -18,7 +18,7 @@ HEIGHT = {
     "api": 7,
     "config": 7,
     "runtime": 6,
-    "commit": 5.5,
+    "commit": 6.5,
     "bases": 5,
     "layers": 4,
     "store": 3,

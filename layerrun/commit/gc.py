@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from layerrun.commit import aging
-from layerrun.commit.aging import Garbage
 from layerrun.runtime import old_snapshots
+from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["DAYS", "SOURCES", "Garbage", "garbage"]
+__all__ = ["DAYS", "SOURCES", "garbage"]
 
 # How old undo data gets before `layerrun gc` takes it for garbage.
 DAYS = 30
