@@ -74,6 +74,7 @@ bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(BIN)/python benchmarks/reset.py $(ARGS)
 	$(BIN)/python benchmarks/diff.py $(ARGS)
 	$(BIN)/python benchmarks/snapshots.py $(ARGS)
+	$(BIN)/python benchmarks/commit.py
 	$(BIN)/python benchmarks/api.py $(ARGS)
 
 .PHONY: lint

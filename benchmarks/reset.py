@@ -26,7 +26,7 @@ def fill(folder: str, count: int) -> None:
     """Make ``count`` files of 100 bytes, 1,000 in a folder."""
     for number in range(0, count, 1000):
         below = os.path.join(folder, f"d{number}")
-        os.makedirs(below)
+        os.makedirs(below, exist_ok=True)
         fd = os.open(below, os.O_RDONLY | os.O_DIRECTORY)
         for file in range(min(1000, count - number)):
             out = os.open(f"f{file}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=fd)

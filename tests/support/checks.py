@@ -202,6 +202,7 @@ _COVERED = """
 40 try commit/test_cli_targets.py::test_what_lies_at_a_target_is_never_followed
 40 try commit/test_cli_targets.py::test_forced_it_replaces_the_link_and_not_what_it_names
 40 try commit/test_cli_targets.py::test_what_is_mounted_over_is_not_replaced
+40 try commit/test_engine_verbs.py::test_no_link_of_the_hosts_is_followed
 40 try commit/test_cli.py::test_a_conflict_is_listed_and_nothing_is_written
 38 root,try launch/test_isolation.py::test_owners_outside
 38 root,try hostile/test_store.py::test_a_setuid_file_of_a_layer_is_out_of_reach
@@ -221,10 +222,13 @@ _COVERED = """
 48 root launch/test_kill.py::test_kills_at_random
 48 apps store/test_crash.py::test_killed_at_random
 48 apps snapshots/test_crash.py::test_killed
+48 try commit/test_engine.py::test_killed_at_some_moments
+48 try commit/test_engine.py::test_killed_at_every_moment
 48 try door/test_try.py::test_killed_in_the_middle_nothing_is_lost
 50 apps instances/test_many.py::test_many_starts_are_one_instance
 50 apps instances/test_many.py::test_starts_and_resets
 51 apps launch/test_kill.py::test_a_start_right_after_a_kill_never_mounts_twice
+52 try commit/test_engine_verbs.py::test_no_room_on_another_file_system
 52 apps launch/test_surroundings.py::test_a_full_disk
 52 apps store/test_reserve.py::test_what_makes_room_works
 53 apps launch/test_signals.py::test_few_descriptors
