@@ -11,6 +11,7 @@ from typing import assert_type
 
 import layerrun
 from layerrun.errors import BusyError
+from layerrun.model import Commit, Snapshot
 
 
 def program(store: layerrun.Store) -> None:
@@ -29,6 +30,20 @@ def program(store: layerrun.Store) -> None:
         assert_type(error.hint, str | None)
     for change in app.diff():
         assert_type(change.path, str)
+    with store.throwaway(base="host", hides=["/srv"]) as layer:
+        assert_type(layer, layerrun.Throwaway)
+        assert_type(layer.run(["true"], text=True), subprocess.CompletedProcess[str])
+        snapshot = layer.checkpoint("one")
+        assert_type(layer.rollback(snapshot), Snapshot)
+        with layer.branch(snapshot=snapshot) as other:
+            assert_type(other, layerrun.Throwaway)
+        assert_type(layer.commit(paths=["/etc"], exclude=["*.bak"]), Commit | None)
+        assert_type(layer.keep(), str)
+        layer.commit("etc", 1)  # no
+        layer.reset()  # no
+    assert_type(store.undo(store.commits()[0], force=True), Commit)
+    assert_type(store.undo(1).number, int)
+    app.checkpoint()  # no
     app.run(["true"], shell=True)  # no
     app.run(["true"], input="text")  # no
     app.run(["true"], text=True, input=b"bytes")  # no

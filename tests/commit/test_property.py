@@ -105,13 +105,19 @@ def check(twins, lower, *sessions, **more):
 
 
 @given(lower=LOWERS, operations=SESSION)
-@examples(20)
+@examples(15)
 def test_commit_is_a_direct_run(twins, lower, operations):
     check(twins, lower, operations)
 
 
+@given(lower=LOWERS, sessions=st.lists(SESSION, min_size=2, max_size=3))
+@examples(5)
+def test_with_checkpoints_between(twins, lower, sessions):
+    check(twins, lower, *sessions, checkpoints=True)
+
+
 @pytest.mark.long
-@given(lower=LOWERS, operations=SESSION)
+@given(lower=LOWERS, sessions=st.lists(SESSION, min_size=1, max_size=3), checkpoints=st.booleans())
 @examples(1000)
-def test_commit_is_a_direct_run_often(twins, lower, operations):
-    check(twins, lower, operations)
+def test_often(twins, lower, sessions, checkpoints):
+    check(twins, lower, *sessions, checkpoints=checkpoints)

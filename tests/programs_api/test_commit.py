@@ -99,3 +99,51 @@ def test_conflicts(story):
         assert pathlib.Path("two").read_text() == "layer\n"
 
     story(conflicts)
+
+
+def test_after_checkpoints(story):
+    def checkpoints(store):
+        import os
+        import pathlib
+
+        os.mkdir("tree")
+        os.chdir("tree")
+        pathlib.Path("gone").touch()
+        with store.throwaway() as layer:
+            layer.run(["sh", "-c", "echo 1 >one; rm gone"], check=True)
+            layer.checkpoint()
+            layer.run(["sh", "-c", "echo 2 >two; echo 1 >>one"], check=True)
+            second = layer.checkpoint()
+            layer.run(["sh", "-c", "rm one; mkdir one"], check=True)
+            layer.rollback(second)
+            done = layer.commit()
+        assert sorted(os.listdir()) == ["one", "two"]
+        assert pathlib.Path("one").read_text() == "1\n1\n"
+        assert done.counts == {"A": 2, "D": 1}
+        store.undo()
+        assert os.listdir() == ["gone"]
+
+    story(checkpoints)
+
+
+def test_branches_are_judged(story):
+    def judged(store):
+        import os
+        import pathlib
+
+        with store.throwaway() as prepared:
+            prepared.run(["sh", "-c", "mkdir work; echo prepared >work/base"], check=True)
+            best = None
+            for number in range(3):
+                layer = prepared.branch()
+                layer.run(["sh", "-c", f"echo {number} >work/result"], check=True)
+                if number == 1:
+                    best = layer
+                else:
+                    layer.discard()
+            best.commit()
+        assert sorted(os.listdir("work")) == ["base", "result"]
+        assert pathlib.Path("work/result").read_text() == "1\n"
+        assert store.throwaways() == []
+
+    story(judged)
