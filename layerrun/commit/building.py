@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +70,11 @@ class Builder:
             elif entry.taken:
                 ops += self._change(entry)
         touched = self._touched([*ops, *links])
-        return [*ops, *links, *self._folders(made, touched)]
+        closed = [entry for entry in self.found if entry.path in touched and _is_closed(entry)]
+        return [*map(self._opening, closed), *ops, *links, *self._folders(made, touched)]
+
+    def _opening(self, entry: Entry) -> Op:
+        return self._op(Kind.META, entry, source=None, letter="", drop=frozenset())
 
     def _is_whole(self, entry: Entry) -> bool:
         """Say whether a new folder goes with all in it, and nothing in it is a further name of what lies elsewhere."""
@@ -167,6 +172,9 @@ class Builder:
         if entry.taken and entry.delta.letter == "P":
             yield self._op(Kind.META, entry)
             return
+        if entry.path in touched and _is_closed(entry):
+            yield self._op(Kind.META, entry, letter="", drop=frozenset())
+            return
         comes = touched.get(entry.path)
         if left:
             if comes is False:
@@ -193,6 +201,14 @@ class Builder:
             letter="",
             drop=frozenset(),
         )
+
+
+def _is_closed(entry: Entry) -> bool:
+    """Say whether it is a folder of the host that its owner, who commits, may not write to."""
+    old = entry.delta.old
+    if old is None or not old.is_dir or entry.delta.letter not in "=P":
+        return False
+    return old.uid == os.geteuid() != 0 and not old.mode & stat.S_IWUSR
 
 
 def _is_folder(status: Stat | None) -> bool:

@@ -70,11 +70,14 @@ def since_commit(work: Work, since: int, settled: Settled) -> list[bytes]:
     """Return what was changed after a commit's end, so that to take it back would destroy it. Raises `DamagedError`."""
     found: list[bytes] = []
     made = {step.op.path for step in work.journal.steps}
+    # A folder may have been opened by one step and closed by another.
+    last = {step.op.path: step for step in work.journal.steps if not step.moves}
     for step in work.journal.steps:
         _check_slot(work, step, step.old_ino, OLD)
         there = work.stat(step.op.path)
         if not step.moves:
-            found += _changed_meta(work, step, there, since, settled, forth=True)
+            if last[step.op.path] is step:
+                found += _changed_meta(work, step, there, since, settled, forth=True)
         elif not step.ino:
             if there is not None:
                 found.append(step.op.path)
@@ -90,6 +93,7 @@ def since_commit(work: Work, since: int, settled: Settled) -> list[bytes]:
 def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
     """Return what was changed after a commit was undone, so that to do it again would destroy it."""
     found: list[bytes] = []
+    first = {step.op.path: step for step in reversed(work.journal.steps) if not step.moves}
     made = [step.op.path + b"/" for step in work.journal.steps if step.op.kind is Kind.MKDIR]
     for step in work.journal.steps:
         _check_slot(work, step, step.ino, b"")
@@ -98,7 +102,8 @@ def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
             continue
         there = work.stat(step.op.path)
         if not step.moves:
-            found += _changed_meta(work, step, there, since, settled, forth=False)
+            if first[step.op.path] is step:
+                found += _changed_meta(work, step, there, since, settled, forth=False)
         elif not step.old_ino:
             if there is not None:
                 found.append(step.op.path)

@@ -39,7 +39,8 @@ class Op:
     Attributes:
         path: what it is done to.
         source: the entry in the app's upper that it takes, as a path relative to the upper; usually the same.
-            ``None`` where ``prepared`` names it, or nothing is taken.
+            ``None`` where nothing is taken; for META that opens a folder of one's own, so that its entries can be
+            changed; a later one closes it again.
         prepared: the name of a file in the folder of prepared files (merged or picked content) that is taken instead;
             its metadata are those of the entry ``source``.
         layer: 0: ``source`` lies in the upper, and is moved; n: in the nth layer from the top, and is copied, since
@@ -48,7 +49,7 @@ class Op:
         old: what was at ``path`` when this was planned; ``None``: nothing. It must still be so.
         link_to: for LINK: the path whose entry gets a further name.
         drop: what is not taken over: ``setid`` (the mode's setuid and setgid bits), ``caps`` (file capabilities).
-        times_only: for META: only the time of modification is another.
+        times_only: for META: only the time of modification is another, that of ``new``.
         letter: of the change that it comes from, for the log; ``""`` for what is done along the way.
     """
 

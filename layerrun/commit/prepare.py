@@ -56,6 +56,7 @@ class Preparing:
     _inos: dict[bytes, int] = attrs.field(factory=dict)
     _scans: dict[int, tuple[bytes, bytes, int]] = attrs.field(factory=dict)
     _left: dict[int, int] = attrs.field(factory=dict)
+    _open_folders: set[bytes] = attrs.field(factory=set)
     _mount: int = 0
 
     def check(self, ops: Sequence[Op]) -> None:
@@ -66,7 +67,9 @@ class Preparing:
                 self._check_one(op)
                 if op.kind not in (Kind.META, Kind.WRITE) and folder not in self.parents:
                     self._note_parent(folder)
-            if op.kind in (Kind.MKDIR, Kind.REPLACE) or (op.new is not None and op.new.is_dir):
+            if op.kind in (Kind.MKDIR, Kind.REPLACE) or (
+                op.kind is not Kind.META and op.new is not None and op.new.is_dir
+            ):
                 self._made.add(op.path)
                 self._fresh.clear()
 
@@ -151,7 +154,14 @@ class Preparing:
     def _is_movable(self, number: int, op: Op, mount: int) -> bool:
         if op.layer or op.prepared is not None or self.copy or mount != self._mount:
             return False
-        return self._leaves_whole(number, op)
+        return not self._is_closed_in(op) and self._leaves_whole(number, op)
+
+    def _is_closed_in(self, op: Op) -> bool:
+        """Say whether the folder of the layer that it lies in may not be written to: what is in it can be copied."""
+        if os.geteuid() == 0:
+            return False
+        status = self.upper.look(split(op.path if op.source is None else op.source)[0])
+        return status is not None and not status.mode & stat.S_IWUSR
 
     def _linked(self, step: Step, mount: int) -> Step:
         """Make a further name: that of the layer is moved, if all of them are."""
@@ -250,7 +260,8 @@ class Preparing:
     def _make_folder(self, step: Step, slot: int) -> None:
         fd, name = self._source(step.op)
         os.mkdir(step.slot, 0o700, dir_fd=slot)
-        apply_meta(slot, step.slot, read_meta(fd, name, flavour=self.userxattr, drop=step.op.drop))
+        meta = read_meta(fd, name, flavour=self.userxattr, drop=step.op.drop)
+        apply_meta(slot, step.slot, attrs.evolve(meta, mode=_opened(meta.mode)))
 
     # What stays
 
@@ -258,13 +269,26 @@ class Preparing:
         if op.path in self._inos:
             # A folder that a step before has made: what is in it has changed its time.
             after = read_meta(*self._source(op), flavour=self.userxattr, drop=op.drop)
-            return Step(number, op, old_ino=self._inos[op.path], before=after, after=after)
+            before = attrs.evolve(after, mode=_opened(after.mode))
+            return Step(number, op, old_ino=self._inos[op.path], before=before, after=after)
+        if op.source is None:
+            return self._opening_step(number, op, old_ino)
         before, after = self._metas(op)
+        if op.path in self._open_folders:
+            before = attrs.evolve(before, mode=_opened(before.mode))
         if op.times_only:
             assert op.new is not None
             before = attrs.evolve(before, xattrs=None)
             after = Meta(before.mode, before.uid, before.gid, op.new.mtime_ns)
         return Step(number, op, old_ino=old_ino, before=before, after=after)
+
+    def _opening_step(self, number: int, op: Op, old_ino: int) -> Step:
+        """Let a folder of one's own be written to, until a later step says what it is to be like."""
+        self._open_folders.add(op.path)
+        before = attrs.evolve(read_meta(*self.host.at(op.path)), xattrs=None)
+        return Step(
+            number, op, old_ino=old_ino, before=before, after=attrs.evolve(before, mode=_opened(before.mode))
+        )
 
     def _metas(self, op: Op) -> tuple[Meta, Meta]:
         fd, name = self._source(op)
@@ -320,6 +344,11 @@ class Preparing:
             self.counts["A"] = self.counts.get("A", 0) + count - 1
             self.names.append(names)
         self.files.append((op.letter, op.path, _size(op.old), _size(op.new), len(names) if count > 1 else 0))
+
+
+def _opened(mode: int) -> int:
+    """Return the mode of a folder while its entries are changed: root needs none, a plain user must be let in."""
+    return mode if os.geteuid() == 0 else mode | stat.S_IRWXU
 
 
 def _size(status: Stat | None) -> int | None:

@@ -97,7 +97,7 @@ class Rights:
         except OSError:
             return "the folder that it lies in is gone from the host, or cannot be entered"
         status = os.stat(fd)
-        closed = status.st_uid == os.geteuid() != 0 and status.st_mode & 0o300 != 0o300  # opened for a moment
+        closed = status.st_uid == os.geteuid() != 0 and status.st_mode & 0o300 == 0o100  # it is opened for it
         if not closed and not os.access(f"/proc/self/fd/{fd}", os.W_OK | os.X_OK, effective_ids=True):
             return "the folder that it lies in cannot be written to"
         return "sticky" if status.st_mode & stat.S_ISVTX and not self._mine(status.st_uid) else ""

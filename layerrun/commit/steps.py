@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import attrs
 
@@ -115,9 +115,9 @@ class Work:
         if not step.old_ino:
             _rename(slot, own, fd, name, RENAME_NOREPLACE)
             return
-        renameat2(slot, os.fsdecode(own), fd, os.fsdecode(name), RENAME_EXCHANGE)
+        _rename(slot, own, fd, name, RENAME_EXCHANGE)
         if self.in_slot(step) != step.old_ino:
-            renameat2(slot, os.fsdecode(own), fd, os.fsdecode(name), RENAME_EXCHANGE)
+            _rename(slot, own, fd, name, RENAME_EXCHANGE)
             raise _changed(step.op.path)
         self._moved_folder(step)
 
@@ -146,7 +146,7 @@ class Work:
         if step.ino and there == step.ino and step.old_ino:
             if aside == step.old_ino:
                 fd, name = self.host.at(step.op.path)
-                renameat2(slot, os.fsdecode(own), fd, os.fsdecode(name), RENAME_EXCHANGE)
+                _rename(slot, own, fd, name, RENAME_EXCHANGE)
                 self._moved_folder(step)
         elif step.ino and there == step.ino:
             if not aside:
@@ -214,20 +214,32 @@ class Work:
 
 
 def _rename(from_fd: int, old: bytes, to_fd: int, new: bytes, flags: int) -> None:
-    """renameat2(2), also of a folder that its owner may not write to: its ".." is rewritten."""
+    """renameat2(2), also of folders that their owner may not write to: their ".." is rewritten."""
     try:
         renameat2(from_fd, os.fsdecode(old), to_fd, os.fsdecode(new), flags)
     except PermissionError:
-        with held(from_fd, old) as (fd, path):
-            status = os.fstat(fd)
-            closed = stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWUSR
-            if not closed or status.st_uid != os.geteuid() or os.geteuid() == 0:
+        with ExitStack() as stack:
+            sides = [(from_fd, old)] + ([(to_fd, new)] if flags == RENAME_EXCHANGE else [])
+            # All are tried, so that none is left out.
+            if not sum([stack.enter_context(_opened(fd, name)) for fd, name in sides]):
                 raise
-            os.chmod(path, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
-            try:
-                renameat2(from_fd, os.fsdecode(old), to_fd, os.fsdecode(new), flags)
-            finally:
-                os.chmod(path, stat.S_IMODE(status.st_mode))
+            renameat2(from_fd, os.fsdecode(old), to_fd, os.fsdecode(new), flags)
+
+
+@contextmanager
+def _opened(dir_fd: int, name: bytes) -> Iterator[bool]:
+    """Let a closed folder of one's own be written to for a moment; yield whether it is one."""
+    with held(dir_fd, name) as (fd, path):
+        status = os.fstat(fd)
+        closed = stat.S_ISDIR(status.st_mode) and not status.st_mode & stat.S_IWUSR
+        if not closed or status.st_uid != os.geteuid() or os.geteuid() == 0:
+            yield False
+            return
+        os.chmod(path, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
+        try:
+            yield True
+        finally:
+            os.chmod(path, stat.S_IMODE(status.st_mode))
 
 
 def _mend(dir_fd: int, name: bytes, wanted: Stat | None) -> None:

@@ -24,20 +24,22 @@ YEAR = 1600000000 * 10**9
 
 KINDS = {
     "absent": "true",
-    "file": "echo $0 > x",
-    "empty": ": > x",
-    "dir": "mkdir x; echo in > x/in; mkdir x/sub; echo $0 > x/sub/deep",
+    "file": "echo one > x",
+    "dir": "mkdir x; echo in > x/in; mkdir x/sub; echo one > x/sub/deep",
     "bare": "mkdir x",
-    "symlink": "ln -s $0 x",
+    "symlink": "ln -s one x",
     "fifo": "mkfifo x",
-    "pair": "echo pair > x; ln x other-$0",
+    "pair": "echo pair > x; ln x other",
     "closed": "mkdir x; echo c > x/c; chmod 555 x",
     "hole": "truncate -s 300K x; echo end >> x",
-    "socket": "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"x\")'",
 }
 CLEAR = "test ! -d x || chmod -R u+rwx x; rm -rf x;"
+SOCKET = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"x\")'"
 # Done to what is there, by the kind that it is.
 IN_PLACE = {
+    "socket": ("absent", SOCKET),
+    "socket-over": ("dir", CLEAR + SOCKET),
+    "empty": ("file", ": > x"),
     "append": ("file", "echo more >> x"),
     "rewrite": ("file", "echo other > x.new; mv x.new x"),
     "chmod": ("file", "chmod 751 x"),
@@ -49,8 +51,8 @@ IN_PLACE = {
     "touch-link": ("symlink", f"{OLD.replace('2001', '1999')} x"),
     "xattr": ("file", "setfattr -n user.a -v 1 x"),
     "xattr-dir": ("dir", "setfattr -n user.a -v 1 x; setfattr -n user.overlay.opaque -v y x"),
-    "acl": ("file", "setfacl -m u:root:r x"),
-    "acl-dir": ("dir", "setfacl -d -m u:root:rx x; echo n > x/n"),
+    "acl": ("file", "setfacl -m u:$(id -u):r x"),
+    "acl-dir": ("dir", "setfacl -d -m u:$(id -u):rx x; echo n > x/n"),
     "truncate": ("hole", "truncate -s 100K x"),
     "punch": ("hole", "truncate -s 0 x; truncate -s 1M x; echo end >> x"),
     "rename": ("file", "mv x y"),
@@ -97,17 +99,13 @@ def picture(top):
 
 def script(which):
     """Return a script that does a part of each case in a folder of its own."""
-    lines = []
+    lines = ["set -e"]
     for name, make, work in cases():
-        what = make if which == "make" else work
-        lines.append(f"cd {name}; sh -ec {quoted(what)} {which} || echo {name} failed >&2; cd ..")
         if which == "make":
-            lines[-1] = f"mkdir {name}; " + lines[-1] + f"; find {name} -depth -exec {OLD} {{}} +"
+            lines.append(f"mkdir {name}; (cd {name}; {make}; find . -depth -exec {OLD} {{}} +)")
+        else:
+            lines.append(f"(cd {name}; {work})")
     return "\n".join([*lines, f"{OLD} ." if which == "make" else "true"])
-
-
-def quoted(text):
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def layerrun(*words, cwd):
@@ -304,6 +302,39 @@ def merges(folder):
     merged = [path.removeprefix(tree + "/") for path in planned.merged]
     right = text == lines.replace("line 1\n", "LINE 1\n").replace("line 7", "line VII")
     return {"kept": kept, "conflicts": found, "merged": merged, "right": right, "back": back}
+
+
+def rights(folder):
+    """What gives rights to whoever runs it, named; dropped, and kept."""
+    tree = os.path.join(folder, "tree")
+    os.mkdir(tree)
+    work = (
+        "mkdir in; echo > in/suid; echo > in/beside; chmod 4755 in/suid; echo > sgid; chmod 2755 sgid;"
+        "cp /bin/true caps; setcap cap_net_raw+ep caps; mkdir -m 2775 shared"
+    )
+    layerrun("try", "-n", "--no-userns", "--name", "t", "--", "sh", "-ec", work, cwd=tree)
+    names = ["caps", "device", "in/suid", "sgid"]
+    with Store.open(os.environ["LAYERRUN_STORE"]) as store:
+        upper = store.open_data(store.app("t"), "upper")
+        os.mknod(f"{tree}/device"[1:], 0o20644, os.makedev(1, 7), dir_fd=upper)
+        os.close(upper)
+        found = plan(store, store.app("t"))
+        without = plan(store, store.app("t"), keep_privileged=False)
+        done = engine.commit(store, store.app("t"), without, keep=True)
+        dropped = {name: shown_rights(f"{tree}/{name}") for name in [*names, "in/beside"]}
+        engine.undo(store, done)
+        engine.commit(store, store.app("t"), found)
+        kept = {name: shown_rights(f"{tree}/{name}") for name in names}
+    named = [[right.path.removeprefix(tree + "/"), right.what] for right in found.privileged]
+    return {"named": named, "dropped": dropped, "left": without.left, "kept": kept}
+
+
+def shown_rights(path):
+    if not os.path.lexists(path):
+        return None
+    if path.endswith("caps"):
+        return " ".join(os.listxattr(path))
+    return oct(os.lstat(path).st_mode & 0o7777)
 
 
 def main():
