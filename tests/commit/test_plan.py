@@ -109,6 +109,7 @@ def test_texts_are_merged(planned, name):
     assert found["back"]
 
 
+@pytest.mark.check(39)
 def test_what_gives_rights(planned):
     found = planned("root", "rights")
     assert found["named"] == [
