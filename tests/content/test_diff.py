@@ -253,3 +253,32 @@ def test_tidy(layerrun, who, place):
 
 def has(store, name, place):
     return os.path.exists(f"{store}/apps/{name}/data/upper{place}/h/f")
+
+
+def test_of_files_that_only_a_helper_can_read(layerrun, who, folder):
+    """An app over a base, with owners of its own: texts are read, and compared by diff(1), where its ids are mapped."""
+    os.makedirs(f"{folder}/tree/usr")
+    os.chmod(f"{folder}/tree", 0o755)
+    with open(f"{folder}/tree/usr/f", "w") as file:
+        file.writelines(f"{n}\n" for n in range(2000))
+    if who:
+        subprocess.run(["chown", "-R", f"{who.uid}:{who.gid}", f"{folder}/tree"], check=True)
+    layerrun("base", "import", "b", f"{folder}/tree", user=who, check=0)
+    layerrun("create", "app", "--base", "b", "--", "true", user=who, check=0)
+    # There is no shell in the base: what an app would write is put into its upper.
+    store = layerrun.store(who)
+    (upper,) = [f"{store}/apps/{name}/data/upper" for name in os.listdir(f"{store}/apps")]
+    write = (
+        'mkdir -p "$1/usr" && seq 1999 -1 0 >"$1/usr/f" && mkdir "$1/closed" && echo x >"$1/closed/f" &&'
+        ' chmod 000 "$1/closed/f" "$1/closed"'
+    )
+    if who:
+        sh(who, 'unshare -U --map-auto --map-root-user sh -c "$1" sh "$2"', write, upper)
+        sh(who, 'unshare -U --map-auto --map-root-user chown 33:33 "$1/closed"', upper)
+    else:
+        sh(None, write, upper)
+    patch = layerrun("diff", "app", "-p", user=who, check=0).out
+    assert "new file mode 100000\n" in patch
+    assert patch.count("\n-") == patch.count("\n+") - 1 > 1900  # the one more is of /closed/f
+    meta = json.loads(layerrun("diff", "app", "--json", "--meta", user=who, check=0).out)["changes"]
+    assert [record["path"] for record in meta] == ["/closed", "/closed/f", "/usr/f"]
