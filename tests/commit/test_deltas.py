@@ -18,7 +18,8 @@ mkdir upper work merged; sleep 0.02
 options=index=off,metacopy=off,xino=off,redirect_dir=nofollow
 mount -t overlay o merged -o lowerdir=lower,upperdir=upper,workdir=work,$options
 cd merged; echo ff >> f; rm -r gone; rm -r hidden; mkdir hidden; echo n > hidden/n; echo x >> pair
-mkdir new; echo i > new/i; mkdir new/deeper; mv moved to; chmod 600 same; chmod 644 same; echo c > d/c; rm d/c; rm cap; echo 1 > cap
+mkdir new; echo i > new/i; mkdir new/deeper; mv moved to
+chmod 600 same; chmod 644 same; echo c > d/c; rm d/c; rm cap; echo 1 > cap
 setcap cap_net_raw+ep cap; setfattr -n trusted.overlay.mine -v 1 d/g; cd ..; umount merged; rm -r lower/d
 mkdir lower/d; echo g2 > lower/d/g
 """
