@@ -6,6 +6,7 @@ places is passed over with all in it. What differs is copied, since what an uppe
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -209,14 +210,23 @@ class _PutBack:
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """Open the folder of the upper that ``path`` lies in, made like what lies beneath where it is not there."""
         folder, _, name = path.rpartition(b"/")
-        done = b""
-        for part in filter(None, folder.split(b"/")):
-            with _closing(open_beneath(self._upper, done, _FOLDER)) as fd, suppress(FileExistsError):
-                os.mkdir(part, 0o700, dir_fd=fd)
-                self._like_beneath(done + b"/" + part if done else part)
-            done = done + b"/" + part if done else part
-        with _closing(open_beneath(self._upper, folder, _FOLDER)) as fd:
+        try:
+            found = open_beneath(self._upper, folder, _FOLDER)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            self._make_way(folder)
+            found = open_beneath(self._upper, folder, _FOLDER)
+        with _closing(found) as fd:
             yield fd, name
+
+    def _make_way(self, folder: bytes) -> None:
+        done = b""
+        for part in folder.split(b"/"):
+            above, done = done, done + b"/" + part if done else part
+            with _closing(open_beneath(self._upper, above, _FOLDER)) as fd, suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=fd)
+                self._like_beneath(done)
 
     def _like_beneath(self, path: bytes) -> None:
         for number in range(len(self._beneath.fds)):

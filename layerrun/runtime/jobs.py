@@ -25,6 +25,7 @@ from layerrun.layers.tidy import drop, droppable
 from layerrun.model import App, IdMode
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
+from layerrun.store.fs import present
 
 __all__ = [
     "details_job",
@@ -167,12 +168,13 @@ def dress_job(data: int, like: int, userxattr: bool, top: str, roots: list[str])
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 continue  # the app has put something else in its place, or has no home of its own
             raise
-        with suppress(FileExistsError, FileNotFoundError):
+        if target == "home" and not present(data, target):
+            continue
+        with suppress(FileExistsError):
             _make_folder(data, target)
         made.append((source, target))
     for source, target in reversed(made):  # a folder that we may not write could not have been filled
-        with suppress(FileNotFoundError):  # a home that it does not have
-            _make_alike(_folder(like, source), _folder(data, target), userxattr=userxattr)
+        _make_alike(_folder(like, source), _folder(data, target), userxattr=userxattr)
     return [target.removeprefix("upper/") for _, target in made if target.startswith("upper/")]
 
 

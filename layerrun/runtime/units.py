@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,10 +114,8 @@ def _names(dir_fd: int, path: bytes) -> Sequence[bytes]:
     """Return the names in a folder; one that cannot be read has some."""
     try:
         fd = open_beneath(dir_fd, path, _FOLDER)
-    except FileNotFoundError:
-        return ()
-    except OSError:
-        return (b"?",)
+    except OSError as error:
+        return () if error.errno == errno.ENOENT else (b"?",)
     try:
         return [os.fsencode(name) for name in os.listdir(fd)]
     finally:
