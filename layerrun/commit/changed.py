@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import attrs
 
 from layerrun.commit import closed, journal
-from layerrun.commit.entries import read_meta, stat_of
+from layerrun.commit.entries import read_meta, split, stat_of
 from layerrun.commit.journal import Parent, Step
 from layerrun.commit.ops import Kind
 from layerrun.commit.steps import OLD, Work, shown
@@ -53,8 +53,12 @@ def _was(settled: Settled, found: Stat, ctime_ns: int) -> bool:
     return at == ctime_ns
 
 
-def _newer(work: Work, path: bytes, since: int, settled: Settled) -> Iterator[bytes]:
+def _newer(work: Work, path: bytes, there: Stat, since: int, settled: Settled) -> Iterator[bytes]:
     """Yield what was changed in an entry after a moment."""
+    if not there.is_dir:
+        if _effective(settled, there.ino, there.ctime_ns) > since:
+            yield path
+        return
     fd, name = work.host.at(path)
     for inside, ctime in closed.newer(fd, name, since, _MOST):
         full = path + b"/" + inside if inside else path
@@ -86,7 +90,7 @@ def since_commit(work: Work, since: int, settled: Settled) -> list[bytes]:
         elif step.op.kind is Kind.MKDIR:
             found += _strangers(work, step.op.path, made)
         else:
-            found += _newer(work, step.op.path, since, settled)
+            found += _newer(work, step.op.path, there, since, settled)
     return found
 
 
@@ -94,11 +98,11 @@ def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
     """Return what was changed after a commit was undone, so that to do it again would destroy it."""
     found: list[bytes] = []
     first = {step.op.path: step for step in reversed(work.journal.steps) if not step.moves}
-    made = [step.op.path + b"/" for step in work.journal.steps if step.op.kind is Kind.MKDIR]
+    made = {step.op.path for step in work.journal.steps if step.op.kind is Kind.MKDIR}
     for step in work.journal.steps:
         _check_slot(work, step, step.ino, b"")
-        inside = step.op.path if step.moves else step.op.path + b"/"  # what a new folder is like goes with it
-        if any(inside.startswith(above) for above in made):
+        # What a new folder is like goes with it.
+        if made and _is_inside(step.op.path if step.moves else step.op.path + b"/", made):
             continue
         there = work.stat(step.op.path)
         if not step.moves:
@@ -110,8 +114,16 @@ def since_undo(work: Work, since: int, settled: Settled) -> list[bytes]:
         elif there is None or there.ino != step.old_ino:
             found.append(step.op.path)
         else:
-            found += _newer(work, step.op.path, since, settled)
+            found += _newer(work, step.op.path, there, since, settled)
     return found
+
+
+def _is_inside(path: bytes, folders: set[bytes]) -> bool:
+    """Say whether a path leads through one of these folders."""
+    above = split(path)[0]
+    while above and above not in folders:
+        above = split(above)[0]
+    return bool(above)
 
 
 def _check_slot(work: Work, step: Step, ino: int, end: bytes) -> None:

@@ -205,6 +205,10 @@ class Preparing:
 
     def _source(self, op: Op) -> tuple[int, bytes]:
         """Return the folder and the name of what a step takes, having looked that it is still the same."""
+        return self._looked_at(op)[:2]
+
+    def _looked_at(self, op: Op) -> tuple[int, bytes, int]:
+        """Do the same, and return its inode number too."""
         assert op.source is not None
         folders = self.upper if op.layer == 0 else self.lowers[op.layer - 1]
         fd, name = folders.at(op.source)
@@ -213,13 +217,11 @@ class Preparing:
             raise ConflictError(
                 f"{shown(op.source)} of the layer was changed while it was being committed", hint="try again"
             )
-        return fd, name
+        return fd, name, found.ino
 
     def _moved(self, step: Step) -> Step:
         assert step.op.source is not None
-        fd, name = self._source(step.op)
-        found = stat_of(fd, name)
-        assert found is not None
+        fd, name, ino = self._looked_at(step.op)
         above = split(step.op.source)[0]
         if above not in self.sources:
             status = stat_of(fd, b"")
@@ -227,7 +229,8 @@ class Preparing:
         marks, names, count = self._scans.get(step.number) or self._scan(step.op, fd, name)
         self._say(step.op, names, count)
         taken = tuple(mark for mark in settle.marks_in(marks) if mark.kind != "h")
-        return attrs.evolve(step, start="upper", ino=found.ino, marks=taken)
+        # Not attrs.evolve: of most commits, this is most.
+        return Step(step.number, step.op, step.place, "upper", ino, step.old_ino, taken)
 
     def _scan(self, op: Op, fd: int, name: bytes) -> tuple[bytes, bytes, int]:
         return closed.scan(fd, name, userxattr=self.userxattr, drop=op.drop)

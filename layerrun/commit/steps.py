@@ -56,7 +56,7 @@ class Work:
         with _explained("commit", step):
             if step.moves:
                 self._move(step, "slot" if again and step.start not in ("", "link") else step.start)
-                if step.ino:
+                if step.ino and _is_closed(step.op.new):
                     _mend(*self.host.at(step.op.path), step.op.new)
             else:
                 self._change(step, forth=True)
@@ -68,7 +68,7 @@ class Work:
                 self._move_back(step)
                 if step.start == "link":
                     self._unlink(step)
-                if step.old_ino and self._ino(step.op.path) == step.old_ino:
+                if _is_closed(step.op.old) and self._ino(step.op.path) == step.old_ino:
                     _mend(*self.host.at(step.op.path), step.op.old)
                 if to_upper and step.start == "upper":
                     self._return_to_upper(step)
@@ -242,9 +242,14 @@ def _opened(dir_fd: int, name: bytes) -> Iterator[bool]:
             os.chmod(path, stat.S_IMODE(status.st_mode))
 
 
+def _is_closed(status: Stat | None) -> bool:
+    """Say whether it is a folder that `_rename` has to open."""
+    return status is not None and status.is_dir and not status.mode & stat.S_IWUSR and os.geteuid() != 0
+
+
 def _mend(dir_fd: int, name: bytes, wanted: Stat | None) -> None:
     """Close a folder again that `_rename` has opened, if that was cut short."""
-    if wanted is None or os.geteuid() == 0 or not wanted.is_dir or wanted.mode & stat.S_IWUSR:
+    if wanted is None or not _is_closed(wanted):
         return
     with held(dir_fd, name) as (fd, path):
         if os.fstat(fd).st_mode != wanted.mode:
