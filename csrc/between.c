@@ -3,8 +3,9 @@
  * A side is its own layers, top first, and beneath them the common ones. A name that only common layers have is the same on
  * both sides, so only the names in a side's own layers are looked at, unless one side sees what is common in a folder and
  * the other does not (its folder is opaque, new or gone). So the cost is that of the sides' own layers. */
+#include "between.h"
+
 #include "compare.h"
-#include "tree.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,32 +13,6 @@
 
 /* A run of records ends once it is this long. */
 #define RUN 262144
-
-enum { OLD, NEW, COMMON, SETS };
-
-/* Which layers have the current folder: a slice of between->active, top first. */
-struct slice {
-    size_t first, count;
-};
-
-struct frame {
-    struct lr_names names;
-    size_t next; /* how far in them */
-    size_t path; /* the length of the folder's path in between->path */
-    struct slice sets[SETS];
-    bool sees[2]; /* do the common layers show through here, on that side? */
-    bool inside; /* within one of the paths that are asked for */
-};
-
-struct lr_between {
-    struct lr_chain *layers; /* all: the old side's own, the new side's own, the common ones */
-    size_t count;
-    struct frame *frames;
-    size_t depth, size;
-    size_t *active;
-    struct lr_between_options options;
-    struct lr_buf heads, paths, path;
-};
 
 struct __attribute__((packed)) part {
     uint32_t mode, uid, gid, rdev_major, rdev_minor, dev_major, dev_minor, nlink;
@@ -50,23 +25,6 @@ struct __attribute__((packed)) head {
     uint32_t new_layer, old_layer;
     struct part now, was;
 };
-
-/* What a side shows under a name. */
-struct found {
-    bool there;
-    size_t set, at, layer; /* where from: the slice, the place in it, the number of the layer */
-    struct statx st;
-};
-
-static struct frame *top(struct lr_between *walk)
-{
-    return &walk->frames[walk->depth - 1];
-}
-
-static size_t layer_of(const struct lr_between *walk, const struct frame *frame, size_t set, size_t at)
-{
-    return walk->active[frame->sets[set].first + at];
-}
 
 static int64_t nanoseconds(const struct statx_timestamp *time)
 {
@@ -114,7 +72,7 @@ static int emit(struct lr_between *walk, char letter, const struct found *now, c
 /* Let walk->path be the path of a name in the current folder. */
 static int set_path(struct lr_between *walk, const char *name, struct lr_error *err)
 {
-    size_t folder = top(walk)->path;
+    size_t folder = lr_between_top(walk)->path;
     walk->path.used = folder;
     if (folder && lr_buf_add(&walk->path, "/", 1, err) < 0)
         return -1;
@@ -146,84 +104,16 @@ static bool leads_to(const struct lr_between *walk, const char **paths, size_t c
     return low < count && strncmp(paths[low], walk->path.data, length) == 0 && paths[low][length] == '/';
 }
 
-/* What a slice shows under a name. 1: it decides, *found says what is there; 0: it has nothing there; -1. */
-static int look_in(struct lr_between *walk, const struct frame *frame, size_t set, const char *name,
-                   struct found *found, struct lr_error *err)
-{
-    for (size_t i = 0; i < frame->sets[set].count; i++) {
-        size_t number = layer_of(walk, frame, set, i);
-        const struct lr_chain *layer = &walk->layers[number];
-        if (lr_statx(lr_chain_fd(layer), name, &found->st) < 0) {
-            if (errno == ENOENT || errno == ENOTDIR)
-                continue;
-            /* Where we may not look, whoever was inside could not either. */
-            return errno == EACCES ? 1 : lr_chain_fail(layer, name, "look at", err);
-        }
-        if (!layer->cross && lr_mount_of(&found->st) != layer->levels[0].mount) {
-            errno = EXDEV;
-            return lr_chain_fail(
-                layer, name, set == COMMON ? "look beneath what is mounted on" : "compare what is mounted on",
-                err);
-        }
-        found->there = !lr_is_whiteout(&found->st);
-        found->set = set;
-        found->at = i;
-        found->layer = number;
-        return 1;
-    }
-    return 0;
-}
-
-static int look(struct lr_between *walk, size_t side, const char *name, struct found *found,
-                struct lr_error *err)
-{
-    const struct frame *frame = top(walk);
-    found->there = false;
-    int done = look_in(walk, frame, side, name, found, err);
-    if (done == 0 && frame->sees[side])
-        done = look_in(walk, frame, COMMON, name, found, err);
-    return done < 0 ? -1 : 0;
-}
-
-/* Go into a folder in the layers of a slice, from one downwards until one hides the rest. 1: what lies beneath them shows. */
-static int enter(struct lr_between *walk, struct frame *frame, const struct slice *from, size_t at,
-                 size_t set, const char *name, struct lr_error *err)
-{
-    for (size_t i = at; i < from->count; i++) {
-        size_t number = walk->active[from->first + i];
-        struct lr_chain *layer = &walk->layers[number];
-        struct statx st;
-        if (lr_statx(lr_chain_fd(layer), name, &st) < 0) {
-            if (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
-                continue;
-            return lr_chain_fail(layer, name, "look at", err);
-        }
-        if (!S_ISDIR(st.stx_mode))
-            return 0; /* a whiteout, or a file: nothing from further down is merged */
-        int opaque = lr_is_opaque(lr_chain_fd(layer), name, walk->options.userxattr);
-        if (opaque < 0 && set != COMMON)
-            return lr_chain_fail(layer, name, "read the attributes of", err);
-        int entered = lr_chain_enter(layer, name, err);
-        if (entered < 0)
-            return -1;
-        if (entered)
-            walk->active[frame->sets[set].first + frame->sets[set].count++] = number;
-        if (opaque == 1)
-            return 0;
-    }
-    return 1;
-}
-
 /* Read the folder that was just entered. */
 static int begin(struct lr_between *walk, struct lr_error *err)
 {
-    struct frame *frame = top(walk);
+    struct frame *frame = lr_between_top(walk);
     frame->next = 0;
     for (size_t set = 0; set < SETS; set++) {
         if (set == COMMON && frame->sees[OLD] == frame->sees[NEW])
             continue;
         for (size_t i = 0; i < frame->sets[set].count; i++) {
-            const struct lr_chain *layer = &walk->layers[layer_of(walk, frame, set, i)];
+            const struct lr_chain *layer = &walk->layers[lr_between_layer(walk, frame, set, i)];
             if (lr_chain_list(layer, &frame->names, err) < 0 && (set != COMMON || err->code != EACCES))
                 return -1;
         }
@@ -255,10 +145,10 @@ static int make_room(struct lr_between *walk, size_t active, struct lr_error *er
 static int descend(struct lr_between *walk, const char *name, const struct found sides[2], bool inside,
                    struct lr_error *err)
 {
-    struct slice last = top(walk)->sets[COMMON];
+    struct slice last = lr_between_top(walk)->sets[COMMON];
     if (make_room(walk, last.first + last.count + walk->count, err) < 0)
         return -1;
-    const struct frame *parent = top(walk);
+    const struct frame *parent = lr_between_top(walk);
     struct frame *frame = &walk->frames[walk->depth];
     *frame = (struct frame){.path = walk->path.used - 1, .inside = inside};
     size_t used = last.first + last.count;
@@ -269,7 +159,7 @@ static int descend(struct lr_between *walk, const char *name, const struct found
             continue;
         int shows = 1;
         if (found->set != COMMON)
-            shows = enter(walk, frame, &parent->sets[side], found->at, side, name, err);
+            shows = lr_between_enter(walk, frame, &parent->sets[side], found->at, side, name, err);
         if (shows < 0)
             return -1;
         frame->sees[side] = shows && parent->sees[side];
@@ -277,7 +167,7 @@ static int descend(struct lr_between *walk, const char *name, const struct found
     }
     frame->sets[COMMON].first = used;
     if ((frame->sees[OLD] || frame->sees[NEW]) &&
-        enter(walk, frame, &parent->sets[COMMON], 0, COMMON, name, err) < 0)
+        lr_between_enter(walk, frame, &parent->sets[COMMON], 0, COMMON, name, err) < 0)
         return -1;
     walk->depth++;
     return begin(walk, err);
@@ -285,11 +175,11 @@ static int descend(struct lr_between *walk, const char *name, const struct found
 
 static int leave(struct lr_between *walk, struct lr_error *err)
 {
-    struct frame *frame = top(walk);
+    struct frame *frame = lr_between_top(walk);
     lr_names_free(&frame->names);
     for (size_t set = 0; set < SETS; set++)
         for (size_t i = 0; i < frame->sets[set].count; i++)
-            if (lr_chain_leave(&walk->layers[layer_of(walk, frame, set, i)], err) < 0)
+            if (lr_chain_leave(&walk->layers[lr_between_layer(walk, frame, set, i)], err) < 0)
                 return -1;
     walk->depth--;
     return 0;
@@ -352,10 +242,11 @@ static int one_name(struct lr_between *walk, const char *name, struct lr_error *
         return -1;
     if (is_in(walk, options->skip, options->skips))
         return 0;
-    bool inside = top(walk)->inside || is_in(walk, options->only, options->onlys);
+    bool inside = lr_between_top(walk)->inside || is_in(walk, options->only, options->onlys);
     if (!inside && !leads_to(walk, options->only, options->onlys))
         return 0;
-    if (look(walk, OLD, name, &sides[OLD], err) < 0 || look(walk, NEW, name, &sides[NEW], err) < 0)
+    if (lr_between_look(walk, OLD, name, &sides[OLD], err) < 0 ||
+        lr_between_look(walk, NEW, name, &sides[NEW], err) < 0)
         return -1;
     if (!sides[OLD].there && !sides[NEW].there)
         return 0;
@@ -376,7 +267,7 @@ static int one_name(struct lr_between *walk, const char *name, struct lr_error *
 /* One name, or the end of a folder. 1: go on; 0: the end; -1. */
 static int step(struct lr_between *walk, struct lr_error *err)
 {
-    struct frame *frame = top(walk);
+    struct frame *frame = lr_between_top(walk);
     if (frame->next < frame->names.count)
         return one_name(walk, lr_names_get(&frame->names, frame->next++), err) < 0 ? -1 : 1;
     if (walk->depth == 1)
@@ -387,7 +278,7 @@ static int step(struct lr_between *walk, struct lr_error *err)
 /* The roots themselves: the metadata of a merged root are those of its topmost layer. */
 static int root(struct lr_between *walk, struct lr_error *err)
 {
-    struct frame *frame = top(walk);
+    struct frame *frame = lr_between_top(walk);
     struct found sides[2];
     if (set_path(walk, "", err) < 0)
         return -1;
@@ -399,7 +290,7 @@ static int root(struct lr_between *walk, struct lr_error *err)
         sides[side] = (struct found){.there = frame->sets[set].count > 0, .set = set};
         if (!sides[side].there)
             return 0;
-        sides[side].layer = layer_of(walk, frame, set, 0);
+        sides[side].layer = lr_between_layer(walk, frame, set, 0);
         if (lr_statx(lr_chain_fd(&walk->layers[sides[side].layer]), ".", &sides[side].st) < 0)
             return lr_fail(err, "look at the folder", NULL);
     }

@@ -282,3 +282,11 @@ def test_of_files_that_only_a_helper_can_read(layerrun, who, folder):
     assert patch.count("\n-") == patch.count("\n+") - 1 > 1900  # the one more is of /closed/f
     meta = json.loads(layerrun("diff", "app", "--json", "--meta", user=who, check=0).out)["changes"]
     assert [record["path"] for record in meta] == ["/closed", "/closed/f", "/usr/f"]
+
+
+def test_a_folder_that_its_owner_may_list_and_not_enter(layerrun, who, place):
+    script = 'cd "$1"; mkdir closed; echo x >closed/f; chmod 400 closed'
+    layerrun("try", "-n", "--name", "t", "--", "sh", "-c", script, "sh", place, user=who, check=0)
+    said = layerrun("diff", "t", user=who, check=0).out.splitlines()
+    assert [line[14:].strip() for line in said] == [f"{place}/closed/", f"{place}/closed/f"]
+    assert "\n+x\n" in layerrun("diff", "t", "-p", user=who, check=0).out
