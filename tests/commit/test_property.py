@@ -85,11 +85,20 @@ LOWERS = st.lists(MAKING, max_size=8).map(lambda more: SCAFFOLD + more)
 SESSION = st.lists(OPERATIONS, min_size=4, max_size=20)
 
 
-@pytest.fixture(scope="module", params=["root", users.PLAIN])
+@pytest.fixture(scope="module", params=["root", "root's namespace", users.PLAIN])
 def twins(request):
-    made = Twins(whose(request.param))
+    name, _, jail = request.param.partition("'")
+    made = Twins(whose(name), "none" if name == "root" and not jail else None)
     yield made
     made.close()
+
+
+def without_setid(operation):
+    """Root of a user namespace is less than root: what it writes to loses setuid. That is no matter of commits."""
+    name, path, *values = operation
+    if name in ("chmod", "dir") and values:
+        values = [values[0] & 0o1777]
+    return (name, path, *values)
 
 
 def examples(number, **more):
@@ -100,18 +109,20 @@ def examples(number, **more):
 
 
 def check(twins, lower, *sessions, **more):
+    if twins.ids is None:
+        lower, *sessions = ([without_setid(one) for one in each] for each in (lower, *sessions))
     answer = twins.ask(lower, *sessions, **more)
     assert not answer["wrong"], "\n".join([*answer["wrong"], *answer["changes"]])
 
 
 @given(lower=LOWERS, operations=SESSION)
-@examples(15)
+@examples(12)
 def test_commit_is_a_direct_run(twins, lower, operations):
     check(twins, lower, operations)
 
 
 @given(lower=LOWERS, sessions=st.lists(SESSION, min_size=2, max_size=3))
-@examples(5)
+@examples(4)
 def test_with_checkpoints_between(twins, lower, sessions):
     check(twins, lower, *sessions, checkpoints=True)
 

@@ -19,9 +19,13 @@ def _text(name):
 
 
 class Twins:
-    """A process of a user's (``None``: root's) that does as it is asked, with a store of its own."""
+    """A process of a user's (``None``: root's) that does as it is asked, with a store of its own.
 
-    def __init__(self, user) -> None:
+    ``ids`` are those of the throwaways; without it they are what they would be for anybody.
+    """
+
+    def __init__(self, user, ids=None) -> None:
+        self.ids = ids
         self.folder = tempfile.mkdtemp(prefix=leaks.PREFIX, dir="/var/tmp")
         os.chmod(self.folder, 0o755)
         argv = reach.translate(
@@ -39,7 +43,7 @@ class Twins:
 
     def ask(self, lower, *sessions, **more):
         """Make the trees, do the sessions to both; return what was wrong, a line each, and the changes."""
-        request = {"lower": lower, "sessions": sessions, **more}
+        request = {"lower": lower, "sessions": sessions, "ids": self.ids, **more}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
