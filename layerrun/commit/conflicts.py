@@ -54,6 +54,7 @@ class Conflicts:
     settled: Mapping[tuple[int, int], int]
     _known: dict[int, int] | None = None
     _alike: set[tuple[str, int, int]] = attrs.field(factory=set)
+    _named: set[tuple[int, int]] = attrs.field(factory=set)
 
     def of(self, found: Sequence[Entry], taken: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Conflict]]:
         """Yield each entry for which something speaks against what is to be done, with that."""
@@ -123,7 +124,8 @@ class Conflicts:
             self._note_known(found)
         assert self._known is not None
         if not delta.origin_ino:
-            return None if _likeness(delta.new) & self._alike else GONE
+            named = (delta.new.dev, delta.new.ino) in self._named
+            return None if named or _likeness(delta.new) & self._alike else GONE
         born = self._known.get(delta.origin_ino)
         # A number is given again: what was born later is something else.
         return GONE if born is None or born > (delta.since_ns or self.began) else None
@@ -136,15 +138,17 @@ class Conflicts:
             if old is None:
                 continue
             self._known[old.ino] = old.btime_ns
+            if entry.delta.new is not None:  # a further name of this is not lost
+                self._named.add((entry.delta.new.dev, entry.delta.new.ino))
             if entry.delta.letter != "=" and not old.is_dir:
                 self._alike |= _likeness(old)
             if old.is_dir and entry.delta.letter in "DT":
-                self._note_inside(entry.path)
+                self._note_inside(entry.path, entry.delta.since_ns or self.began)
 
-    def _note_inside(self, path: bytes) -> None:
+    def _note_inside(self, path: bytes, since: int) -> None:
         assert self._known is not None
         try:
-            newer = {inside for inside, _ in settle.newer(*self.host.at(path), self.began, 100000)}
+            newer = {inside for inside, _ in settle.newer(*self.host.at(path), since, 100000)}
             for found in trees.list_tree(self.host.open(path), xattrs=False):
                 if found.path not in newer:
                     self._known[found.ino] = 0

@@ -65,13 +65,8 @@ def sight(path, groups, top):
     kind = stat.S_IFMT(info.st_mode)
     content = None
     if stat.S_ISREG(kind):
-        mode = stat.S_IMODE(info.st_mode)
-        if os.geteuid() and not mode & 0o400:
-            os.chmod(path, 0o600)
         with open(path, "rb") as file:
             content = hashlib.sha256(file.read()).hexdigest()
-        if os.geteuid() and not mode & 0o400:
-            os.chmod(path, mode)
     elif stat.S_ISLNK(kind):
         content = os.readlink(path)
     elif stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
@@ -99,7 +94,7 @@ def sight(path, groups, top):
 
 
 def picture(top):
-    """Return all entries of a tree, its top as "."; folders that are closed to us are opened for a moment."""
+    """Return all entries of a tree, its top as ".". Nothing is changed for it, not even for a moment."""
     groups = {}
     found = {}
     todo = ["."]
@@ -107,18 +102,11 @@ def picture(top):
         at = todo.pop()
         path = os.path.join(top, at)
         found[at] = sight(path, groups, top)
-        mode = found[at]["mode"]
         if found[at]["kind"] == stat.S_IFDIR:
-            if os.geteuid() and mode & 0o700 != 0o700:
-                os.chmod(path, 0o700)
             # The first name of a group is the same everywhere only in this order.
             todo += [
                 os.path.normpath(os.path.join(at, name)) for name in sorted(os.listdir(path), reverse=True)
             ]
-    for at in sorted(found, reverse=True):
-        path = os.path.join(top, at)
-        if os.geteuid() and found[at]["kind"] == stat.S_IFDIR and found[at]["mode"] & 0o700 != 0o700:
-            os.chmod(path, found[at]["mode"])
     return found
 
 
