@@ -54,7 +54,7 @@ demo: build ## show the main job on real input
 .PHONY: test
 test: build ## everything that takes less than twenty minutes; nothing may be skipped for want of an ability
 	$(call need,$(NEED_TEST))
-	$(PYTEST) -m "not long" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m "not long" -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-long
 test-long: build ## the tests marked long as well

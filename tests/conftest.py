@@ -29,10 +29,16 @@ def pytest_configure(config):
     os.umask(0o022)
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Let the tests of a file, or of a folder where they share what takes long to make, stay with one worker."""
+    return workers.scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long goes first, lest one worker ends long before the other."""
     if workers.ID:
-        workers.deal(items)
+        items.sort(key=workers.comes_last)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pathlib
 
 import pytest
 
 # Folders whose tests share what takes long to make: Debian trees with packages, a probe that has run in every mode.
 SHARED = ("programs", "escape")
-# What takes long goes first, lest one worker ends long before the other.
 LONG = ("programs", "test_sanitizers", "test_wheel", "test_both_ways", "test_crash", "test_profiles_crash")
 
 CLONE_NEWNS = 0x20000
@@ -52,17 +50,24 @@ def _leave_the_mounts() -> None:
         raise OSError(ctypes.get_errno(), "have mounts of its own")
 
 
-def _group(item: pytest.Item) -> str:
-    folder = item.path.parent.name
-    return folder if folder in SHARED else str(pathlib.Path(folder, item.path.stem))
+def group(nodeid: str) -> str:
+    """Return the name of those tests that stay with one worker."""
+    file = nodeid.partition("::")[0]
+    folder = os.path.dirname(file)
+    return folder if os.path.basename(folder) in SHARED else file
 
 
-def deal(items: list[pytest.Item]) -> None:
-    """Mark each test with the group that stays together, the longest groups first."""
+def scheduler(config: pytest.Config, log: object) -> object:
+    """Return who deals the tests out, a group at a time. (--dist loadgroup does nothing with pytest 9.1.)"""
+    from xdist.scheduler import LoadScopeScheduling
 
-    def last(item: pytest.Item) -> bool:
-        return not {item.path.parent.name, item.path.stem} & set(LONG)
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
 
-    items.sort(key=last)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    return ByGroup(config, log)
+
+
+def comes_last(item: pytest.Item) -> bool:
+    """Say whether a test is none of those that take long."""
+    return not {item.path.parent.name, item.path.stem} & set(LONG)
