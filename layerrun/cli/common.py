@@ -78,6 +78,8 @@ def open_store(*, recover: bool = True) -> Store:
     from layerrun.store.store import Store
 
     store = Store.open(settings().store)
+    if store.recovered:
+        say(store.recovered)
     if recover:
         try:
             _recover(store)

@@ -112,22 +112,24 @@ def redo(store: Store, commit: Commit) -> Commit:
             raise
 
 
-def recover(store: Store, *, locked: bool = False) -> None:
-    """Finish or take back what was cut short. Waits for nobody: what is under way is left alone."""
+def recover(store: Store, *, locked: bool = False) -> str:
+    """Finish or take back what was cut short. Waits for nobody: what is under way is left alone.
+
+    Return what is to be said of it, ``""`` where there is nothing.
+    """
     if not present(store.fd, marker.NAME):
-        return
+        return ""
     with contextlib.ExitStack() as stack:
         if not locked:
             try:
                 stack.enter_context(marker.locked(store, wait=0.0))
             except BusyError:
-                return
+                return ""
         cut = marker.read(store)
-        if cut is not None:
-            _recover(store, *cut)
+        return "" if cut is None else _recover(store, *cut)
 
 
-def _recover(store: Store, id_: str, doing: str) -> None:
+def _recover(store: Store, id_: str, doing: str) -> str:
     commit = store.catalog.commit_by_id(id_)
     with contextlib.ExitStack() as stack:
         try:
@@ -136,7 +138,7 @@ def _recover(store: Store, id_: str, doing: str) -> None:
             if commit is not None:
                 raise
             marker.clear(store)  # the marker was there first
-            return
+            return ""
         stack.callback(os.close, folder)
         written = journal.read(folder, id_)
         if commit is None or written is None:
@@ -144,7 +146,7 @@ def _recover(store: Store, id_: str, doing: str) -> None:
             host = stack.enter_context(_host(store))
             remove_places(folder, host, restore=True)
             finishing.forget(store, id_)
-            return
+            return ""
         app = store.catalog.app_by_id(written.app)
         if app is not None and doing == "commit":
             try:
@@ -154,13 +156,14 @@ def _recover(store: Store, id_: str, doing: str) -> None:
         work = stack.enter_context(_opened(store, written, folder, app if doing == "commit" else None))
         if doing != "commit":
             finishing.undo(store, work, None)
-            return
-        if present(folder, "after"):
-            finishing.done(store, work)
-            stack.close()
-            finishing.end_layer(store, written.app, drop=written.drop)
-        else:
+            return f"{doing} of number {commit.number} was cut short: it is undone now"
+        if not present(folder, "after"):
             finishing.take_back(store, work)
+            return f"a commit of {commit.name} was cut short, and is taken back: nothing was changed"
+        finishing.done(store, work)
+        stack.close()
+        finishing.end_layer(store, written.app, drop=written.drop)
+        return f"a commit of {commit.name} was cut short, and is finished now: number {commit.number}"
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ class Store:
     Attributes:
         path: its real path. fd: its folder. rootless: whether it belongs to a plain user.
         catalog: the database; staging_fd, trash_fd: those folders. lent: see `layerrun.store.reserve`.
+        recovered: what is to be said of a commit to the host that was cut short; ``""`` if none was.
     """
 
     def __init__(self, path: str, fd: int) -> None:
@@ -51,6 +52,7 @@ class Store:
         self.fd = fd
         self.rootless = os.geteuid() != 0
         self.lent = False
+        self.recovered = ""
         opened: list[int] = []
         try:
             for name in ("staging", "trash"):
@@ -93,8 +95,10 @@ class Store:
         """Have a commit to the host that was cut short finished or taken back, by a room above this one."""
         if present(self.fd, "unfinished"):
             # What cannot be done now (a file system that is not mounted) must not stop every other command.
-            with suppress(LayerrunError, OSError):
-                importlib.import_module("layerrun.commit.engine").recover(self)
+            try:
+                self.recovered = importlib.import_module("layerrun.commit.engine").recover(self)
+            except (LayerrunError, OSError) as error:
+                self.recovered = f"a commit was cut short, and cannot be taken back or finished yet: {error}"
 
     def close(self) -> None:
         """Close the catalog and the descriptors."""
