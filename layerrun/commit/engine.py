@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from layerrun.commit import changed, finishing, journal, marker
+from layerrun.commit import changed, finishing, journal, marker, taken_back
 from layerrun.commit.entries import Folders
 from layerrun.commit.journal import Journal
 from layerrun.commit.ops import Op
@@ -226,7 +226,7 @@ def settled(
     With ``began`` (ns) only what was so at that time as well: a layer that began while a commit was in place
     has seen something else.
     """
-    found: dict[tuple[int, int], int] = {}
+    found = taken_back.noted(store, began)
     for one in store.catalog.commits():
         if (but is not None and one.id == but.id) or (
             began is not None and one.state is not CommitState.UNDONE

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from layerrun.commit import marker
+from layerrun.commit import marker, taken_back
 from layerrun.commit.entries import held, set_mtime, split, stat_of
 from layerrun.commit.journal import Parent, read_json, write_json
 from layerrun.commit.ops import Kind
@@ -154,6 +154,7 @@ def take_back(store: Store, work: Work) -> None:
     _set_source_times(work)
     remove_places(work.folder, work.host, restore=True)
     sync(Work(work.journal, work.folder, work.host, work.upper, work.places[:1]))
+    taken_back.note(store, work)
     forget(store, work.journal.id)
 
 

@@ -213,3 +213,37 @@ def test_over_a_base_there_is_nothing_to_commit_to(mine, folder):
     assert mine.names() == ["t"]
     done = mine("commit", "-y", "t", check=2)
     assert "layerrun branch t NEW" in done.err
+
+
+def test_cut_short_it_can_be_committed_again(mine, monkeypatch):
+    """What the commit has touched itself, and put back, is no conflict; what others have is."""
+    from layerrun.commit import engine
+    from layerrun.commit.plan import plan
+    from layerrun.commit.steps import Work
+    from layerrun.store.store import Store
+
+    for name in ("a", "b", "c"):
+        mine.write(name, "before\0\n")
+    name = mine.try_("for f in a b c; do echo after >$f; done")
+    before = mine.listing()
+    forward, done = Work.forward, []
+
+    def cut(work, step, **options):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(step)
+        forward(work, step, **options)
+
+    monkeypatch.setattr(Work, "forward", cut)
+    with Store.open(mine.layerrun.store()) as store:
+        app = store.app(name)
+        with pytest.raises(KeyboardInterrupt):
+            engine.commit(store, app, plan(store, app))
+    monkeypatch.undo()
+    assert mine.listing() == before
+    mine.write("b", "mine\0\n")
+    done = mine("commit", "-y", name, check=3)
+    assert mine.path("b") in done.err
+    assert mine.path("a") not in done.err
+    mine("commit", "-y", name, "a", "c")
+    assert (mine.read("a"), mine.read("b"), mine.read("c")) == ("after\n", "mine\0\n", "after\n")
