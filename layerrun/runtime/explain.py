@@ -53,6 +53,11 @@ def _overlay_hint(failure: Failure, app: App, store_path: str) -> str | None:
         return (
             "this kernel has no overlay file system: `modprobe overlay`, or a kernel with CONFIG_OVERLAY_FS"
         )
+    if failure.step.startswith("set apart"):
+        return (
+            "the kernel stacks two overlays at most, and / is one already (is this a container?): "
+            f"what {app.shown_name!r} has frozen cannot lie over it; begin anew with `layerrun reset`, or over a base"
+        )
     if "map the ids" in failure.step and failure.code in (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
         return (
             "that file system cannot be mapped to other ids (is this a container, whose / is itself an overlay?): "
