@@ -16,6 +16,7 @@ import attrs
 from layerrun.commit import changed, finishing, journal, marker, taken_back
 from layerrun.commit.entries import Folders
 from layerrun.commit.journal import Journal
+from layerrun.commit.opening import close_again, open_folders
 from layerrun.commit.ops import Op
 from layerrun.commit.places import Places, remove_places
 from layerrun.commit.prepare import Preparing
@@ -140,6 +141,7 @@ def _recover(store: Store, id_: str, doing: str) -> str:
             marker.clear(store)  # the marker was there first
             return ""
         stack.callback(os.close, folder)
+        stack.enter_context(close_again(store, folder))
         written = journal.read(folder, id_)
         if commit is None or written is None:
             # No step was done.
@@ -271,9 +273,12 @@ class _Committing:
                 marker.write(self.store, id_, "commit")
                 make_dir(self.store.fd, f"commits/{id_}")
                 folder = os.open(f"commits/{id_}", DIR_FLAGS, dir_fd=self.store.fd)
+                stack.callback(os.close, folder)
                 fsync_dir(self.store.fd, "commits")
                 places = preparing.places = Places(folder, id_, host)
                 places.begin()
+                stack.enter_context(close_again(self.store, folder))
+                open_folders(upper, self.ops, folder, self.app.id)
                 preparing.run(self.ops)
                 work = self._work(id_, preparing, folder)
                 self._record(id_, work, preparing, command)
@@ -284,7 +289,6 @@ class _Committing:
                 raise
             finally:
                 stack.callback(lambda: places.close() if places else None)
-                stack.callback(lambda: os.close(folder) if folder >= 0 else None)
             try:
                 for step in work.journal.steps:
                     work.forward(step)

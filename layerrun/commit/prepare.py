@@ -154,14 +154,7 @@ class Preparing:
     def _is_movable(self, number: int, op: Op, mount: int) -> bool:
         if op.layer or op.prepared is not None or self.copy or mount != self._mount:
             return False
-        return not self._is_closed_in(op) and self._leaves_whole(number, op)
-
-    def _is_closed_in(self, op: Op) -> bool:
-        """Say whether the folder of the layer that it lies in may not be written to: what is in it can be copied."""
-        if os.geteuid() == 0:
-            return False
-        status = self.upper.look(split(op.path if op.source is None else op.source)[0])
-        return status is not None and not status.mode & stat.S_IWUSR
+        return self._leaves_whole(number, op)
 
     def _linked(self, step: Step, mount: int) -> Step:
         """Make a further name: that of the layer is moved, if all of them are."""
@@ -272,11 +265,14 @@ class Preparing:
         if op.path in self._inos:
             # A folder that a step before has made: what is in it has changed its time.
             after = read_meta(*self._source(op), flavour=self.userxattr, drop=op.drop)
+            after = attrs.evolve(after, mode=op.new.mode) if op.new is not None else after
             before = attrs.evolve(after, mode=_opened(after.mode))
             return Step(number, op, old_ino=self._inos[op.path], before=before, after=after)
         if op.source is None:
             return self._opening_step(number, op, old_ino)
         before, after = self._metas(op)
+        if op.new is not None and op.new.is_dir:
+            after = attrs.evolve(after, mode=op.new.mode)  # while it is committed it is open to its owner
         if op.path in self._open_folders:
             before = attrs.evolve(before, mode=_opened(before.mode))
         if op.times_only:
