@@ -119,13 +119,13 @@ def check(twins, lower, *sessions, **more):
 
 
 @given(lower=LOWERS, operations=SESSION)
-@examples(12)
+@examples(8, derandomize=True)
 def test_commit_is_a_direct_run(twins, lower, operations):
     check(twins, lower, operations)
 
 
 @given(lower=LOWERS, sessions=st.lists(SESSION, min_size=2, max_size=3))
-@examples(4)
+@examples(3, derandomize=True)
 def test_with_checkpoints_between(twins, lower, sessions):
     check(twins, lower, *sessions, checkpoints=True)
 
