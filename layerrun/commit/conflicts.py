@@ -65,8 +65,14 @@ class Conflicts:
             if entry.parent is not None and entry.parent.number in lost:
                 lost.add(entry.number)
                 continue
-            acts = taken(entry) if entry.delta.letter in CHANGES else self._acts_beneath(found, entry, taken)
-            if not acts or (entry.delta.within and not entry.delta.origin):
+            if self._is_other_folder(entry) and self._acts(found, entry, taken):
+                yield entry, Conflict(entry.text, REPLACED)
+                continue
+            if (
+                entry.delta.letter not in CHANGES
+                or not taken(entry)
+                or (entry.delta.within and not entry.delta.origin)
+            ):
                 continue
             what = self._what(found, entry)
             if what == GONE:
@@ -74,11 +80,33 @@ class Conflicts:
             if what is not None:
                 yield entry, Conflict(entry.text, what)
 
-    def _acts_beneath(self, found: Sequence[Entry], entry: Entry, taken: Callable[[Entry], bool]) -> bool:
-        """Say whether a folder that is as it was must be looked at all the same: another lies there by now."""
-        if not entry.delta.origin_other:
-            return False
-        return any(taken(other) for other in found[entry.number + 1 : entry.end])
+    @staticmethod
+    def _acts(found: Sequence[Entry], entry: Entry, taken: Callable[[Entry], bool]) -> bool:
+        """Say whether anything is to be done to a folder or in it."""
+        return any(taken(other) for other in found[entry.number : entry.end])
+
+    @staticmethod
+    def _is_other_folder(entry: Entry) -> bool:
+        """Say whether a folder was copied up from another than lies there now: a layer cannot move such a one."""
+        new, old = entry.delta.new, entry.delta.old
+        return entry.delta.origin_other and new is not None and new.is_dir and old is not None and old.is_dir
+
+    def _came_later(self, entry: Entry) -> bool:
+        """Say whether a folder around was made by the layer, and another has come to the host in its place since.
+
+        What is in that may be older than the layer: to be moved there changes the folder's time alone.
+        """
+        above = entry.parent
+        while above is not None:
+            new, old = above.delta.new, above.delta.old
+            if (
+                not (above.delta.origin or above.delta.root or new is None or old is None)
+                and new.is_dir
+                and self._effective(old.ino, old.ctime_ns) > (above.delta.since_ns or self.began)
+            ):
+                return True
+            above = above.parent
+        return False
 
     def _what(self, found: Sequence[Entry], entry: Entry) -> str | None:
         delta = entry.delta
@@ -87,8 +115,8 @@ class Conflicts:
             return self._lost(found, delta)
         if delta.origin_other and self._lost(found, delta):
             return REPLACED  # else the layer has moved something else there
-        if delta.letter == "=":
-            return None
+        if self._came_later(entry):
+            return MADE
         changed = self._effective(delta.old.ino, delta.old.ctime_ns) > since
         if delta.old.is_dir and delta.letter in "DT":
             inside = self._newer(delta.path, since)

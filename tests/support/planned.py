@@ -203,6 +203,12 @@ def conflicts(folder):
         "new-in-removed": ("mkdir -p x/y", "rm -r x", "echo b > x/y/new"),
         "beside": ("mkdir x; echo a > x/a", "echo aa >> x/a", "echo b > x/b"),
         "folder-chmod": ("mkdir x", "chmod 700 x; echo a > x/a", "chmod 711 x"),
+        "folder-came": ("mkdir y; echo a > y/a", "mkdir x; echo b > x/a", "mv y x"),
+        "folders-swapped": (
+            "mkdir x y; echo a > x/a; echo b > y/a",
+            "echo aa >> x/a; rm y/a",
+            "mv x z; mv y x; mv z y",
+        ),
         "to-link": ("mkdir x; echo a > x/a", "echo b > x/b", "mv x real; ln -s real x"),
         "moved": ("echo a > x", "mv x y", "true"),
         "moved-both": ("echo a > x", "mv x y", "mv x z"),
