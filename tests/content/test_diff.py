@@ -65,7 +65,7 @@ def tree(top):
     return found
 
 
-@pytest.mark.parametrize("tool", ["git", "patch"])
+@pytest.mark.parametrize("tool", ["git", pytest.param("patch", marks=pytest.mark.long)])
 def test_a_patch_does_what_was_done(layerrun, who, place, folder, tool):
     sh(who, MAKE, place)
     for name in ("copy", "direct"):
