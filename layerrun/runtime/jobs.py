@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "squash_job",
     "tidy_job",
     "usage_job",
+    "walk_deltas",
     "which_job",
 ]
 
@@ -93,13 +94,18 @@ def _comparison(arguments: Sequence[Any]) -> tuple[Stacks, dict[str, Any]]:
     return Stacks(old, new, fds[counts[0] + counts[1] :]), {**options, **names}
 
 
+def walk_deltas(*arguments: Any) -> Iterator[Delta]:
+    """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list)."""
+    *fds, userxattr, cross_mounts, roots = arguments
+    return deltas(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
+
+
 def deltas_job(*arguments: Any) -> list[list[Any]]:
     """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list).
 
     Before the deltas come the ids that are the caller's where this runs.
     """
-    *fds, userxattr, cross_mounts, roots = arguments
-    found = deltas(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
+    found = walk_deltas(*arguments)
     ids = [os.geteuid(), os.getegid()]
     return [ids, *([letter, path.decode("latin-1"), *rest] for letter, path, *rest in found)]
 
