@@ -117,7 +117,7 @@ def test_gc_forgets_what_is_old(place):
     before = picture(place.tree)
     place.run("gc", "-y", "--all")
     assert picture(place.tree) == before
-    assert set(os.listdir(f"{place.store}/commits")) <= {"lock", "last"}
+    assert set(os.listdir(f"{place.store}/commits")) <= {"lock", "last", "taken-back"}
     place.run("undo", check=6)
     place.attempt("echo 5 > f")
     assert json.loads(place.run("log", "--json").out)["commits"][0]["number"] == 2, (

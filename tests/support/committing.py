@@ -394,7 +394,13 @@ def sweep(stage, first, step):
             assert state is None, (at, state)
             check(seen, stage.before, f"commit killed at {at}: taken back, but")
             check(picture(stage.data + "/upper"), stage.layer, f"commit killed at {at}: the layer")
-            left = set(os.listdir(stage.path + "/commits")) - {"lock", "last", ".last"}
+            left = set(os.listdir(stage.path + "/commits")) - {
+                "lock",
+                "last",
+                ".last",
+                "taken-back",
+                ".taken-back",
+            }
             assert not left, (at, left)
         assert not outside(stage), (at, outside(stage))
         at += step
