@@ -38,12 +38,19 @@ def _name(path: bytes) -> str:
     return hashlib.sha256(path).hexdigest()[:32]
 
 
-def _read(root_fd: int, path: bytes, *, cross_mounts: bool = False) -> bytes | None:
-    """Return a text, ``None`` where it is none, too large, or cannot be read."""
+def _read(
+    root_fd: int, path: bytes, *, cross_mounts: bool = False, changed_ns: int | None = None
+) -> bytes | None:
+    """Return a text, ``None`` where it is none, too large, or cannot be read.
+
+    ``changed_ns``: its time of change as it was seen; ``None`` also where it was changed since.
+    """
     with contextlib.suppress(LayerrunError):
         fd = trees.open_beneath(root_fd, path, os.O_RDONLY | os.O_NOATIME, cross_mounts=cross_mounts)
         with os.fdopen(fd, "rb") as file:
             data = file.read(LARGEST + 1)
+            if changed_ns not in (None, os.fstat(fd).st_ctime_ns):
+                return None
             return data if len(data) <= LARGEST and text.is_text(data) else None
     return None
 
@@ -96,7 +103,7 @@ def _save(folder: int, host: int, wanted: list[Entry]) -> int:
         name = _name(entry.path)
         if name in kept or old.size > room or old.ctime_ns > entry.delta.since_ns or entry.delta.origin_other:
             continue
-        data = _read(host, entry.path, cross_mounts=True)
+        data = _read(host, entry.path, cross_mounts=True, changed_ns=old.ctime_ns)
         if data is None or len(data) > room:
             continue
         room -= len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -14,8 +15,9 @@ from layerrun.commit.ops import Kind
 from layerrun.commit.steps import OLD, Work, shown
 from layerrun.errors import ChangedError, DamagedError
 from layerrun.layers.delta import Stat
+from layerrun.native import trees
 
-__all__ = ["Settling", "adopt", "error", "since_commit", "since_undo"]
+__all__ = ["Settling", "adopt", "error", "homeless", "since_commit", "since_undo"]
 
 Settled = dict[tuple[int, int], int]
 _MOST = 100000
@@ -26,12 +28,16 @@ def error(paths: list[bytes], number: int, what: str) -> ChangedError:
     """Return the error that names the paths."""
     names = sorted({shown(path) for path in paths})
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    said, hint = {
+        "undo": (
+            "taken back: changed since",
+            f"layerrun undo {number} --force  (what was changed is kept aside)",
+        ),
+        "redo": ("done again: changed since", None),
+        "homeless": ("taken back: gone is the folder of", "make it again, then undo"),
+    }[what]
     return ChangedError(
-        f"commit {number} cannot be taken back: changed since: {', '.join(names[:_NAMED])}{more}"
-        if what == "undo"
-        else f"commit {number} cannot be done again: changed since: {', '.join(names[:_NAMED])}{more}",
-        hint=f"layerrun undo {number} --force  (what was changed is kept aside)" if what == "undo" else None,
-        paths=tuple(names),
+        f"commit {number} cannot be {said}: {', '.join(names[:_NAMED])}{more}", hint=hint, paths=tuple(names)
     )
 
 
@@ -163,15 +169,64 @@ def _changed_meta(
         yield step.op.path
 
 
+def homeless(work: Work) -> list[bytes]:
+    """Return what was kept aside and cannot be put back, since the folder that it lay in is gone."""
+    steps = [step for step in work.journal.steps if step.moves and step.old_ino]
+    folders = {step.op.path for step in steps if step.op.old is not None and step.op.old.is_dir}
+    gone: dict[bytes, bool] = {}
+    for step in steps:
+        folder = split(step.op.path)[0]
+        if folder not in gone:
+            gone[folder] = not (_is_folder(work, folder) or _comes_again(folder, folders))
+    return [step.op.path for step in steps if gone[split(step.op.path)[0]]]
+
+
+def _is_folder(work: Work, path: bytes) -> bool:
+    try:
+        work.host.open(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+    return True
+
+
+def _comes_again(path: bytes, folders: set[bytes]) -> bool:
+    while path:
+        if path in folders:
+            return True
+        path = split(path)[0]
+    return False
+
+
+def _adopt_kept(work: Work, step: Step, there: Stat) -> Step:
+    """Keep aside what a file or folder that stays is like now, and what is in the file."""
+    fd, name = work.host.at(step.op.path)
+    now = read_meta(fd, name)
+    if step.op.kind is Kind.WRITE:
+        slot, new = work.places[step.place], step.slot + b".now"
+        trees.remove_tree(slot, new)
+        closed.copy_entry(fd, name, slot, new, userxattr=work.journal.userxattr)
+        os.rename(new, step.slot, src_dir_fd=slot, dst_dir_fd=slot)
+    if step.after is not None and not step.op.times_only:
+        xattrs = None if step.after.xattrs is None else now.xattrs
+        step = attrs.evolve(step, after=attrs.evolve(now, xattrs=xattrs))
+    return attrs.evolve(step, old_ino=there.ino)
+
+
 def adopt(work: Work) -> Work:
     """Return the work to take a commit back whatever is there now: that is kept aside in place of what it brought."""
     steps = []
+    last = {step.op.path: step for step in work.journal.steps if not step.moves}
     for step in work.journal.steps:
         there = work.stat(step.op.path)
         ino = 0 if there is None else there.ino
         if not step.moves:
             if there is not None and (there.mode ^ (step.op.old.mode if step.op.old else 0)) >> 12 == 0:
-                steps.append(attrs.evolve(step, old_ino=ino))
+                is_last = last[step.op.path] is step
+                steps.append(_adopt_kept(work, step, there) if is_last else attrs.evolve(step, old_ino=ino))
         elif ino == step.ino:
             steps.append(step)
         elif ino or step.old_ino:

@@ -42,6 +42,8 @@ class Planned(Protocol):
     def left(self) -> int: ...
     @property
     def merges(self) -> Mapping[str, bytes]: ...
+    @property
+    def looked_ns(self) -> int: ...
 
 
 def commit(
@@ -59,7 +61,13 @@ def commit(
             app = store.app_again(app)
             drop = app.kind is AppKind.THROWAWAY and planned.left == 0 and not keep
             done = _Committing(
-                store, app, tuple(planned.ops), drop=drop, keep=keep, merges=planned.merges
+                store,
+                app,
+                tuple(planned.ops),
+                drop=drop,
+                keep=keep,
+                merges=planned.merges,
+                looked=planned.looked_ns,
             ).run(command)
         finishing.end_layer(store, app.id, drop=drop)
         return done
@@ -87,10 +95,13 @@ def undo(store: Store, commit: Commit, *, force: bool = False) -> Commit:
     """
     with _again(store, commit, CommitState.DONE, "undone") as (work, current):
         found = changed.since_commit(work, current.ended_ns or 0, settled(store, current))
-        if found and force:
-            work = changed.adopt(work)
-        elif found:
+        if found and not force:
             raise changed.error(found, current.number, "undo")
+        homeless = changed.homeless(work)
+        if homeless:
+            raise changed.error(homeless, current.number, "homeless")
+        if found:
+            work = changed.adopt(work)
         settling = changed.Settling(work, settled(store, current), undoing=True)
         finishing.begin(store, work, "undo")
         return finishing.undo(store, work, settling)
@@ -256,6 +267,7 @@ class _Committing:
     drop: bool
     keep: bool
     merges: Mapping[str, bytes]
+    looked: int
 
     def run(self, command: tuple[str, ...]) -> Commit:
         id_ = new_id()
@@ -269,7 +281,7 @@ class _Committing:
                 preparing = Preparing(
                     host, upper, lowers, Places(-1, id_, host), userxattr, self.keep, self.merges
                 )
-                preparing.check(self.ops)  # before anything is written
+                preparing.check(self.ops, self.looked)  # before anything is written
                 marker.write(self.store, id_, "commit")
                 make_dir(self.store.fd, f"commits/{id_}")
                 folder = os.open(f"commits/{id_}", DIR_FLAGS, dir_fd=self.store.fd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conflict", "Planned", "Privileged", "Selection", "plan"]
 
+# clock_gettime(2): what file systems take the time of a change from.
+_CLOCK_REALTIME_COARSE = 5
+
 
 @attrs.frozen
 class Planned:
@@ -45,6 +49,7 @@ class Planned:
         left: the number of changes that were not selected: they stay in the layer.
         merges: contents by the names that steps have in `Op.prepared`.
         merged: the paths of the files whose changes were merged with those of the host.
+        looked_ns: when it was begun to look, by the clock that the kernel gives files.
     """
 
     ops: list[Op]
@@ -53,6 +58,7 @@ class Planned:
     left: int = 0
     merges: dict[str, bytes] = attrs.field(factory=dict)
     merged: tuple[str, ...] = ()
+    looked_ns: int = 0
 
 
 def plan(
@@ -108,6 +114,7 @@ class _Planning:
     def run(self, *, force: bool) -> Planned:
         from layerrun.runtime.data import deltas
 
+        looked = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
         self.found = entries(deltas(self.store, self.app))
         rights = list(self._select())
         find_anchors(self.found)
@@ -132,6 +139,7 @@ class _Planning:
             left=left,
             merges=merging.contents,
             merged=tuple("/" + os.fsdecode(path) for path in merging.merged),
+            looked_ns=looked,
         )
 
     def _select(self) -> Iterator[Privileged]:

@@ -59,12 +59,17 @@ class Preparing:
     _open_folders: set[bytes] = attrs.field(factory=set)
     _mount: int = 0
 
-    def check(self, ops: Sequence[Op]) -> None:
-        """Look whether all is as it was when it was planned; raises `ConflictError`. Nothing is written."""
+    def check(self, ops: Sequence[Op], looked: int) -> None:
+        """Look whether all is as it was when it was planned; raises `ConflictError`. Nothing is written.
+
+        ``looked``: when that was (ns): nothing in a folder that goes may have changed since.
+        """
         for op in ops:
             folder = split(op.path)[0]
             if not self._is_fresh(folder):
                 self._check_one(op)
+                if op.kind in (Kind.REMOVE, Kind.REPLACE) and op.old is not None and op.old.is_dir:
+                    self._check_inside(op.path, looked)
                 if op.kind not in (Kind.META, Kind.WRITE) and folder not in self.parents:
                     self._note_parent(folder)
             if op.kind in (Kind.MKDIR, Kind.REPLACE) or (
@@ -94,6 +99,11 @@ class Preparing:
             or (there.ctime_ns != op.old.ctime_ns and not op.times_only)
         ):
             raise _moved_on(op.path)
+
+    def _check_inside(self, path: bytes, looked: int) -> None:
+        fd, name = self.host.at(path)
+        for inside, _ in closed.newer(fd, name, looked, 1):
+            raise _moved_on(path + b"/" + inside)
 
     def _note_parent(self, folder: bytes) -> None:
         found = self.host.look(folder)

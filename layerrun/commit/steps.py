@@ -175,6 +175,8 @@ class Work:
     def _change(self, step: Step, *, forth: bool) -> None:
         meta = step.after if forth else step.before
         assert meta is not None
+        if not forth and self.stat(step.op.path) is None:
+            return
         fd, name = self.host.at(step.op.path)
         found = stat_of(fd, name)
         if found is None or found.ino != step.old_ino:
@@ -276,6 +278,7 @@ def _explained(what: str, step: Step) -> Iterator[None]:
 
 
 _HINTS = {
+    errno.ENOENT: "if the folder that it lay in is gone: make it again",
     errno.ENOSPC: "free some space on its file system, and try again",
     errno.EBUSY: "something is mounted there, or in it",
     errno.ETXTBSY: "it is a program that runs: end it, and try again",

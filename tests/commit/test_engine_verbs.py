@@ -12,6 +12,11 @@ from support import probes
 from support.committing import picture
 from support.whose import whose
 
+from layerrun.commit import engine
+from layerrun.commit.plan import plan
+from layerrun.errors import ConflictError
+from layerrun.store.store import Store
+
 
 @pytest.fixture(params=["root", "layerrun-test"])
 def place(request, layerrun, folder, user_folder):
@@ -67,6 +72,47 @@ def test_forced_it_keeps_aside_what_was_changed(place):
     assert [again[name] for name in (b"f", b"g", b"new/b")] == [
         changed[name] for name in (b"f", b"g", b"new/b")
     ]
+
+
+def test_forced_it_keeps_what_was_written_into_a_file_that_stays(place):
+    place.sh("ln f f2")
+    place.attempt("echo 2 > f; chmod 600 g")
+    place.sh("echo 3 >> f; chmod 640 g")
+    place.run("undo", check=3)
+    place.run("undo", "--force")
+    with open(f"{place.tree}/f2") as file:
+        assert file.read() == "1\n"
+    place.run("redo")
+    with open(f"{place.tree}/f2") as file:
+        assert file.read() == "2\n3\n"
+    assert os.stat(f"{place.tree}/g").st_mode & 0o777 == 0o640
+
+
+def test_a_folder_that_is_gone_stops_undo_before_it_begins(place):
+    place.attempt("rm d/x; echo 2 > f")
+    place.sh("rmdir d")
+    before = picture(place.tree)
+    for words in (["undo"], ["undo", "--force"]):
+        place.run(*words, check=3)
+        assert picture(place.tree) == before
+    place.attempt("echo 1 > other")
+    place.sh("mkdir d")
+    place.run("undo", "1", "--force")
+    assert os.path.exists(f"{place.tree}/d/x")
+
+
+def test_a_folder_that_is_removed_has_not_changed_since_it_was_looked_at(layerrun, folder):
+    tree = os.path.join(folder, "tree")
+    os.makedirs(f"{tree}/d/e")
+    layerrun("try", "-n", "--name", "t", "--", "rm", "-r", f"{tree}/d")
+    with Store.open(layerrun.store(None)) as store:
+        planned = plan(store, store.app("t"))
+        assert not planned.conflicts
+        with open(f"{tree}/d/e/new", "w"):
+            pass
+        with pytest.raises(ConflictError):
+            engine.commit(store, store.app("t"), planned)
+        assert os.path.exists(f"{tree}/d/e/new")
 
 
 def test_commits_of_the_same_files_are_taken_back_one_after_the_other(place):

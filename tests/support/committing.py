@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import types
 
 from layerrun.commit import changed, engine, entries, finishing, marker, steps
@@ -112,12 +113,13 @@ class ByHand:
         self.root = os.open("/", os.O_RDONLY)
         self.flavour = "user" if os.geteuid() else "trusted"
         self.ops, self.last, self.linked = [], [], {}
+        self.looked = time.clock_gettime_ns(5)  # CLOCK_REALTIME_COARSE
         self._folder(os.fsencode(top).strip(b"/"), meta=True)
         os.close(self.upper)
         os.close(self.root)
 
     def planned(self, left=0):
-        return types.SimpleNamespace(ops=self.ops + self.last, left=left, merges={})
+        return types.SimpleNamespace(ops=self.ops + self.last, left=left, merges={}, looked_ns=self.looked)
 
     def _stat(self, fd, path):
         folder, _, name = path.rpartition(b"/")
