@@ -1,7 +1,8 @@
 """What texts were like before a layer changed them, so that what the host changed since can be merged with it.
 
 When a throwaway is kept, small texts of the host that it modifies are copied to ``ancestors/`` beside its data, each
-under a digest of its path: the digest of the content (32 bytes), then the content.
+under a digest of its path: the digest of the content (32 bytes), then the content. And what another commit has
+replaced since the layer began is kept by that commit, to be taken back.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
 
+from layerrun.commit import journal
 from layerrun.commit.entries import Folders
 from layerrun.commit.entry import Entry
+from layerrun.commit.journal import Journal, Step
+from layerrun.commit.ops import Kind
+from layerrun.commit.steps import OLD
 from layerrun.errors import LayerrunError
 from layerrun.layers import text
-from layerrun.model import HOST_BASE, App
+from layerrun.model import HOST_BASE, App, CommitState
 from layerrun.native import trees
 from layerrun.store.fs import DIR_FLAGS
 
@@ -131,6 +137,7 @@ class Merging:
     names: dict[bytes, str] = attrs.field(factory=dict)
     contents: dict[str, bytes] = attrs.field(factory=dict)
     merged: list[bytes] = attrs.field(factory=list)
+    _journals: list[Journal] | None = None
 
     def prepare(self, entry: Entry, content: bytes) -> None:
         """Let an entry have a content that is not that of the layer."""
@@ -148,6 +155,8 @@ class Merging:
         if (new.mode, new.uid, new.gid) != (old.mode, old.uid, old.gid):
             return False
         ancestor = self._ancestor(entry.path)
+        if ancestor is None:
+            ancestor = self._replaced(entry.path, entry.delta.since_ns)
         ours = self._ours(entry.path)
         theirs = _read(self.host.root, entry.path, cross_mounts=True)
         if ancestor is None or ours is None or theirs is None:
@@ -179,3 +188,40 @@ class Merging:
             os.close(above)
         digest, content = data[:_DIGEST], data[_DIGEST:]
         return content if hashlib.sha256(content).digest() == digest else None
+
+    def _replaced(self, path: bytes, since_ns: int) -> bytes | None:
+        """Return what a commit has replaced after a moment, and nobody had changed before it since then."""
+        if self._journals is None:
+            self._journals = [*self._done()]
+        for written in self._journals:
+            for step in written.steps:
+                known = step.op.path == path and step.op.kind in (Kind.REPLACE, Kind.WRITE)
+                if known and step.op.old is not None and step.op.old.ctime_ns <= since_ns:
+                    return self._kept_aside(written, step)
+        return None
+
+    def _done(self) -> Iterator[Journal]:
+        for one in self.store.catalog.commits():
+            if one.state is not CommitState.DONE:
+                continue
+            with contextlib.suppress(LayerrunError):
+                folder = journal.open_folder(self.store.fd, one.id)
+                try:
+                    written = journal.read(folder, one.id)
+                finally:
+                    os.close(folder)
+                if written is not None:
+                    yield written
+
+    def _kept_aside(self, written: Journal, step: Step) -> bytes | None:
+        with contextlib.suppress(LayerrunError):
+            if step.place:
+                where = written.places[step.place].lstrip(b"/")
+                slots = trees.open_beneath(self.host.root, where, DIR_FLAGS, cross_mounts=True)
+            else:
+                slots = trees.open_beneath(self.store.fd, f"commits/{written.id}/slots".encode(), DIR_FLAGS)
+            try:
+                return _read(slots, step.slot if step.moves else step.slot + OLD)
+            finally:
+                os.close(slots)
+        return None

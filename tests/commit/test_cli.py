@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shutil
 
 import pytest
 from support import users
@@ -247,3 +249,21 @@ def test_cut_short_it_can_be_committed_again(mine, monkeypatch):
     assert mine.path("a") not in done.err
     mine("commit", "-y", name, "a", "c")
     assert (mine.read("a"), mine.read("b"), mine.read("c")) == ("after\n", "mine\0\n", "after\n")
+
+
+def test_two_layers_that_change_one_text_apart(mine, store_path):
+    """What the first commit has replaced is the ancestor for the second; and so for the third."""
+    lines = [f"line {number}\n" for number in range(12)]
+    mine.write("text", "".join(lines))
+    names = [mine.try_(f"sed -i 's/line {at}$/LINE {at}/' text") for at in (1, 5, 9)]
+    for folder in glob.glob(os.path.join(store_path, "apps", "*", "ancestors")):
+        shutil.rmtree(folder)  # as if none had been kept when the commands ended
+    for name in names:
+        mine("commit", "-y", name)
+    wanted = "".join(lines)
+    for at in (1, 5, 9):
+        wanted = wanted.replace(f"line {at}\n", f"LINE {at}\n")
+    assert mine.read("text") == wanted
+    for _ in names:
+        mine("undo")
+    assert mine.read("text") == "".join(lines)
