@@ -20,7 +20,7 @@ from layerrun.commit.opening import close_again, open_folders
 from layerrun.commit.ops import Op
 from layerrun.commit.places import Places, remove_places
 from layerrun.commit.prepare import Preparing
-from layerrun.commit.steps import Work
+from layerrun.commit.steps import Work, shown
 from layerrun.errors import BusyError, LayerrunError, NotFoundError, UsageError
 from layerrun.model import App, AppKind, Commit, CommitState, IdMode
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, present
@@ -171,8 +171,10 @@ def _recover(store: Store, id_: str, doing: str) -> str:
             finishing.undo(store, work, None)
             return f"{doing} of number {commit.number} was cut short: it is undone now"
         if not present(folder, "after"):
-            finishing.take_back(store, work)
-            return f"a commit of {commit.name} was cut short, and is taken back: nothing was changed"
+            saved = finishing.take_back(store, work)
+            rest = f"what was changed since is left, what was there is in {', '.join(map(shown, saved))}"
+            said = rest if saved else "nothing was changed"
+            return f"a commit of {commit.name} was cut short, and is taken back: {said}"
         finishing.done(store, work)
         stack.close()
         finishing.end_layer(store, written.app, drop=written.drop)

@@ -145,10 +145,14 @@ def _set_source_times(work: Work) -> None:
 # Taking it back
 
 
-def take_back(store: Store, work: Work) -> None:
-    """Take back a commit that was not done to its end; what it took is in the layer again, as it was."""
+def take_back(store: Store, work: Work) -> list[bytes]:
+    """Take back a commit that was not done to its end; what it took is in the layer again, as it was.
+
+    Return where that is now whose place somebody else has taken meanwhile.
+    """
     for step in reversed(work.journal.steps):
         work.back(step, to_upper=work.upper is not None)
+    saved = [path for path in map(work.rescue, work.journal.steps) if path is not None]
     for parent in work.journal.parents:
         _set_parent(work, parent, parent.mtime_ns)
     _set_source_times(work)
@@ -156,6 +160,7 @@ def take_back(store: Store, work: Work) -> None:
     sync(Work(work.journal, work.folder, work.host, work.upper, work.places[:1]))
     taken_back.note(store, work)
     forget(store, work.journal.id)
+    return saved
 
 
 def forget(store: Store, id_: str) -> None:

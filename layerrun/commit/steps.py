@@ -7,14 +7,15 @@ is: at its path, at its slot, and at its source in the layer.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
-from layerrun.commit.entries import Folders, apply_meta, held, put_on, stat_of, take_off
+from layerrun.commit.entries import Folders, apply_meta, held, put_on, split, stat_of, take_off
 from layerrun.commit.journal import Journal, Step
 from layerrun.commit.ops import Kind
 from layerrun.errors import ConflictError, DamagedError, LayerrunError, SystemError
@@ -207,6 +208,24 @@ class Work:
                     os.close(target)
         finally:
             os.close(source)
+
+    def rescue(self, step: Step) -> bytes | None:
+        """Put what could not go back to its path, since something else came there, beside that; return where."""
+        name = step.slot if step.moves else step.slot + OLD
+        found = stat_of(self.places[step.place], name)
+        if step.op.kind is Kind.META or not step.old_ino or found is None:
+            return None
+        kept = found.ino == step.old_ino if step.moves else self._ino(step.op.path) != step.old_ino
+        if not kept:
+            return None
+        with _explained("take back", step):
+            fd, own = self.host.at(step.op.path)
+            for number in itertools.count(1):
+                end = b".layerrun-saved" + (b"-%d" % number if number > 1 else b"")
+                with suppress(FileExistsError):
+                    _rename(self.places[step.place], name, fd, own[: 255 - len(end)] + end, RENAME_NOREPLACE)
+                    return split(step.op.path)[0] + b"/" + own[: 255 - len(end)] + end
+        return None
 
     # Times
 

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from support import probes
@@ -113,6 +114,33 @@ def test_a_folder_that_is_removed_has_not_changed_since_it_was_looked_at(layerru
         with pytest.raises(ConflictError):
             engine.commit(store, store.app("t"), planned)
         assert os.path.exists(f"{tree}/d/e/new")
+
+
+def test_what_came_in_a_place_after_a_crash_costs_nothing_of_what_was_there(layerrun, folder):
+    tree = os.path.join(folder, "tree")
+    os.mkdir(tree)
+    for name in ("removed", "replaced"):
+        with open(f"{tree}/{name}", "w") as file:
+            file.write("was\n")
+    script = f"rm {tree}/removed; echo new > {tree}/replaced"
+    layerrun("try", "-n", "--name", "t", "--", "sh", "-ec", script)
+    program = """if True:
+        import os, sys
+        from layerrun.commit import engine, finishing, plan
+        from layerrun.store.store import Store
+        finishing.note_after = lambda *_: os.kill(os.getpid(), 9)
+        with Store.open(sys.argv[1]) as store:
+            engine.commit(store, store.app("t"), plan.plan(store, store.app("t")))
+    """
+    subprocess.run([sys.executable, "-c", program, layerrun.store(None)], check=False)
+    assert os.listdir(tree) == ["replaced"]
+    script = "echo later > removed; echo later > n; mv n replaced"
+    subprocess.run(["sh", "-ec", script], check=True, cwd=tree)
+    said = layerrun("list").err
+    for name in ("removed", "replaced"):
+        assert f"{tree}/{name}.layerrun-saved" in said
+        with open(f"{tree}/{name}") as now, open(f"{tree}/{name}.layerrun-saved") as saved:
+            assert (now.read(), saved.read()) == ("later\n", "was\n")
 
 
 def test_commits_of_the_same_files_are_taken_back_one_after_the_other(place):
