@@ -47,11 +47,13 @@ class Conflicts:
         began: when the layer was made (ns), where a file system does not say when an entry was.
         settled: of files that a commit has changed and taken back, by inode number and time of change: when they were
             really changed last.
+        melted: the upper was put together of layers: its folders do not say whether they were copied up.
     """
 
     host: Folders
     began: int
     settled: Mapping[tuple[int, int], int]
+    melted: bool = False
     _known: dict[int, int] | None = None
     _alike: set[tuple[str, int, int]] = attrs.field(factory=set)
     _named: set[tuple[int, int]] = attrs.field(factory=set)
@@ -96,7 +98,7 @@ class Conflicts:
 
         What is in that may be older than the layer: to be moved there changes the folder's time alone.
         """
-        above = entry.parent
+        above = None if self.melted else entry.parent
         while above is not None:
             new, old = above.delta.new, above.delta.old
             if (

@@ -108,9 +108,16 @@ class Places:
             except OSError as error:
                 shown = os.fsdecode(path) if path else "slots"
                 raise DamagedError(
-                    f"what commit {self._id} kept aside in {shown!r} is missing: {error.strerror}",
+                    f"what commit {self._id} kept aside in {shown!r} is missing: {os.strerror(error.errno or 0)}",
                     hint="if it lies on a file system that is not mounted now: mount it, and try again",
                 ) from None
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                os.close(fd)
+                raise DamagedError(
+                    f"{os.fsdecode(path)!r}, where commit {self._id} keeps things aside, is somebody else's",
+                    hint="whoever owns the folder around it has put it there: put back what was there before",
+                )
             self._add(fd, path)
 
     def close(self) -> None:

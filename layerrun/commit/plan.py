@@ -166,7 +166,10 @@ class _Planning:
 
     def _conflicts(self, merging: ancestors.Merging) -> Iterator[Conflict]:
         began = int(datetime.fromisoformat(self.app.created).timestamp() * 1e9)
-        finding = Conflicts(self.host, began, settled(self.store, began=began))
+        from layerrun.runtime.data import put_together
+
+        melted = put_together(self.store, self.app) is not None
+        finding = Conflicts(self.host, began, settled(self.store, began=began), melted)
         for entry, conflict in finding.of(self.found, lambda entry: entry.taken):
             if not self._is_picked(entry) and not merging.resolves(entry):
                 yield conflict

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from layerrun.errors import SystemError  # the root of what native.trees raises
@@ -148,9 +148,17 @@ class _Squash:
         ):
             info = os.fstat(like)
             overlay.copy_metadata(like, made, userxattr=self._userxattr)
+            if self._copied is not None and not folder.opaque:
+                self._keep_origin(folder, made)
             if folder.opaque and not self._lowest:
                 overlay.set_opaque(made, userxattr=self._userxattr)
             os.utime(made, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    def _keep_origin(self, folder: _Merged, made: int) -> None:
+        """Let a folder go on saying of which one beneath all layers it was a copy: the lowest of them knows."""
+        key = overlay.xattr_name("origin", userxattr=self._userxattr)
+        with _opened(self._trees[folder.trees[-1]], folder.path) as lowest, suppress(OSError):
+            os.setxattr(made, key, os.getxattr(lowest, key))
 
 
 def _may_be_whiteout(entry: os.DirEntry[str]) -> bool:

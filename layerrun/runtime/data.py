@@ -34,6 +34,7 @@ __all__ = [
     "diff",
     "discard",
     "matching",
+    "put_together",
     "reset",
     "reset_paths",
     "tidy",
@@ -107,11 +108,11 @@ def deltas(store: Store, app: App) -> list[Delta]:
             if error.errno != errno.EACCES or os.geteuid() == 0:
                 raise
             changes = jobs.deltas_from(jobs.on_files(app, "deltas_job", [upper, *lowers], *arguments))
-    begun = _put_together(store, app)
+    begun = put_together(store, app)
     return changes if begun is None else [delta._replace(since_ns=begun) for delta in changes]
 
 
-def _put_together(store: Store, app: App) -> int | None:
+def put_together(store: Store, app: App) -> int | None:
     """Return since when (ns) there may be changes in an upper that was put together of layers; ``None``: it was not.
 
     Its entries are copies, and younger than what they hold.

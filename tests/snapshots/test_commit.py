@@ -50,6 +50,25 @@ def test_a_throwaway_with_all_its_layers(layerrun, folder, user_folder, name):
         assert file.read() == "host\n"
 
 
+def test_what_the_host_did_meanwhile(layerrun, folder):
+    whose("root")
+    for name in ("one", "two"):
+        os.mkdir(f"{folder}/{name}")
+        with open(f"{folder}/{name}/a", "wb") as file:
+            file.write(name.encode() + b"\0")
+    for name in ("t", "u"):
+        layerrun("try", "-n", "--name", name, "--", "sh", "-c", f"echo more >>{folder}/one/a", check=0)
+        layerrun("snapshot", name, check=0)
+    with open(f"{folder}/one/beside", "w"):
+        pass
+    layerrun("commit", "-y", "t", check=0)
+    layerrun("undo", check=0)
+    os.rename(f"{folder}/one", f"{folder}/three")
+    os.rename(f"{folder}/two", f"{folder}/one")
+    said = layerrun("commit", "-y", "u", check=3).err
+    assert f"{folder}/one: replaced on the host since" in said
+
+
 def test_an_app_to_its_factory_state(layerrun):
     whose("root")
 
