@@ -162,6 +162,7 @@ def _factory(store: Store, app: App, wish: _Wish, *, everything: bool) -> int:
     snapshots.factory(store, app)
     if wish.as_json:
         emit({"name": app.name, "factory": True})
+    say(f"what {app.name} has now is its factory state: layerrun reset {app.name} goes back to it")
     return 0
 
 
@@ -204,7 +205,9 @@ def _commit(store: Store, app: App, selection: Selection, wish: _Wish) -> int:
     if done is not None:
         name_merged(planned)
         say_done(done)
-        if planned.left:
+        if wish.keep:
+            say(f"{app.name} is kept as it is")
+        elif planned.left:
             say(f"{plural(planned.left, 'change')} left in {app.name}")
     elif not wish.dry_run:
         say(f"there is nothing to commit in {app.name}")

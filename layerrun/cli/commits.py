@@ -19,7 +19,7 @@ __all__ = ["log", "redo", "undo"]
 
 def _number(function: F) -> F:
     """Add the number of a commit."""
-    return click.argument("number", metavar="[ID]", type=click.IntRange(min=1), required=False)(function)
+    return click.argument("number", metavar="[NUMBER]", type=click.IntRange(min=1), required=False)(function)
 
 
 @click.command(
@@ -38,8 +38,8 @@ def _number(function: F) -> F:
 def undo(number: int | None, force: bool, as_json: bool) -> int:
     """Take a commit back: everything that it changed on this machine is exactly as it was before.
 
-    Without ID the last one. What was changed since is a conflict: the paths are named, nothing is done, and the exit
-    status is 3. `layerrun redo` does the commit again.
+    Without NUMBER the last one. What was changed since is a conflict: the paths are named, nothing is done, and the
+    exit status is 3. `layerrun redo` does the commit again.
     """
     from layerrun.model import CommitState
 
@@ -63,8 +63,8 @@ def undo(number: int | None, force: bool, as_json: bool) -> int:
 def redo(number: int | None, as_json: bool) -> int:
     """Do a commit again that was taken back.
 
-    Without ID the last one. What was changed since is a conflict: the paths are named, nothing is done, and the exit
-    status is 3.
+    Without NUMBER the last one. What was changed since is a conflict: the paths are named, nothing is done, and the
+    exit status is 3.
     """
     from layerrun.model import CommitState
 

@@ -251,6 +251,17 @@ def answer(prompt: str, *, at_end: str | None = "") -> str | None:
         KeyboardInterrupt: it was interrupted. Plain input() misses a signal that comes just before its read(2)
             and then waits for another; the descriptor that Python writes to at each signal does not.
     """
+    try:
+        typed = _typed(prompt)
+    except KeyboardInterrupt:
+        click.echo(err=True)  # behind the ^C that the terminal shows
+        raise
+    if not typed.endswith(b"\n"):
+        click.echo(err=True)
+    return typed.decode(errors="replace").strip().lower() if typed else at_end
+
+
+def _typed(prompt: str) -> bytes:
     import select
     import signal
 
@@ -259,14 +270,11 @@ def answer(prompt: str, *, at_end: str | None = "") -> str | None:
     before = signal.set_wakeup_fd(wake)
     try:
         select.select([0, woken], [], [])
-        typed = os.read(0, 4096)
+        return os.read(0, 4096)
     finally:
         signal.set_wakeup_fd(before)
         os.close(woken)
         os.close(wake)
-    if not typed.endswith(b"\n"):
-        click.echo(err=True)
-    return typed.decode(errors="replace").strip().lower() if typed else at_end
 
 
 def ask(question: str, destroyed: Sequence[str]) -> None:

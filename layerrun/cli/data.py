@@ -158,14 +158,17 @@ def _cached(store: Store, apps: Sequence[App]) -> list[str]:
 @app_argument("names", many=True, required=False)
 @json_option
 def du(names: tuple[str, ...], as_json: bool) -> int:
-    """Show how much space the data of each app, profile and throwaway takes, and each base."""
+    """Show how much space each app, profile and throwaway takes, with its snapshots, and each base.
+
+    What several of them have in common since a branch is counted for each, and once in the total.
+    """
     from layerrun.model import BaseKind
 
     with open_store() as store:
         apps = chosen(store, names, every=False) if names else store.apps()
-        used = measured(store, apps)
+        used, total = measured(store, apps)
         bases = [] if names else [base for base in store.bases() if base.kind is not BaseKind.HOST]
-    total = sum(usage.allocated for _, usage in used) + sum(base.size for base in bases)
+    total += sum(base.size for base in bases)
     rows = [
         {
             "name": app.name,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import click
 
 from layerrun.cli import exits
 from layerrun.cli.changes import print_changes, records
@@ -131,7 +130,7 @@ class Judge:
             try:
                 self._ask(store, app, changes, outcome)
             except KeyboardInterrupt:
-                click.echo(err=True)
+                pass  # it is kept, as after an empty line
 
     def _commit(self, store: Store, app: App, outcome: _Outcome, picks: Sequence[Change] = ()) -> None:
         """Commit all of it, or what is picked."""

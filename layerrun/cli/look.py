@@ -60,7 +60,7 @@ def list_apps(sizes: bool, as_json: bool) -> int:
     """List the apps, each with its profiles behind it, and the throwaways that were kept."""
     with open_store() as store:
         apps = sorted(store.apps(), key=lambda app: app.kind.value)
-        used = measured(store, apps) if sizes else [(app, None) for app in apps]
+        used = measured(store, apps)[0] if sizes else [(app, None) for app in apps]
     if as_json:
         emit({"apps": [_record(app) | (_sizes(usage) if usage else {}) for app, usage in used]})
         return 0
@@ -109,7 +109,8 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
         from layerrun.runtime import data, launch
         from layerrun.runtime.reach import reach
 
-        used = _sizes(data.usage(store, app))
+        own, layers = data.usages(store, app, {})
+        used = _sizes(data.together([own, *layers.values()]))
         reached = reach(app, store.app_dir(app))
         profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.

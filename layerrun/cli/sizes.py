@@ -24,21 +24,34 @@ def kind_of(app: App) -> str:
     return "ephemeral" if app.ephemeral else "profile"
 
 
-def measured(store: Store, apps: Iterable[App]) -> list[tuple[App, Usage]]:
-    """Return each app with what its data takes, without those that were removed meanwhile."""
+def measured(store: Store, apps: Iterable[App]) -> tuple[list[tuple[App, Usage]], int]:
+    """Return each app with what it takes, snapshots and all, without those that were removed meanwhile.
+
+    Behind it is what they take together: layers that several of them stand on are counted once there.
+    """
+    from layerrun.errors import NotFoundError
+    from layerrun.runtime import data
+
+    known: dict[str, Usage] = {}
+    found, total = [], 0
+    for app in apps:
+        with suppress(NotFoundError):
+            own, layers = data.usages(store, app, known)
+            known |= layers
+            found.append((app, data.together([own, *layers.values()])))
+            total += own.allocated
+    return found, total + sum(usage.allocated for usage in known.values())
+
+
+def sized(store: Store, apps: Iterable[App]) -> list[str]:
+    """Return a line for each app: its name, the space that a reset would clear, and in how many entries."""
     from layerrun.errors import NotFoundError
     from layerrun.runtime import data
 
     found = []
     for app in apps:
         with suppress(NotFoundError):
-            found.append((app, data.usage(store, app)))
+            usage = data.usage(store, app)
+            entries = plural(usage.entries, "entry", "entries")
+            found.append(f"{app.name}: {size(usage.allocated)} in {entries}")
     return found
-
-
-def sized(store: Store, apps: Iterable[App]) -> list[str]:
-    """Return a line for each app: its name, the space its data takes, and in how many entries."""
-    return [
-        f"{app.name}: {size(usage.allocated)} in {plural(usage.entries, 'entry', 'entries')}"
-        for app, usage in measured(store, apps)
-    ]

@@ -93,6 +93,8 @@ def try_(
     if argv is None:
         raise click.UsageError("there is no command: layerrun try -- CMD...")
     wanted = _on_exit(on_exit, yes=yes, keep=keep)
+    if wanted is OnExit.COMMIT:
+        _check_committable(base)
     given = variables(env)
     if name is not None:
         check_name(name)
@@ -121,6 +123,18 @@ def _on_exit(on_exit: str | None, *, yes: bool, keep: bool) -> OnExit | None:
     if len(words) > 1:
         raise click.UsageError(" and ".join(words) + " exclude each other")
     return OnExit(*words.values()) if words else None
+
+
+def _check_committable(base: str) -> None:
+    """Refuse, before anything runs, to commit what will not stand on this machine; a known name has this base too."""
+    from layerrun.errors import UsageError
+    from layerrun.model import HOST_BASE
+
+    if base != HOST_BASE:
+        raise UsageError(
+            f"what runs over the base {base!r} cannot be committed to this machine",
+            hint="layerrun try -n … keeps it, and `layerrun branch NAME NEW` makes another of it",
+        )
 
 
 def _try_in_spare(

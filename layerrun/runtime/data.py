@@ -6,12 +6,12 @@ import contextlib
 import errno
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import NotFoundError
+from layerrun.errors import DamagedError, NotFoundError
 from layerrun.layers.delta import Delta
 from layerrun.layers.diff import change_of
 from layerrun.layers.globs import Globs
@@ -38,7 +38,9 @@ __all__ = [
     "reset",
     "reset_paths",
     "tidy",
+    "together",
     "usage",
+    "usages",
     "which",
 ]
 
@@ -127,14 +129,42 @@ def put_together(store: Store, app: App) -> int | None:
 
 
 def usage(store: Store, app: App) -> Usage:
-    """Return how much the app's own data holds: its upper and, where it has one, its fresh home."""
+    """Return how much a reset would clear: the upper, the layers that snapshots made of it, a fresh home."""
+    own, layers = _usages(store, app, app.frozen)
+    return together([own, *layers.values()])
+
+
+def usages(store: Store, app: App, known: Mapping[str, Usage]) -> tuple[Usage, dict[str, Usage]]:
+    """Return how much the upper and a fresh home hold, and, by its id, each layer that it or a snapshot stands on.
+
+    ``known``: layers that were measured before.
+    """
+    stacks = [app.stack, *(found.stack for found in store.catalog.snapshots(app.id))]
+    layers = list(dict.fromkeys(layer for stack in stacks for layer in stack))
+    own, measured = _usages(store, app, [layer for layer in layers if layer not in known])
+    return own, {layer: known[layer] for layer in layers if layer in known} | measured
+
+
+def together(found: Iterable[Usage]) -> Usage:
+    """Return the sums."""
+    return Usage(*map(sum, zip(*found, strict=True)))
+
+
+def _usages(store: Store, app: App, layers: Iterable[str]) -> tuple[Usage, dict[str, Usage]]:
     with contextlib.ExitStack() as stack:
-        fds = [store.open_data(app, "upper")]
-        stack.callback(os.close, fds[0])
-        if app.config.home is Home.FRESH:
-            fds.append(store.open_data(app, "home"))
-            stack.callback(os.close, fds[1])
-        return Usage(*jobs.on_files(app, "usage_job", fds))
+        fds, there = [], []
+        for name in ("upper", "home") if app.config.home is Home.FRESH else ("upper",):
+            fds.append(store.open_data(app, name))
+            stack.callback(os.close, fds[-1])
+        own = len(fds)
+        for layer in layers:
+            # One that is gone was squashed meanwhile, or the store is damaged, which is doctor's to say.
+            with contextlib.suppress(DamagedError):
+                fds.append(store.open_layer(layer))
+                stack.callback(os.close, fds[-1])
+                there.append(layer)
+        found = [Usage(*values) for values in jobs.on_files(app, "usage_job", fds)]
+        return together(found[:own]), dict(zip(there, found[own:], strict=True))
 
 
 def reset(store: Store, apps: Sequence[App]) -> None:
@@ -295,7 +325,7 @@ def cache_usage(store: Store, app: App) -> list[tuple[str, Usage]]:
             except OSError:
                 continue
             stack.callback(os.close, fd)
-            found.append((shown, Usage(*jobs.on_files(app, "usage_job", [fd]))))
+            found.append((shown, Usage(*jobs.on_files(app, "usage_job", [fd])[0])))
     return found
 
 

@@ -69,10 +69,9 @@ def on_ids(ids: IdMode | None, job: str, fds: list[int], *args: Any, helped: boo
     return run_in_userns(name, *fds, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
 
 
-def usage_job(*fds: int) -> list[int]:
-    """Return entries, apparent and allocated bytes of some folders together."""
-    found = [trees.usage(fd) for fd in fds]
-    return [sum(values) for values in zip(*found, strict=True)]
+def usage_job(*fds: int) -> list[list[int]]:
+    """Return entries, apparent and allocated bytes of each folder."""
+    return [list(trees.usage(fd)) for fd in fds]
 
 
 def rows_job(*arguments: Any) -> list[Row]:

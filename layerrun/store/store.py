@@ -217,6 +217,10 @@ class Store:
             raise
         return fds
 
+    def open_layer(self, layer: str) -> int:
+        """Open the root folder of a frozen layer; the caller closes it."""
+        return self._open_lower(f"layers/{layer}/tree", f"layer {layer!r}")
+
     def open_base(self, base: Base) -> int:
         """Open the root folder of a base; the caller closes it."""
         if base.name == HOST_BASE:

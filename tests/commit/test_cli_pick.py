@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from programs.terminal import Terminal
@@ -106,7 +107,8 @@ def test_path_by_path(mine, answers, wanted):
 def test_nothing_chosen_is_nothing_done(mine, answers):
     name = mine.try_("echo 1 >a; echo 2 >b")
     typed(mine, "commit", "--pick", name, answers=answers, status=1)
-    typed(mine, "commit", "--pick", name, answers=["y", "\x03"], status=130)
+    said = typed(mine, "commit", "--pick", name, answers=["y", "\x03"], status=130)
+    assert re.search(r"\^C\r?\nlayerrun: interrupted", said)
     assert os.listdir(mine.top) == []
     assert mine.names() == [name]
 

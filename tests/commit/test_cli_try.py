@@ -85,3 +85,11 @@ def test_privileged_entries_are_named(place):
     name = place.try_(script)
     place("commit", "-y", "--drop-privileged", name)
     assert os.stat(place.path("tool")).st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize("words", [["-y"], ["--on-exit", "commit"], ["-y", "--name", "t"]], ids=" ".join)
+def test_what_can_never_be_committed_does_not_run(place, words):
+    done = place("try", *words, "--base", "tree", "--", "touch", f"{place.top}/ran", check=2)
+    assert "'tree' cannot be committed to this machine" in done.err
+    assert "layerrun try -n" in done.err
+    assert place.names() == os.listdir(place.top) == []

@@ -181,6 +181,27 @@ def test_what_is_kept_has_the_layers_too(verb, sh, layerrun, who):
     assert os.listdir(os.path.join(layerrun.store(who), "layers")) == []
 
 
+def test_du_counts_layers_once_in_the_total(verb, sh):
+    sh("web", "head -c 1000000 /dev/urandom >~/big")
+    verb("snapshot", "web")
+    verb("branch", "web", "two")
+    sh("two", "head -c 500000 /dev/urandom >~/more")
+    sh("web", "rm ~/big")
+    told = json.loads(verb("du", "--json").out)
+    web, two = sorted(app["allocated"] for app in told["apps"])
+    assert 1000000 < web < 1200000
+    assert 1500000 < two < 1800000
+    assert 1500000 < told["total"] < 1800000
+    listed = json.loads(verb("list", "--size", "--json").out)["apps"]
+    assert sorted(app["allocated"] for app in listed) == [web, two]
+    # Of a reset app what its snapshots hold is still there.
+    verb("reset", "-y", "web")
+    verb("remove", "-y", "two")
+    assert 1000000 < json.loads(verb("du", "--json").out)["total"] < 1200000
+    verb("forget", "web:1")
+    assert json.loads(verb("du", "--json").out)["total"] < 200000
+
+
 def test_gc_takes_what_was_made_by_itself(verb, sh):
     sh("web", "echo one >~/a")
     verb("snapshot", "web")
