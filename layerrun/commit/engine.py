@@ -30,7 +30,7 @@ from layerrun.store.staging import new_id
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["commit", "find", "recover", "redo", "settled", "undo"]
+__all__ = ["commit", "find", "own", "recover", "redo", "settled", "undo"]
 
 
 class Planned(Protocol):
@@ -259,6 +259,25 @@ def settled(
     return found
 
 
+def own(store: Store, app: App) -> dict[tuple[int, int], int]:
+    """Return the folders that commits of a part of this very layer have changed: by inode number and time of change."""
+    found: dict[tuple[int, int], int] = {}
+    for one in store.catalog.commits():
+        if one.state is not CommitState.DONE or one.name != app.name:
+            continue
+        with contextlib.suppress(LayerrunError):
+            folder = journal.open_folder(store.fd, one.id)
+            try:
+                written = journal.read(folder, one.id)
+                times = (journal.read_json(folder, "after") or {}).get("parents", [])
+                if written is not None and written.app == app.id:
+                    for parent, (_, ctime) in zip(written.parents, times, strict=False):
+                        found[parent.ino, ctime] = parent.ctime_ns
+            finally:
+                os.close(folder)
+    return found
+
+
 @attrs.define
 class _Committing:
     """A commit on its way."""
@@ -281,7 +300,14 @@ class _Committing:
             places: Places | None = None
             try:
                 preparing = Preparing(
-                    host, upper, lowers, Places(-1, id_, host), userxattr, self.keep, self.merges
+                    host,
+                    upper,
+                    lowers,
+                    Places(-1, id_, host),
+                    userxattr,
+                    self.keep,
+                    self.merges,
+                    not self.drop,
                 )
                 preparing.check(self.ops, self.looked)  # before anything is written
                 marker.write(self.store, id_, "commit")

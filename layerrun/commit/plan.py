@@ -19,7 +19,7 @@ import attrs
 from layerrun.commit import ancestors
 from layerrun.commit.building import Builder
 from layerrun.commit.conflicts import Conflict, Conflicts
-from layerrun.commit.engine import settled
+from layerrun.commit.engine import own, settled
 from layerrun.commit.entries import Folders
 from layerrun.commit.entry import CHANGES, Entry, entries
 from layerrun.commit.hardlinks import changed_apart, find_anchors
@@ -169,7 +169,9 @@ class _Planning:
         from layerrun.runtime.data import put_together
 
         melted = put_together(self.store, self.app) is not None
-        finding = Conflicts(self.host, began, settled(self.store, began=began), melted)
+        finding = Conflicts(
+            self.host, began, settled(self.store, began=began) | own(self.store, self.app), melted
+        )
         for entry, conflict in finding.of(self.found, lambda entry: entry.taken):
             if not self._is_picked(entry) and not merging.resolves(entry):
                 yield conflict

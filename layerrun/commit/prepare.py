@@ -16,8 +16,9 @@ from layerrun.commit.ops import Kind, Op
 from layerrun.commit.places import Places
 from layerrun.commit.steps import OLD, shown
 from layerrun.errors import ConflictError, DamagedError
+from layerrun.layers import overlay
 from layerrun.layers.delta import Stat
-from layerrun.native import settle
+from layerrun.native import settle, trees
 from layerrun.store.fs import explain
 
 __all__ = ["Preparing"]
@@ -33,6 +34,7 @@ class Preparing:
         upper, lowers: the layer and the layers beneath it, topmost first, without the base.
         userxattr: the flavour of overlayfs's attributes in them.
         copy: nothing is moved out of the layer, since it stays as it is.
+        stays: some of the layer stays in it.
         merges: contents by the names that steps have in `Op.prepared`.
         parents: the folders of the host whose entries change. sources: those of the layer, with their times.
         counts: the number of changes by letter. files: what is to be said of each; see `layerrun.commit.log`.
@@ -45,6 +47,7 @@ class Preparing:
     userxattr: bool
     copy: bool
     merges: Mapping[str, bytes]
+    stays: bool = False
     steps: list[Step] = attrs.field(factory=list)
     parents: dict[bytes, Parent] = attrs.field(factory=dict)
     sources: dict[bytes, int] = attrs.field(factory=dict)
@@ -57,6 +60,7 @@ class Preparing:
     _scans: dict[int, tuple[bytes, bytes, int]] = attrs.field(factory=dict)
     _left: dict[int, int] = attrs.field(factory=dict)
     _open_folders: set[bytes] = attrs.field(factory=set)
+    _hiding: dict[bytes, bool] = attrs.field(factory=dict)
     _mount: int = 0
 
     def check(self, ops: Sequence[Op], looked: int) -> None:
@@ -164,7 +168,27 @@ class Preparing:
     def _is_movable(self, number: int, op: Op, mount: int) -> bool:
         if op.layer or op.prepared is not None or self.copy or mount != self._mount:
             return False
+        if self.stays and self._is_hidden_in(split(op.path if op.source is None else op.source)[0]):
+            return False
         return self._leaves_whole(number, op)
+
+    def _is_hidden_in(self, folder: bytes) -> bool:
+        """Say whether a folder of the layer hides what lies beneath it: what is taken from there would seem removed."""
+        known = self._hiding.get(folder)
+        if known is None:
+            known = bool(folder) and (self._is_opaque(folder) or self._is_hidden_in(split(folder)[0]))
+            self._hiding[folder] = known
+        return known
+
+    def _is_opaque(self, folder: bytes) -> bool:
+        try:
+            fd = trees.open_beneath(self.upper.root, folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return True  # one's own, and closed
+        try:
+            return overlay.is_opaque(fd, userxattr=self.userxattr)
+        finally:
+            os.close(fd)
 
     def _linked(self, step: Step, mount: int) -> Step:
         """Make a further name: that of the layer is moved, if all of them are."""

@@ -143,6 +143,19 @@ def test_what_came_in_a_place_after_a_crash_costs_nothing_of_what_was_there(laye
             assert (now.read(), saved.read()) == ("later\n", "was\n")
 
 
+def test_parts_of_a_folder_that_was_made_anew(place):
+    before = picture(place.tree)
+    script = f"cd {place.tree}; rm -r d; mkdir d; echo 1 > d/a; mkdir d/n; echo 2 > d/n/b"
+    place.run("try", "-n", "--name", "t", "--", "sh", "-ec", script)
+    place.run("commit", "-y", "t", f"{place.tree}/d/a")
+    assert sorted(os.listdir(f"{place.tree}/d")) == ["a", "x"]
+    place.run("commit", "-y", "t")
+    assert sorted(os.listdir(f"{place.tree}/d")) == ["a", "n"]
+    place.run("undo")
+    place.run("undo")
+    assert picture(place.tree) == before
+
+
 def test_commits_of_the_same_files_are_taken_back_one_after_the_other(place):
     states = [picture(place.tree)]
     for number in (2, 3, 4):
