@@ -1,18 +1,18 @@
-"""The completion script of bash. click's own does not know names with ``@``, at which bash breaks words."""
+"""The completion script of bash. click's own does not know names with ``@`` or ``:``, at which bash breaks words."""
 
 from __future__ import annotations
 
 __all__ = ["SCRIPT"]
 
-# %(name)s and so on are click's. The first loop puts together what bash has broken at an @, where there is no blank
-# between; of each answer bash wants what begins with the @ alone.
+# %(name)s and so on are click's. The first loop puts together what bash has broken at an @ or a colon, where there is
+# no blank between; of each answer bash wants what begins with the @, or comes behind the colon, alone.
 SCRIPT = r"""
 %(complete_func)s() {
     local IFS=$'\n' response completion type value front='' rest=$COMP_LINE cword=$COMP_CWORD i
     local -a words=()
 
     for ((i = 0; i < ${#COMP_WORDS[@]}; i++)); do
-        if ((i > 0)) && [[ $rest != [[:space:]]* && ( ${COMP_WORDS[i]} == @* || ${words[-1]} == *@ ) ]]; then
+        if ((i > 0)) && [[ $rest != [[:space:]]* && ( ${COMP_WORDS[i]} == [@:]* || ${words[-1]} == *[@:] ) ]]; then
             words[-1]+=${COMP_WORDS[i]}
             ((i > COMP_CWORD)) || ((cword -= 1))
         else
@@ -23,6 +23,9 @@ SCRIPT = r"""
     done
     if [[ ${words[cword]} == *@* && $COMP_WORDBREAKS == *@* ]]; then
         front=${words[cword]%%@*}
+    fi
+    if [[ ${words[cword]} == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        front=${words[cword]%%:*}:
     fi
 
     response=$(env COMP_WORDS="${words[*]}" COMP_CWORD=$cword %(complete_var)s=bash_complete $1)

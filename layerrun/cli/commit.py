@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
+from layerrun.cli import completing
 from layerrun.cli.changes import records
 from layerrun.cli.committing import (
     changes_of,
@@ -31,7 +32,7 @@ from layerrun.cli.common import (
     open_store,
     yes_option,
 )
-from layerrun.cli.output import emit, lines, plural, say
+from layerrun.cli.output import emit, lines, plural, quoted, say
 from layerrun.cli.sizes import sized
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class _Wish:
     ],
 )
 @app_argument()
-@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=completing.paths)
 @click.option(
     "-I",
     "--include",
@@ -86,7 +87,7 @@ class _Wish:
     "--keep-privileged/--drop-privileged",
     default=True,
     show_default=True,
-    help="Whether setuid, setgid and capabilities come along.",
+    help="Whether setuid, setgid, capabilities and devices come along.",
 )
 @json_option
 @yes_option
@@ -188,7 +189,7 @@ def _commit(store: Store, app: App, selection: Selection, wish: _Wish) -> int:
             keep_privileged=wish.keep_privileged,
         )
     else:
-        name_privileged(planned)
+        name_privileged(planned, kept=wish.keep_privileged)
     if planned.conflicts and not wish.dry_run:
         if wish.as_json:
             _emit(app, planned, None, wish)
@@ -210,7 +211,8 @@ def _commit(store: Store, app: App, selection: Selection, wish: _Wish) -> int:
         elif planned.left:
             say(f"{plural(planned.left, 'change')} left in {app.name}")
     elif not wish.dry_run:
-        say(f"there is nothing to commit in {app.name}")
+        where = ", ".join(map(quoted, selection.paths))
+        say(f"there is nothing to commit in {app.name}" + (f" at or below {where}" if where else ""))
     if wish.dry_run:
         refuse_conflicts(app, planned)
     return 0

@@ -49,10 +49,14 @@ def _listed(texts: Sequence[str]) -> None:
         click.echo(f"  … and {len(texts) - MANY:,} more", err=True)
 
 
-def name_privileged(planned: Planned) -> None:
-    """Name what the commit gives more rights than an ordinary file has, or a device."""
+def name_privileged(planned: Planned, *, kept: bool = True) -> None:
+    """Name what the commit gives more rights than an ordinary file has, or a device; or would, if it kept them."""
     if planned.privileged:
-        say("what it brings gives rights to whoever runs it:")
+        say(
+            "what it brings gives rights to whoever runs it:"
+            if kept
+            else "rights dropped, and devices left out:"
+        )
         _listed([f"{quoted(found.path)}: {found.what}" for found in planned.privileged])
 
 
@@ -79,7 +83,11 @@ def refuse_conflicts(app: App, planned: Planned) -> None:
 
 def lines_of(planned: Planned) -> list[str]:
     """Return a line for each change that would be made."""
-    return [shown(change) for change in changes_of(planned)]
+    found = []
+    for change in changes_of(planned):
+        count = planned.within.get(os.fsencode(change.path[1:]), 0)
+        found.append(shown(change) + (f"  (with {plural(count, 'change')} in it)" if count else ""))
+    return found
 
 
 def changes_of(planned: Planned) -> list[Change]:
@@ -124,7 +132,7 @@ def picked_plan(
         raise LayerrunError("nothing was chosen, and nothing was done")
     chosen = attrs.evolve(selection, paths=picked.paths, exactly=picked.exactly, contents=picked.parts)
     planned = plan(store, app, chosen, force=force, keep_privileged=keep_privileged)
-    name_privileged(planned)
+    name_privileged(planned, kept=keep_privileged)
     return planned
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "base_argument",
     "base_option",
     "chosen",
+    "complete_from",
     "front_door",
     "has_terminal",
     "json_option",
@@ -365,7 +366,7 @@ def base_argument(function: F) -> F:
     return click.argument("name", metavar="NAME", shell_complete=_complete_bases)(function)
 
 
-def _complete_from(
+def complete_from(
     ctx: click.Context, names: Callable[[Store], Iterable[str]], start: str
 ) -> list[CompletionItem]:
     """Complete from the store; a shell's line editor is no place for an error message."""
@@ -382,7 +383,7 @@ def _complete_from(
 
 
 def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _complete_from(ctx, lambda store: (app.name for app in store.apps()), incomplete)
+    return complete_from(ctx, lambda store: (app.name for app in store.apps()), incomplete)
 
 
 def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -392,11 +393,11 @@ def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: s
         profiles = [app for app in store.apps() if app.profile is not None and not app.ephemeral]
         return {str(app.profile) for app in profiles if app.parent_name in parents or not any(parents)}
 
-    return _complete_from(ctx, names, incomplete)
+    return complete_from(ctx, names, incomplete)
 
 
 def _complete_bases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _complete_from(ctx, lambda store: (base.name for base in store.bases()), incomplete)
+    return complete_from(ctx, lambda store: (base.name for base in store.bases()), incomplete)
 
 
 def nothing(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from layerrun.cli import completing
 from layerrun.cli.changes import print_paths, print_rows, records
 from layerrun.cli.common import Verb, app_argument, json_option, nul_option, open_store
 from layerrun.cli.difftext import print_meta, print_patch, print_stat, print_tree
@@ -62,7 +63,7 @@ class _Form:
     ],
 )
 @app_argument()
-@click.argument("others", nargs=-1, metavar="[OTHER] [PATH]...")
+@click.argument("others", nargs=-1, metavar="[OTHER] [PATH]...", shell_complete=completing.sides)
 @json_option
 @nul_option
 @click.option(

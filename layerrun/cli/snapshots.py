@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layerrun.cli import completing
 from layerrun.cli.common import Verb, app_argument, json_option, kill_option, nothing, open_store
 from layerrun.cli.output import emit, plural, say, table
 
@@ -61,8 +62,8 @@ def snapshot(name: str, tag: str | None, kill: bool) -> int:
         ("layerrun rollback web 3", "to the one of that number, as history lists them"),
     ],
 )
-@click.argument("reference", metavar="NAME[:SNAPSHOT]")
-@click.argument("which", required=False, metavar="[SNAPSHOT]")
+@click.argument("reference", metavar="NAME[:SNAPSHOT]", shell_complete=completing.references)
+@click.argument("which", required=False, metavar="[SNAPSHOT]", shell_complete=completing.snapshots)
 @kill_option
 def rollback(reference: str, which: str | None, kill: bool) -> int:
     """Let the app or throwaway NAME be as it was at a snapshot, which stays.
@@ -93,8 +94,8 @@ def _roll_back(store: Store, app: App, wanted: str | None, *, kill: bool) -> int
         ("layerrun restore web 3", "everything, as rollback does"),
     ],
 )
-@click.argument("reference", metavar="NAME[:SNAPSHOT]")
-@click.argument("words", nargs=-1, metavar="[SNAPSHOT] [PATH]...")
+@click.argument("reference", metavar="NAME[:SNAPSHOT]", shell_complete=completing.references)
+@click.argument("words", nargs=-1, metavar="[SNAPSHOT] [PATH]...", shell_complete=completing.words)
 @kill_option
 def restore(reference: str, words: tuple[str, ...], kill: bool) -> int:
     """Let the app or throwaway NAME have at each PATH, as seen inside, what it had there at a snapshot.
@@ -203,16 +204,16 @@ def _change(reference: str, which: str | None, what: str) -> int:
 @click.command(
     cls=Verb, examples=[("layerrun pin web:before-upgrade", "neither gc nor forget takes it from now on")]
 )
-@click.argument("reference", metavar="NAME:SNAPSHOT")
-@click.argument("which", required=False, metavar="[SNAPSHOT]")
+@click.argument("reference", metavar="NAME:SNAPSHOT", shell_complete=completing.references)
+@click.argument("which", required=False, metavar="[SNAPSHOT]", shell_complete=completing.snapshots)
 def pin(reference: str, which: str | None) -> int:
     """Keep a snapshot until it is unpinned, or its app removed."""
     return _change(reference, which, "pin")
 
 
 @click.command(cls=Verb, examples=[("layerrun unpin web:before-upgrade", "it may go again")])
-@click.argument("reference", metavar="NAME:SNAPSHOT")
-@click.argument("which", required=False, metavar="[SNAPSHOT]")
+@click.argument("reference", metavar="NAME:SNAPSHOT", shell_complete=completing.references)
+@click.argument("which", required=False, metavar="[SNAPSHOT]", shell_complete=completing.snapshots)
 def unpin(reference: str, which: str | None) -> int:
     """Let a pinned snapshot go again."""
     return _change(reference, which, "unpin")
@@ -221,8 +222,8 @@ def unpin(reference: str, which: str | None) -> int:
 @click.command(
     cls=Verb, examples=[("layerrun forget web:3", "nobody can go back there; what only it had is deleted")]
 )
-@click.argument("reference", metavar="NAME:SNAPSHOT")
-@click.argument("which", required=False, metavar="[SNAPSHOT]")
+@click.argument("reference", metavar="NAME:SNAPSHOT", shell_complete=completing.references)
+@click.argument("which", required=False, metavar="[SNAPSHOT]", shell_complete=completing.snapshots)
 def forget(reference: str, which: str | None) -> int:
     """Forget a snapshot; what the app has now stays as it is."""
     return _change(reference, which, "forget")
@@ -237,7 +238,7 @@ def forget(reference: str, which: str | None) -> int:
         ("layerrun branch try-3f2a web --app", "make an app of what was tried"),
     ],
 )
-@click.argument("reference", metavar="NAME[:SNAPSHOT]")
+@click.argument("reference", metavar="NAME[:SNAPSHOT]", shell_complete=completing.references)
 @click.argument("new", metavar="NEW")
 @click.option("--app", "as_app", is_flag=True, help="NEW is an app, though NAME is a throwaway.")
 @kill_option

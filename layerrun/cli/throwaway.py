@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli import exits, spares
+from layerrun.cli import completing, exits, spares
 from layerrun.cli.common import (
     RunVerb,
     Verb,
-    app_argument,
     ask,
     ask_before,
     base_option,
@@ -236,7 +235,7 @@ def _try_in_new(
         ("layerrun discard -y try-3f2a try-90b1", "drop two, without asking"),
     ],
 )
-@app_argument("names", many=True)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completing.throwaways)
 @yes_option
 def discard(names: tuple[str, ...], yes: bool) -> int:
     """Drop throwaways, with everything in them. Apps are not dropped: remove does that."""

@@ -23,7 +23,7 @@ from layerrun.commit.engine import own, settled
 from layerrun.commit.entries import Folders
 from layerrun.commit.entry import CHANGES, Entry, entries
 from layerrun.commit.hardlinks import changed_apart, find_anchors
-from layerrun.commit.ops import Op
+from layerrun.commit.ops import Kind, Op
 from layerrun.commit.rights import Privileged, Rights, privileged
 from layerrun.commit.selection import Matcher, Selection
 from layerrun.errors import UsageError
@@ -49,6 +49,7 @@ class Planned:
         left: the number of changes that were not selected: they stay in the layer.
         merges: contents by the names that steps have in `Op.prepared`.
         merged: the paths of the files whose changes were merged with those of the host.
+        within: by the paths of new folders that come with all in them in one step: how many changes that is.
         looked_ns: when it was begun to look, by the clock that the kernel gives files.
     """
 
@@ -58,6 +59,7 @@ class Planned:
     left: int = 0
     merges: dict[str, bytes] = attrs.field(factory=dict)
     merged: tuple[str, ...] = ()
+    within: dict[bytes, int] = attrs.field(factory=dict)
     looked_ns: int = 0
 
 
@@ -140,7 +142,16 @@ class _Planning:
             merges=merging.contents,
             merged=tuple("/" + os.fsdecode(path) for path in merging.merged),
             looked_ns=looked,
+            within=self._within(ops),
         )
+
+    def _within(self, ops: list[Op]) -> dict[bytes, int]:
+        whole = {op.path for op in ops if op.kind in (Kind.ADD, Kind.REPLACE) and op.new and op.new.is_dir}
+        return {
+            entry.path: sum(one.taken for one in self.found[entry.number + 1 : entry.end])
+            for entry in self.found
+            if entry.path in whole
+        }
 
     def _select(self) -> Iterator[Privileged]:
         """Decide what is taken; yield what of it gives rights."""

@@ -99,6 +99,7 @@ def _stderr(config: pytest.Config) -> int:
 def _request(item: pytest.Item) -> dict[str, Any]:
     options = {name: value for name, value in vars(item.config.option).items() if _is_plain(value)}
     options |= {name: value for name, value in _WHOLE.items() if name in options}
+    options.pop("file_or_dir", None)  # argparse warns where the words of a command line are set before
     options["rootdir"] = str(item.config.rootpath)
     options["inifilename"] = None if item.config.inipath is None else str(item.config.inipath)
     options["plugins"] = [*options.get("plugins", ()), "no:terminal", "no:cacheprovider"]

@@ -114,8 +114,18 @@ def test_a_part_of_it_and_then_the_rest(mine, words, wanted):
 def test_a_path_without_changes_is_nothing_to_commit(mine):
     name = mine.try_("echo 1 >one")
     done = mine("commit", "-y", name, "two")
-    assert done.err == f"layerrun: there is nothing to commit in {name}\n"
+    assert done.err == f"layerrun: there is nothing to commit in {name} at or below {mine.path('two')}\n"
     assert mine.names() == [name]
+
+
+def test_what_is_in_a_new_folder_is_counted(mine):
+    name = mine.try_("mkdir -p new/sub; echo 1 >new/one; echo 2 >new/sub/two; echo x >file")
+    done = mine("commit", name, "--dry-run")
+    assert f"{mine.path('new')}/  (with 3 changes in it)\n" in done.out
+    assert f"{mine.path('file')}\n" in done.out
+    done = mine("commit", name, "--dry-run", "-E", "two")
+    assert f"{mine.path('new')}/\n" in done.out
+    assert f"{mine.path('new/one')}\n" in done.out
 
 
 def test_kept_beside_its_commit(mine):
@@ -209,10 +219,11 @@ def test_over_a_base_there_is_nothing_to_commit_to(mine, folder):
     from support.sandbox import small_tree
 
     mine("base", "import", "small", small_tree(os.path.join(folder, "tree")))
-    done = mine("try", "-y", "--name", "t", "--base", "small", "--", "sh", "-c", "echo x >/etc/new", check=2)
-    assert "stands on the base 'small'" in done.err
-    assert "layerrun branch t NEW" in done.err
-    assert mine.names() == ["t"]
+    words = ["--name", "t", "--base", "small", "--", "sh", "-c", "echo x >/etc/new"]
+    done = mine("try", "-y", *words, check=2)
+    assert "over the base 'small' cannot be committed" in done.err
+    assert mine.names() == []
+    mine("try", "-n", *words)
     done = mine("commit", "-y", "t", check=2)
     assert "layerrun branch t NEW" in done.err
 

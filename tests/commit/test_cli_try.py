@@ -83,7 +83,8 @@ def test_privileged_entries_are_named(place):
     assert os.stat(place.path("tool")).st_mode & 0o7777 == 0o4755
     place("undo")
     name = place.try_(script)
-    place("commit", "-y", "--drop-privileged", name)
+    done = place("commit", "-y", "--drop-privileged", name)
+    assert "rights dropped" in done.err
     assert os.stat(place.path("tool")).st_mode & 0o7777 == 0o755
 
 

@@ -1,4 +1,4 @@
-"""Completion of profiles in a real bash, which breaks words at ``@``."""
+"""Completion of profiles and snapshots in a real bash, which breaks words at ``@`` and ``:``."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ class Bash:
 def bash(layerrun, folder):
     for words in (["web"], ["web", "--profile", "work"], ["wiki"], ["wiki", "--profile", "other"]):
         layerrun("app", *words, "--", "true", check=0)
+    layerrun("snapshot", "web", "before", check=0)
+    layerrun("try", "-n", "--name", "wet", "--", "touch", "/srv/x", check=0)
     started = Bash(layerrun, folder)
     yield started
     started.end()
@@ -75,11 +77,20 @@ def bash(layerrun, folder):
         ("which wiki@o", "which wiki@other"),
         ("app web --profile ", "app web --profile work"),
         ("app wiki --profile o", "app wiki --profile other"),
+        ("rollback wiki", "rollback wiki"),
+        ("rollback web:", "rollback web:before"),
+        ("restore web:be", "restore web:before"),
+        ("forget web b", "forget web before"),
+        ("restore web before /us", "restore web before /usr/"),
+        ("diff wiki web:b", "diff wiki web:before"),
+        ("diff wiki /us", "diff wiki /usr/"),
+        ("commit wet /us", "commit wet /usr/"),
+        ("discard w", "discard wet"),
     ],
 )
 def test_completion(bash, typed, completed, breaks):
     if not breaks:
-        bash.run("COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}")
+        bash.run("COMP_WORDBREAKS=${COMP_WORDBREAKS//[@:]/}")
     # Only said, not run: the completion calls the program, not the function.
     bash.run("layerrun() { printf '<%s>' \"$*\"; }")
     os.write(bash.master, f"layerrun {typed}\t".encode())

@@ -145,6 +145,7 @@ def test_what_goes_wrong_inside_is_seen_outside(project):
         "there is no base 'nowhere'",
     ):
         assert said in done.stdout, said
+    assert "file_or_dir" not in done.stdout
 
 
 def test_options_of_the_whole_run(project):
