@@ -134,7 +134,7 @@ STORE = (
 ROBUSTNESS = (
     Check(48, "killed anywhere", "SIGKILL the launcher, its helpers and pid 1 at any point of any change", "the next "
           "command works; nothing is left", ALL),
-    Check(49, "power cut", "cut the power during the same changes", "the old state or the new", ("root",)),
+    Check(49, "power cut", "cut the power during the same changes", "the old state or the new", ("root", "try")),
     Check(50, "many at once", "50 starts of one app; starts against resets, removes, renames", "one mount per upper; "
           "others join or are told", APPS),
     Check(51, "one upper, two mounts", "force a second mount of an upper", "refused", APPS),
@@ -172,7 +172,6 @@ NOT_SHOWN: dict[tuple[int, str], str] = {
     for numbers, modes, reason in (
         ((36,), ("try",), "a throwaway is read once its command has ended"),
         ((46,), APPS, "there are no images of layers with digests yet: a base's own digest is in tests/bases"),
-        ((49,), ("root",), "no power can be cut here: the orders of writing are held by tests/store/test_crash.py"),
         ((53,), ("try",), "a spare is not started where anything is short: Python is asked, as for an app"),
         ((56,), APPS, "the clock of this machine cannot be set; the code asks CLOCK_MONOTONIC"),
         ((60,), APPS, "a mount in a foreign namespace cannot keep an upper busy unseen: the app's lock is pid 1's"),
@@ -225,6 +224,10 @@ _COVERED = """
 48 try commit/test_engine.py::test_killed_at_some_moments
 48 try commit/test_engine.py::test_killed_at_every_moment
 48 try door/test_try.py::test_killed_in_the_middle_nothing_is_lost
+49 try commit/test_power.py::test_some_cuts_of_commits
+49 try commit/test_power.py::test_many_cuts
+49 root commit/test_power.py::test_some_cuts_of_snapshots
+49 root commit/test_power.py::test_many_cuts
 50 apps instances/test_many.py::test_many_starts_are_one_instance
 50 apps instances/test_many.py::test_starts_and_resets
 51 apps launch/test_kill.py::test_a_start_right_after_a_kill_never_mounts_twice

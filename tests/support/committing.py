@@ -195,24 +195,26 @@ class ByHand:
 
 
 class Stage:
-    """A tree, and a layer over it that can be made again."""
+    """A tree, and a layer over it that can be made again; ``before`` and ``after`` are scripts that make them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, before=BEFORE, after=AFTER):
         self.folder = folder
         self.tree = os.path.join(folder, "tree")
         self.path = os.path.join(folder, "store")
         os.environ["LAYERRUN_STORE"] = self.path
         os.environ["LAYERRUN_SWEEP"] = "foreground"
         os.makedirs(self.tree, exist_ok=True)
-        shell(BEFORE, self.tree)
+        shell(before, self.tree)
         with Store.open(self.path) as store:
             app = throwaway.start(store, "t", "host", ())
         program = os.path.join(os.path.dirname(sys.executable), "layerrun")
-        words = [program, "try", "-n", "--name", "t", "--", "sh", "-ec", AFTER]
+        words = [program, "try", "-n", "--name", "t", "--", "sh", "-ec", after]
         done = subprocess.run(words, cwd=self.tree, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         with Store.open(self.path) as store:
             self.data = store.app_dir(app) + "/data"
+        with open(self.data + "/roots", "rb") as file:
+            self.roots = file.read()
         self.saved = os.path.join(folder, "saved")
         clone(self.data + "/upper", self.saved, {})
         self._copy_upper()
@@ -225,6 +227,8 @@ class Stage:
         shutil.rmtree(self.data + "/upper")
         # Not `cp -a`: a plain user cannot open what is closed.
         clone(self.saved, self.data + "/upper", {})
+        with open(self.data + "/roots", "wb") as file:
+            file.write(self.roots)
 
     def again(self):
         """Make the layer anew if it was dropped or used up."""
@@ -261,6 +265,8 @@ def clone(source, target, seen):
             clone(os.path.join(source, name), os.path.join(target, name), seen)
     elif stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), target)
+    elif stat.S_ISREG(mode) and info.st_blocks * 512 >= info.st_size:
+        shutil.copyfile(source, target)
     elif stat.S_ISREG(mode):
         subprocess.run(["cp", "--sparse=always", source, target], check=True)
     else:

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import urllib.request
 
@@ -157,6 +158,17 @@ def _reachable() -> None:
     reach.settle(ensure(PLAIN).prefix())
 
 
+def _cuttable() -> None:
+    """A file system in an image can be mounted and shut down as if the power went."""
+    from support import power
+
+    folder = tempfile.mkdtemp(dir="/var/tmp", prefix="layerrun-probe-")
+    try:
+        _sh(f"unshare -m {sys.executable} {power.__file__} {folder}")
+    finally:
+        shutil.rmtree(folder)
+
+
 PROBES = {
     "root": _root,
     "rootless": _rootless,
@@ -166,6 +178,7 @@ PROBES = {
     "sanitizers": lambda: _compile("-fsanitize=address,undefined"),
     "fuzzer": _fuzzer,
     "network": _network,
+    "cuttable": _cuttable,
     "debian": _debian,
     "reachable": _reachable,
 }
