@@ -142,10 +142,16 @@ def commit(
 
 
 def _path(path: str) -> str:
-    """Return a path of this machine in full: a relative one is meant from here."""
+    """Return a path of this machine in full: a relative one is meant from here, with ``..`` in front too.
+
+    Elsewhere ``..`` is refused: the kernel would go on from where a link leads.
+    """
     from layerrun.model import check_path
 
-    return check_path(posixpath.join(os.getcwd(), path))
+    here = os.getcwd()
+    while path == ".." or path.startswith("../"):
+        here, path = posixpath.dirname(here), path[3:]
+    return check_path(posixpath.join(here, path))
 
 
 def _factory(store: Store, app: App, wish: _Wish, *, everything: bool) -> int:

@@ -63,8 +63,8 @@ def undo(number: int | None, force: bool, as_json: bool) -> int:
 def redo(number: int | None, as_json: bool) -> int:
     """Do a commit again that was taken back.
 
-    Without NUMBER the last one. What was changed since is a conflict: the paths are named, nothing is done, and the
-    exit status is 3.
+    Without NUMBER the one that was taken back last. What was changed since is a conflict: the paths are named, nothing
+    is done, and the exit status is 3.
     """
     from layerrun.model import CommitState
 

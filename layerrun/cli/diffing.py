@@ -92,10 +92,26 @@ def diff(name: str, others: tuple[str, ...], exit_code: bool, **options: bool) -
     with open_store() as store:
         from layerrun.runtime import comparing
 
-        new = comparing.side(store, other if other is not None else name)
+        new = _other(store, other) if other is not None else comparing.side(store, name)
         old = comparing.side(store, name) if other is not None else comparing.factory(store, name)
         found = _show(store, old, new, paths, form)
     return 1 if exit_code and found else 0
+
+
+def _other(store: Store, name: str) -> Side:
+    """Return what is compared with, which has no slash in front: a path from here is a mistake that is easily made."""
+    import os
+
+    from layerrun.errors import NotFoundError, UsageError
+    from layerrun.runtime import comparing
+
+    try:
+        return comparing.side(store, name)
+    except (NotFoundError, UsageError) as error:
+        if os.path.lexists(name):
+            path = os.path.normpath(os.path.join(os.getcwd(), name))
+            raise type(error)(str(error), hint=f"for the path, say {path}") from None
+        raise
 
 
 def _show(store: Store, old: Side, new: Side, paths: Sequence[str], form: _Form) -> bool:

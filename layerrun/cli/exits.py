@@ -99,7 +99,9 @@ def _report_usage(error: click.UsageError) -> None:
     command = error.ctx.command_path if error.ctx else "layerrun"
     text = error.format_message().rstrip(".")
     verb = command.removeprefix("layerrun").strip()
-    text = text[:1].lower() + text[1:]
+    text = text[:1].lower() + text[1:].replace("'[NUMBER]'", "'NUMBER'").replace(
+        "a valid integer range", "a number"
+    )
     say_error(f"{verb}: {text}" if verb else text, f"{command} --help")
 
 

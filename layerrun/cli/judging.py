@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import click
 
 from layerrun.cli import exits
 from layerrun.cli.changes import print_changes, records
@@ -41,6 +42,14 @@ class OnExit(enum.StrEnum):
     COMMIT = "commit"
     KEEP = "keep"
     DISCARD = "discard"
+
+
+_HELP = {
+    "commit": "make them on this machine; layerrun undo takes it back",
+    "pick": "make some of them, asking about each",
+    "keep": "leave them in the layer, to be read or committed later",
+    "discard": "drop them",
+}
 
 
 def check_report(report: str | None) -> None:
@@ -170,6 +179,8 @@ class Judge:
             word = next((word for word in words if typed in (word, word[0])), None)
             if word is not None:
                 break
+            for one in words:
+                click.echo(f"{one[0]} - {_HELP[one]}", err=True)
         if word == "commit":
             self._commit(store, app, outcome)
         elif word == "pick":

@@ -74,16 +74,20 @@ def commit(
 
 
 def find(store: Store, number: int | None, states: Iterable[CommitState], what: str) -> Commit:
-    """Return the commit with this number, or the last in one of these states. Raises `NotFoundError`."""
+    """Return the commit with this number, or the last in one of these states. Raises `NotFoundError`.
+
+    Of those that were taken back the last is that which was so last: it stands beneath those before it.
+    """
     if number is not None:
         found = store.catalog.commit_by_number(number)
         if found is None:
             raise NotFoundError(f"there is no commit {number}", hint="`layerrun log` lists them")
         return found
     wanted = set(states)
-    for one in reversed(store.catalog.commits()):
-        if one.state in wanted:
-            return one
+    known = [one for one in store.catalog.commits() if one.state in wanted]
+    if known:
+        undone = CommitState.UNDONE
+        return max(known, key=lambda one: ((one.ended_ns or 0) if one.state is undone else 0, one.number))
     raise NotFoundError(f"there is no commit to {what}", hint="`layerrun log` lists them")
 
 

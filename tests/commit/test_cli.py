@@ -118,6 +118,28 @@ def test_a_path_without_changes_is_nothing_to_commit(mine):
     assert mine.names() == [name]
 
 
+def test_redo_begins_with_what_was_taken_back_last(mine):
+    for text in ("one", "two", "three"):
+        mine("try", "-y", *mine.sh(f"echo {text} >>file"))
+    for _ in range(3):
+        mine("undo")
+    for number, text in enumerate(("one\n", "one\ntwo\n", "one\ntwo\nthree\n"), start=1):
+        done = mine("redo")
+        assert f"did number {number} again" in done.err
+        assert mine.read("file") == text
+
+
+def test_a_path_from_here_may_lead_up(mine):
+    name = mine.try_("mkdir a; echo 1 >a/one; echo 2 >two")
+    place = os.path.basename(mine.top)
+    mine("commit", "-y", name, f"../{place}/two")
+    assert mine.read("two") == "2\n"
+    assert not os.path.exists(mine.path("a"))
+    mine("commit", "-y", name, "a/../a", check=2)
+    mine("commit", "-y", name, "..")
+    assert mine.read("a/one") == "1\n"
+
+
 def test_what_is_in_a_new_folder_is_counted(mine):
     name = mine.try_("mkdir -p new/sub; echo 1 >new/one; echo 2 >new/sub/two; echo x >file")
     done = mine("commit", name, "--dry-run")
@@ -207,7 +229,7 @@ def test_what_cannot_be_is_said(mine):
     for words in (["--pick"], ["-p"]):
         assert "there is no terminal to pick on" in mine("commit", name, *words, check=2).err
     assert "bad pattern" in mine("commit", "-y", name, "-I", "/a/../b", check=2).err
-    assert "must not contain '..'" in mine("commit", "-y", name, "../x", check=2).err
+    assert "must not contain '..'" in mine("commit", "-y", name, "x/../y", check=2).err
     mine("commit", "-y", "no-such", check=6)
     mine("undo", check=6)
     mine("redo", check=6)

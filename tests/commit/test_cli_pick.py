@@ -66,6 +66,12 @@ def test_try_asks(mine, answer, there, kept):
     assert bool(mine.names()) is kept
 
 
+def test_try_says_what_its_words_mean(mine):
+    said = typed(mine, "try", *mine.sh("echo x >file"), answers=["?", "d"])
+    assert "d - drop them" in said
+    assert mine.names() == []
+
+
 def test_try_names_what_is_privileged_before_it_asks(mine):
     with terminal(mine, "try", *mine.sh("cp /bin/true tool; chmod 4755 tool")) as shown:
         shown.expect("setuid")

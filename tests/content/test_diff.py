@@ -163,6 +163,13 @@ def test_paths(layerrun, who, place):
     assert layerrun("diff", "t", "--tree", "--stat", user=who).rc == 2
 
 
+def test_a_path_from_here_is_no_name(layerrun, who, place):
+    layerrun("app", "web", "--", "true", user=who, check=0)
+    above, name = os.path.split(os.path.realpath(place))
+    done = layerrun("diff", "web", name, user=who, cwd=above, check=6)
+    assert done.err.endswith(f"for the path, say {above}/{name}\n"), done.err
+
+
 def test_between_two(layerrun, who, place):
     """Apps, branches, snapshots; what was frozen counts as what an app changed."""
     layerrun("create", "one", "--", "true", user=who, check=0)
