@@ -226,7 +226,7 @@ BAD = [
     ["try", "--hide", "etc", "--", "id"],
     ["try", "--report", "/nowhere/at/all", "--", "id"],
     ["diff", "web", "--json", "-0"],
-    ["diff", "web", "--json", "--stat"],
+    ["diff", "web", "--json", "--tree"],
     ["diff"],
     ["plan", "web", "--json", "-0"],
     ["base", "import", "x"],
