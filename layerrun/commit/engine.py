@@ -170,6 +170,8 @@ def _recover(store: Store, id_: str, doing: str) -> str:
                 stack.enter_context(store.app_lock(app, "commit"))
             except NotFoundError:
                 app = None
+        if present(folder, finishing.BACK):
+            written = attrs.evolve(written, places=())
         work = stack.enter_context(_opened(store, written, folder, app if doing == "commit" else None))
         if doing != "commit":
             finishing.undo(store, work, None)

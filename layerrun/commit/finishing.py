@@ -17,7 +17,7 @@ from layerrun.errors import BusyError, NotFoundError
 from layerrun.model import Commit, CommitState
 from layerrun.native.syscalls import syncfs
 from layerrun.native.trees import open_beneath
-from layerrun.store.fs import open_dir
+from layerrun.store.fs import open_dir, present
 from layerrun.store.trash import to_trash
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from layerrun.store.store import Store
 
 __all__ = [
+    "BACK",
     "begin",
     "done",
     "end_layer",
@@ -36,6 +37,8 @@ __all__ = [
     "undo",
 ]
 
+# It is there: all steps of a commit are taken back, and its slots may be gone.
+BACK = "back"
 _TICK = 0.001
 
 
@@ -150,15 +153,19 @@ def take_back(store: Store, work: Work) -> list[bytes]:
 
     Return where that is now whose place somebody else has taken meanwhile.
     """
-    for step in reversed(work.journal.steps):
-        work.back(step, to_upper=work.upper is not None)
-    saved = [path for path in map(work.rescue, work.journal.steps) if path is not None]
-    for parent in work.journal.parents:
-        _set_parent(work, parent, parent.mtime_ns)
-    _set_source_times(work)
+    if not present(work.folder, BACK):
+        for step in reversed(work.journal.steps):
+            work.back(step, to_upper=work.upper is not None)
+        saved = [path for path in map(work.rescue, work.journal.steps) if path is not None]
+        for parent in work.journal.parents:
+            _set_parent(work, parent, parent.mtime_ns)
+        _set_source_times(work)
+        # On all file systems, before the journal goes; and said, as without the slots no step can be looked at.
+        sync(work)
+        write_json(work.folder, BACK, [path.decode("latin-1") for path in saved])
     remove_places(work.folder, work.host, restore=True)
-    sync(Work(work.journal, work.folder, work.host, work.upper, work.places[:1]))
     taken_back.note(store, work)
+    saved = [path.encode("latin-1") for path in read_json(work.folder, BACK)]
     forget(store, work.journal.id)
     return saved
 

@@ -14,7 +14,7 @@ from layerrun.commit.entries import Folders, set_mtime, split, stat_of
 from layerrun.commit.journal import read_json, write_json
 from layerrun.errors import DamagedError
 from layerrun.native.trees import open_beneath, remove_tree
-from layerrun.store.fs import DIR_FLAGS, explain, make_dir, open_dir
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir
 
 __all__ = ["Places", "remove_places"]
 
@@ -145,6 +145,7 @@ def remove_places(folder_fd: int, host: Folders, *, restore: bool) -> None:
             continue  # it lies on a file system that is not mounted any more
         status = stat_of(fd, b"")
         remove_tree(fd, name)
-        if status is not None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if status is not None:
                 set_mtime(f"/proc/self/fd/{fd}", before if restore else status.mtime_ns)
+            fsync_dir(fd, ".")  # before the note of where it was goes

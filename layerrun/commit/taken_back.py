@@ -32,12 +32,13 @@ def note(store: Store, work: Work) -> None:
     found = []
     for step in work.journal.steps:
         old = step.op.old
-        if old is None or (old.is_dir and not step.moves):
+        if old is None:
             continue
         there = work.stat(step.op.path)
         if there is None or there.ino != old.ino or there.ctime_ns == old.ctime_ns:
             continue
-        if (there.mtime_ns, there.size, there.mode) == (old.mtime_ns, old.size, old.mode):
+        same_size = old.is_dir or there.size == old.size  # a folder's is not noted
+        if same_size and (there.mtime_ns, there.mode) == (old.mtime_ns, old.mode):
             found.append([there.ino, there.ctime_ns, old.ctime_ns])
     if not found:
         return

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from layerrun.errors import ConflictError
+
 # linux/ext4.h, fs/ext4/ext4.h: _IOR('X', 125, __u32); 2: neither data nor the log are written any more.
 _SHUTDOWN = 0x8004587D
 _WITHOUT_LOG = struct.pack("=I", 2)
@@ -128,7 +130,11 @@ class Telling:
         def work():
             for number, thing in enumerate(things):
                 os.write(write, b"%d" % number)
-                thing()
+                try:
+                    thing()
+                except (AssertionError, ConflictError) as error:
+                    os.write(write, f"! {error}".encode())  # no power was needed for that
+                    raise
                 os.write(write, b".")
 
         self.pid = child(work)
@@ -147,6 +153,7 @@ class Telling:
         while data := os.read(self._read, 100):
             self._said += data
         os.close(self._read)
+        assert b"!" not in self._said, self._said.decode()
         return self._said.endswith(b".")
 
 

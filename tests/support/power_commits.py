@@ -1,6 +1,6 @@
 """The power is cut during commits, undos and redos; run by tests/commit/test_power.py within a mount namespace.
 
-power_commits.py FOLDER CUTS
+power_commits.py FOLDER CUTS [VERB...]
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Powered(committing.Stage):
         assert len(commits) < 2
         return (commits[0]["state"] if commits else None), done.stderr
 
-    def cut(self, chance):
+    def cut(self, chance, verbs):
         """Cut the power once during a verb; look at what the next command makes of it. Return what was seen."""
-        verb = chance.choice(VERBS)
+        verb = chance.choice(verbs)
         number = VERBS.index(verb)
         self.again()
         settled = verb != "commit" or chance.random() < 0.5
@@ -97,6 +97,13 @@ class Powered(committing.Stage):
         ended = working.kill()
         power.kill(stirring)
         self.disks.restore()
+        if chance.random() < 0.3:  # and once more, while that is recovered from
+            recovering = power.Telling([lambda: Store.open(self.path).close()])
+            recovering.wait_for(0)
+            time.sleep(chance.random() * 0.05)
+            self.disks.cut()
+            recovering.kill()
+            self.disks.restore()
         return self._look(verb, ended, settled)
 
     def _look(self, verb, ended, settled):
@@ -117,6 +124,8 @@ class Powered(committing.Stage):
             assert not said, what
         if state is None and (settled or "taken back" in said):
             check(picture(f"{self.data}/upper"), self.layer, f"{what} the layer")
+            with Store.open(self.path) as store:
+                assert not plan.plan(store, store.app("t"), Selection()).conflicts, what
         again = self.log()
         assert again == (state, ""), (what, again)
         check(picture(self.tree), self.after if done else self.before, f"{what} after a further command:")
@@ -132,7 +141,7 @@ class Powered(committing.Stage):
 
 
 def main():
-    folder, cuts = sys.argv[1], int(sys.argv[2])
+    folder, cuts, verbs = sys.argv[1], int(sys.argv[2]), sys.argv[3:] or VERBS
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}", flush=True)
     chance = random.Random(seed)
@@ -140,7 +149,7 @@ def main():
     seen = {}
     for number in range(cuts):
         try:
-            found = stage.cut(chance)
+            found = stage.cut(chance, verbs)
         except AssertionError as error:
             raise AssertionError(f"cut {number}: {error}") from error
         key = (found[0], "ended" if found[1] else "cut", "new" if found[2] else "old", bool(found[3]))
