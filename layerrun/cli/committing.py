@@ -74,10 +74,12 @@ def refuse_conflicts(app: App, planned: Planned) -> None:
     if not planned.conflicts:
         return
     _listed([f"{quoted(found.path)}: {found.what}" for found in planned.conflicts])
+    hint = f"layerrun commit {app.name} --pick  (leave them out)"
+    if all(found.may_force for found in planned.conflicts):
+        hint += f"\nlayerrun commit {app.name} --force  (overwrite what is there)"
     raise ConflictError(
         f"{plural(len(planned.conflicts), 'conflict')}, and nothing was committed",
-        hint=f"layerrun commit {app.name} --pick  (leave them out)\n"
-        f"layerrun commit {app.name} --force  (overwrite what is there)",
+        hint=hint,
     )
 
 

@@ -300,3 +300,18 @@ def test_two_layers_that_change_one_text_apart(mine, store_path):
     for _ in names:
         mine("undo")
     assert mine.read("text") == "".join(lines)
+
+
+def test_what_force_cannot_settle_does_not_propose_it(request, layerrun, user_folder, folder):
+    request.param = users.PLAIN
+    theirs = place_of(request, layerrun, user_folder, folder)
+    os.mkdir(theirs.path("in"))
+    os.chown(theirs.path("in"), theirs.user.uid, theirs.user.gid)
+    name = theirs.try_("echo a >in/a")
+    os.chown(theirs.path("in"), 0, 0)
+    for words in ([], ["--force"]):
+        done = theirs("commit", "-y", name, *words, check=3)
+        assert theirs.path("in") in done.err
+        assert "--pick" in done.err
+        assert "--force" not in done.err
+    assert os.listdir(theirs.path("in")) == []
