@@ -315,3 +315,31 @@ def test_what_force_cannot_settle_does_not_propose_it(request, layerrun, user_fo
         assert "--pick" in done.err
         assert "--force" not in done.err
     assert os.listdir(theirs.path("in")) == []
+
+
+def test_cut_short_folders_are_in_no_conflict_either(mine, monkeypatch):
+    """One that is removed, one that becomes a file, one whose mode changes."""
+    from layerrun.commit import engine
+    from layerrun.commit.plan import plan
+    from layerrun.store.store import Store
+
+    for name in ("gone/x", "file/x", "closed/x"):
+        os.makedirs(os.path.dirname(mine.path(name)))
+        mine.write(name, "1\n")
+    name = mine.try_("rm -r gone file; echo 2 >file; chmod 711 closed")
+    before = mine.listing()
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.finishing, "note_after", cut)
+    with Store.open(mine.layerrun.store()) as store:
+        app = store.app(name)
+        with pytest.raises(KeyboardInterrupt):
+            engine.commit(store, app, plan(store, app))
+        # note_after lies behind the steps: the next one to come takes them back.
+    monkeypatch.undo()
+    mine("log")
+    assert mine.listing() == before
+    mine("commit", "-y", name)
+    assert mine.read("file") == "2\n"
