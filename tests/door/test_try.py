@@ -392,7 +392,7 @@ def test_a_change_of_the_mounts_outdates_it(door, mounts, who):
 def test_a_base_is_removed_with_its_spares(layerrun, door, small, who):
     small(who)
     layerrun("remove", "-y", "small", user=who, check=0)
-    door.warm("try", "-y", "--base", "small", "true", user=who, check=0)
+    door.warm("try", "-n", "--base", "small", "true", user=who, check=0)
     assert layerrun("base", "show", "small", "--json", user=who, check=0).out.count('"used_by": []') == 1
     process = begin(door, "echo ready; read x", "--base", "small", who=who)
     done = layerrun("base", "remove", "-y", "small", user=who, check=3)
@@ -406,7 +406,7 @@ def test_a_base_is_removed_with_its_spares(layerrun, door, small, who):
 def test_a_base_is_not_removed_under_what_was_written(layerrun, door, small):
     small()
     layerrun("remove", "-y", "small", check=0)
-    door.warm("try", "-y", "--base", "small", "true", check=0)
+    door.warm("try", "-n", "--base", "small", "true", check=0)
     kill(begin(door, "echo x >/etc/layerrun-test; echo ready; sleep 100", "--base", "small"))
     done = layerrun("base", "remove", "-y", "small", check=3)
     (name,) = throwaways(layerrun)
@@ -454,7 +454,7 @@ def test_a_damaged_plan(layerrun, door):
 def test_a_spare_whose_files_are_gone(layerrun, door, small, gone):
     small()
     layerrun("remove", "-y", "small", check=0)
-    words = ("try", "-y", "--base", "small", "true")
+    words = ("try", "-n", "--base", "small", "true")
     door.warm(*words, check=0)
     (spare,) = os.listdir(f"{layerrun.store()}/apps")
     place = f"{layerrun.store()}/apps/{spare}{gone}"
