@@ -116,7 +116,8 @@ class _Planning:
     def run(self, *, force: bool) -> Planned:
         from layerrun.runtime.data import deltas
 
-        looked = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        # The clock stands still for milliseconds: what is changed later in the same tick must show.
+        looked = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) - 1
         self.found = entries(deltas(self.store, self.app))
         rights = list(self._select())
         find_anchors(self.found)
