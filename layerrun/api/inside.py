@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 __all__ = ["Inside"]
@@ -16,6 +17,7 @@ __all__ = ["Inside"]
 _EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h, in field 9 of proc_pid_stat(5)
 _LIMIT = 10.0  # seconds: a process that waits for a disk or a server can take long to end
 _MOMENT = 1.0
+_STEP = 0.05
 
 
 def _children(pid: int) -> list[int]:
@@ -51,20 +53,29 @@ def _words(pid: int) -> bytes:
         return b""
 
 
-def _open(pids: Iterable[int]) -> list[int]:
-    fds = []
+def _open(pids: Iterable[int]) -> dict[int, int]:
+    """Return pidfds of those that there still are."""
+    fds = {}
     for pid in pids:
         with suppress(OSError):
-            fds.append(os.pidfd_open(pid))
+            fds[pid] = os.pidfd_open(pid)
     return fds
 
 
-def _wait(fds: Iterable[int], seconds: float) -> None:
-    """Wait until one of some processes has ended."""
+def _copies(init: int) -> list[int]:
+    """Return the processes of a sandbox that are copies of its pid 1: there is one for each command that has joined."""
+    own = _words(init)
+    return [pid for pid in _children(init) if own and _words(pid) == own]
+
+
+def _wait(fds: Collection[int], seconds: float) -> bool:
+    """Wait until one of some processes has ended, if there are any; say whether one has."""
+    if not fds:
+        return False
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    poll.poll(seconds * 1000)
+    return bool(poll.poll(max(seconds, 0) * 1000))
 
 
 class Inside:
@@ -75,34 +86,36 @@ class Inside:
     """
 
     def __init__(self, door: int, joined: int | None = None) -> None:
-        self._init = joined or next(iter(_children(door)), 0)
-        beside = _children(self._init) if self._init else []
+        self._inits: dict[int, int] = {}
         if joined:
             # Beside each command that has joined stands a copy of pid 1; nobody says which is whose.
-            own = _words(joined)
-            self._fds = _open(pid for pid in beside if own and _words(pid) == own)
-        else:
-            self._fds = _open([self._init] if self._init else [])
-            self._fds += _open(filter(_is_command, beside))
-        self._joined = joined is not None
+            self._commands = _open(_copies(joined))
+            return
+        # Pid 1, and for a moment of the start what helps to make it.
+        self._inits = _open(_children(door))
+        self._commands = _open(pid for init in self._inits for pid in _children(init) if _is_command(pid))
 
     def wait(self) -> None:
         """Wait until the command has ended, and all of the sandbox if nobody else is in it."""
         try:
-            if self._joined and self._fds:
-                _wait(self._fds, _MOMENT)
-            elif self._fds:
-                _wait(self._fds[1:] or self._fds, _LIMIT)
-                # If nobody else keeps pid 1 alive, the command has ended because pid 1 is ending.
-                if len(self._fds) > 1 and _is_exiting(self._init):
-                    _wait(self._fds[:1], _LIMIT)
+            if not self._inits:
+                _wait(self._commands.values(), _MOMENT)
+                return
+            end = time.monotonic() + _LIMIT
+            _wait(self._commands.values(), _LIMIT)
+            # Pid 1 ends as well, in a moment, unless others have joined it.
+            for pid, fd in self._inits.items():
+                while not _wait([fd], _STEP) and time.monotonic() < end:
+                    if not _is_exiting(pid) and _copies(pid):
+                        break
         finally:
             self.close()
 
     def close(self) -> None:
         """Stop watching."""
-        while self._fds:
-            os.close(self._fds.pop())
+        for held in (self._inits, self._commands):
+            while held:
+                os.close(held.popitem()[1])
 
     def __del__(self) -> None:
         self.close()
