@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import posixpath
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -32,6 +33,7 @@ __all__ = [
     "IdMode",
     "Layer",
     "Share",
+    "Slot",
     "Snapshot",
     "check_app_name",
     "check_name",
@@ -242,7 +244,12 @@ class App:
 
 @attrs.frozen
 class Base:
-    """A base as the catalog has it. The host base has no id on disk and no digest."""
+    """A version of a base as the catalog has it. The host base has no id on disk and no digest.
+
+    ``name`` is the base's (its slot's), ``version`` counts from 1 within it and is never given again. ``origin``
+    is what the source said of itself, JSON data: of an image ``reference``, ``digest`` and ``config``.
+    One that is ``pinned`` is never removed by itself.
+    """
 
     id: str
     name: str
@@ -253,18 +260,49 @@ class Base:
     created: str
     entries: int
     size: int
+    version: int = 1
+    pinned: bool = False
+    origin: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def full_name(self) -> str:
+        """NAME@VERSION, which names this version whatever the current one is."""
+        return self.name if self.kind is BaseKind.HOST else f"{self.name}@{self.version}"
+
+
+@attrs.frozen
+class Slot:
+    """A base as a name that moves from version to version.
+
+    ``current`` and ``staged`` (to be switched to, or ``None``) are ids of its versions; ``keep`` is how many
+    versions beside the current one are kept; ``health`` are commands that a new version must pass; ``failed`` says why
+    the last update came to nothing, ``""`` if it did not.
+    """
+
+    name: str
+    current: str
+    last_version: int
+    staged: str | None = None
+    keep: int = 3
+    health: tuple[str, ...] = ()
+    failed: str = ""
 
 
 @attrs.frozen
 class Layer:
     """A frozen layer as the catalog has it: an upper that is only ever read from now on.
 
-    ``ids`` says what its owners mean and in which flavour overlayfs's marks are in it.
+    ``ids`` says what its owners mean and in which flavour overlayfs's marks are in it. What was built or pulled has a
+    ``digest``, of its manifest, and an ``origin``, JSON data; what an app has written has none.
     """
 
     id: str
     ids: IdMode
     created: str
+    digest: str | None = None
+    entries: int | None = None
+    size: int | None = None
+    origin: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
 
 @attrs.frozen

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, StoreError, SystemError
+from layerrun.errors import DamagedError, ExistsError, StoreError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+from layerrun.store.base_rows import BaseRows
 from layerrun.store.commit_rows import CommitRows
 from layerrun.store.layer_rows import LayerRows
+from layerrun.store.rows import translated
 from layerrun.store.schema import MIGRATIONS, SCHEMA
 
 __all__ = ["HOST", "SCHEMA", "Catalog"]
@@ -45,81 +47,7 @@ def _config(text: str) -> AppConfig:
     return AppConfig.from_json(json.loads(text))
 
 
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """Turn SQLite's errors into layerrun's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translate(error, path) from error
-
-
-def _out_of_descriptors() -> bool:
-    """Say whether no more descriptors are to be had; SQLite, which needs several, keeps errno to itself."""
-    import errno
-
-    fds: list[int] = []
-    try:
-        for _ in range(4):
-            fds.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno == errno.EMFILE
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return False
-
-
-def _translate(error: sqlite3.Error, path: str) -> Exception:
-    import errno
-
-    # The low byte is the primary result code, sqlite.org/rescode.html
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BusyError(f"the catalog {path!r} is in use by another process", hint="try again")
-    starved = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _no_room(path)
-    if code == sqlite3.SQLITE_FULL or starved:
-        return SystemError(
-            f"cannot write the catalog {path!r}: {os.strerror(errno.ENOSPC)}",
-            errno=errno.ENOSPC,
-            path=path,
-            hint="free some space, or put the store elsewhere with LAYERRUN_STORE",
-        )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DamagedError(
-            f"the catalog {path!r} is damaged: {error}",
-            hint="restore it from a backup; `layerrun doctor` tells more",
-        )
-    if code == sqlite3.SQLITE_CANTOPEN and _out_of_descriptors():
-        return SystemError(
-            f"cannot open the catalog {path!r}: {os.strerror(errno.EMFILE)}",
-            errno=errno.EMFILE,
-            path=path,
-            hint="too few descriptors are allowed: raise `ulimit -n`",
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return StoreError(
-            f"cannot open the catalog {path!r}: {error}",
-            hint="the store needs a writable file system with room; put it elsewhere with LAYERRUN_STORE",
-        )
-    if code == sqlite3.SQLITE_IOERR:
-        return StoreError(
-            f"cannot read or write the catalog {path!r}: {error}",
-            hint="is the disk full or failing? see the kernel log",
-        )
-    return StoreError(f"the catalog {path!r} refused: {error}")
-
-
-def _no_room(path: str) -> bool:
-    """Say whether the disk has no space or no inodes left: SQLite says no more than that it failed."""
-    try:
-        space = os.statvfs(path)
-    except OSError:
-        return False
-    return space.f_bavail * space.f_frsize < 65536 or (space.f_files > 0 and space.f_favail < 4)
-
-
-class Catalog(CommitRows, LayerRows):
+class Catalog(BaseRows, CommitRows, LayerRows):
     """One connection to the database at ``path``; rows in, model values out."""
 
     def __init__(self, path: str) -> None:
@@ -129,7 +57,7 @@ class Catalog(CommitRows, LayerRows):
                 f"the catalog {path!r} is missing",
                 hint="restore it from a backup; the apps' data is still there",
             )
-        with _translated(path):
+        with translated(path):
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare()
@@ -183,7 +111,7 @@ class Catalog(CommitRows, LayerRows):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Do what is within as one transaction, which takes the write lock at once (BEGIN IMMEDIATE)."""
-        with _translated(self.path):
+        with translated(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -192,10 +120,6 @@ class Catalog(CommitRows, LayerRows):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _translated(self.path):
-            return self._db.execute(query, values).fetchall()
 
     # Apps
 
@@ -320,69 +244,6 @@ class Catalog(CommitRows, LayerRows):
         except (ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: app {name!r}: {error}") from error
 
-    # Bases
-
-    def bases(self) -> list[Base]:
-        """Return the bases in the store, by name; the host is not among them."""
-        return [self._base(row) for row in self._rows(f"SELECT {_BASE} FROM bases ORDER BY name")]
-
-    def base(self, name: str) -> Base | None:
-        """Return the base with this name."""
-        rows = self._rows(f"SELECT {_BASE} FROM bases WHERE name = ?", name)
-        return self._base(rows[0]) if rows else None
-
-    def add_base(self, base: Base) -> None:
-        """Record a base; within a transaction. Raises `ExistsError` when the name is taken."""
-        if self.base(base.name) is not None:
-            raise ExistsError(
-                f"there is a base {base.name!r} already", hint="choose another name, or remove it first"
-            )
-        assert base.ids is not None
-        self._db.execute(
-            "INSERT INTO bases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                base.id,
-                base.name,
-                base.kind.value,
-                base.digest,
-                base.ids.value,
-                base.source,
-                base.created,
-                base.entries,
-                base.size,
-            ),
-        )
-
-    def delete_base(self, base: Base) -> None:
-        """Forget a base; within a transaction. Raises `BaseInUseError` naming the apps that stand on it."""
-        users = [
-            "a `try` that runs" if row[1] == AppKind.SPARE.value else row[0]
-            for row in self._rows(
-                "SELECT name, kind FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name", base.id
-            )
-        ]
-        if users:
-            shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-            raise BaseInUseError(f"base {base.name!r} is in use by {shown}", hint="remove those first")
-        self._db.execute("DELETE FROM bases WHERE id = ?", (base.id,))
-
-    def _base(self, row: tuple[Any, ...]) -> Base:
-        id_, name, kind, digest, ids, source, created, entries, size = row
-        try:
-            return Base(
-                id=id_,
-                name=name,
-                kind=BaseKind(kind),
-                digest=digest,
-                ids=IdMode(ids),
-                source=source,
-                created=created,
-                entries=entries,
-                size=size,
-            )
-        except ValueError as error:
-            raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
-
 
 _COLUMNS = (
     "id, name, kind, base_id, config, ids, uid_start, created, generation, parent, profile, ephemeral, frozen"
@@ -393,4 +254,3 @@ _APPS = (
     " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral, apps.frozen"
     " FROM apps LEFT JOIN apps AS above ON above.id = apps.parent"
 )
-_BASE = "id, name, kind, digest, ids, source, created, entries, size"

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerrun.errors import DamagedError
 from layerrun.model import Commit, CommitState
-
-if TYPE_CHECKING:
-    import sqlite3
+from layerrun.store.rows import Rows
 
 __all__ = ["CommitRows"]
 
 _COMMIT = "id, number, name, state, created, counts, ended_ns, command"
 
 
-class CommitRows:
+class CommitRows(Rows):
     """What `layerrun.store.catalog.Catalog` has of commits; within it alone."""
-
-    path: str
-    _db: sqlite3.Connection
-
-    if TYPE_CHECKING:
-
-        def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]: ...
 
     def commits(self) -> list[Commit]:
         """Return the commits to the host, by number."""

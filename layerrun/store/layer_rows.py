@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerrun.errors import DamagedError, ExistsError
 from layerrun.model import IdMode, Layer, Snapshot
-
-if TYPE_CHECKING:
-    import sqlite3
+from layerrun.store.rows import Rows
 
 __all__ = ["LayerRows"]
 
+_LAYER = "id, ids, created, digest, entries, size, origin"
 _SNAPSHOT = "app_id, number, tag, layers, frozen, created, pinned, automatic"
 # The lists of layers that something stands on.
 _HELD = (
@@ -22,37 +21,42 @@ _HELD = (
     " UNION SELECT value FROM snapshots, json_each(snapshots.layers)"
     " UNION SELECT value FROM snapshots, json_each(snapshots.frozen)"
     " UNION SELECT layer_id FROM uses"
+    " UNION SELECT layer_id FROM steps"
 )
 
 
-class LayerRows:
+class LayerRows(Rows):
     """What `layerrun.store.catalog.Catalog` has beside apps and bases; within it alone."""
-
-    path: str
-    _db: sqlite3.Connection
-
-    if TYPE_CHECKING:
-
-        def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]: ...
 
     # Layers
 
     def layers(self) -> list[Layer]:
         """Return all layers, by id."""
-        return [self._layer(row) for row in self._rows("SELECT id, ids, created FROM layers ORDER BY id")]
+        return [self._layer(row) for row in self._rows(f"SELECT {_LAYER} FROM layers ORDER BY id")]
 
     def layer(self, id_: str) -> Layer | None:
         """Return the layer with this id."""
-        rows = self._rows("SELECT id, ids, created FROM layers WHERE id = ?", id_)
+        rows = self._rows(f"SELECT {_LAYER} FROM layers WHERE id = ?", id_)
         return self._layer(rows[0]) if rows else None
 
     def add_layer(self, layer: Layer) -> None:
         """Record a layer; within a transaction."""
-        self._db.execute("INSERT INTO layers VALUES (?, ?, ?)", (layer.id, layer.ids.value, layer.created))
+        self._db.execute(
+            f"INSERT INTO layers ({_LAYER}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                layer.id,
+                layer.ids.value,
+                layer.created,
+                layer.digest,
+                layer.entries,
+                layer.size,
+                json.dumps(dict(layer.origin)),
+            ),
+        )
 
     def unused_layers(self) -> list[Layer]:
         """Return the layers that no app, no snapshot and no start refers to."""
-        query = f"SELECT id, ids, created FROM layers WHERE id NOT IN ({_HELD}) ORDER BY id"
+        query = f"SELECT {_LAYER} FROM layers WHERE id NOT IN ({_HELD}) ORDER BY id"
         return [self._layer(row) for row in self._rows(query)]
 
     def delete_layers(self, ids: Iterable[str]) -> None:
@@ -181,10 +185,11 @@ class LayerRows:
         self._db.execute("DELETE FROM uses WHERE app_id = ?", (app_id,))
 
     def _layer(self, row: tuple[Any, ...]) -> Layer:
+        id_, ids, created, digest, entries, size, origin = row
         try:
-            return Layer(id=row[0], ids=IdMode(row[1]), created=row[2])
-        except ValueError as error:
-            raise DamagedError(f"the catalog {self.path!r} is damaged: layer {row[0]!r}: {error}") from error
+            return Layer(id_, IdMode(ids), created, digest, entries, size, json.loads(origin))
+        except (ValueError, TypeError) as error:
+            raise DamagedError(f"the catalog {self.path!r} is damaged: layer {id_!r}: {error}") from error
 
     def _snapshot(self, row: tuple[Any, ...]) -> Snapshot:
         app_id, number, tag, layers, frozen, created, pinned, automatic = row

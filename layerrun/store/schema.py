@@ -76,5 +76,63 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE apps ADD COLUMN last_snapshot INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE bases ADD COLUMN slot TEXT NOT NULL DEFAULT '';
+    ALTER TABLE bases ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE bases ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bases ADD COLUMN origin TEXT NOT NULL DEFAULT '{}';
+    UPDATE bases SET slot = name, name = name || '@1';
+    CREATE UNIQUE INDEX bases_by_slot ON bases (slot, version);
+    CREATE TABLE slots (
+        name TEXT PRIMARY KEY,
+        current TEXT NOT NULL REFERENCES bases(id) ON DELETE RESTRICT,
+        staged TEXT REFERENCES bases(id) ON DELETE SET NULL,
+        last_version INTEGER NOT NULL,
+        keep INTEGER NOT NULL DEFAULT 3,
+        health TEXT NOT NULL DEFAULT '[]',
+        failed TEXT NOT NULL DEFAULT ''
+    );
+    INSERT INTO slots (name, current, last_version) SELECT slot, id, 1 FROM bases;
+    CREATE TABLE moves (
+        slot TEXT NOT NULL REFERENCES slots(name) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        what TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        earlier INTEGER,
+        note TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (slot, number)
+    );
+    CREATE TABLE trials (
+        app_id TEXT PRIMARY KEY REFERENCES apps(id) ON DELETE CASCADE,
+        base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,
+        layers TEXT NOT NULL,
+        failures INTEGER NOT NULL DEFAULT 0,
+        since TEXT NOT NULL
+    );
+    ALTER TABLE layers ADD COLUMN digest TEXT;
+    ALTER TABLE layers ADD COLUMN entries INTEGER;
+    ALTER TABLE layers ADD COLUMN size INTEGER;
+    ALTER TABLE layers ADD COLUMN origin TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE steps (
+        key TEXT PRIMARY KEY,
+        layer_id TEXT NOT NULL REFERENCES layers(id) ON DELETE CASCADE,
+        used TEXT NOT NULL
+    );
+    CREATE TABLE blobs (
+        digest TEXT PRIMARY KEY,
+        diff_id TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        tree TEXT NOT NULL
+    );
+    CREATE INDEX blobs_by_tree ON blobs (tree);
+    CREATE TABLE channels (
+        slot TEXT PRIMARY KEY,
+        url TEXT NOT NULL,
+        checked TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL DEFAULT '{}'
+    );
+    """,
 )
 SCHEMA = len(MIGRATIONS)

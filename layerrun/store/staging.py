@@ -93,7 +93,7 @@ def recover(store: Store, *, wait: float = 0.0) -> bool:
         finish_all(store)
         for folder, known in (
             ("apps", {app.id for app in store.catalog.apps()}),
-            ("bases", {base.id for base in store.catalog.bases()}),
+            ("bases", {base.id for base in store.catalog.versions()}),
             ("layers", {layer.id for layer in store.catalog.layers()}),
         ):
             fd = open_dir(store.fd, folder)

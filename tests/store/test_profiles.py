@@ -291,7 +291,7 @@ def test_a_base_beneath_profiles_is_guarded(store):
     database = sqlite3.connect(f"{store.path}/catalog.db")
     database.execute("PRAGMA foreign_keys=ON")
     with pytest.raises(sqlite3.IntegrityError):
-        database.execute("DELETE FROM bases WHERE name = 'debian'")
+        database.execute("DELETE FROM bases WHERE slot = 'debian'")
     database.close()
     store.update_app("web", AppConfig(base="alpine"))
     with store.catalog.transaction():

@@ -1,0 +1,1 @@
+"""Recipes: app layers built step by step over a base."""

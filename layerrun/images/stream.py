@@ -1,0 +1,109 @@
+"""The stream of records in which trees come into the store, whatever they come from: csrc/stream.h in Python.
+
+Sources make streams, `layerrun.bases.intake` takes them in. A source that reads hostile input does so in a jail; what
+takes the stream in believes nothing of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import IO, Any, Protocol
+
+import attrs
+
+from layerrun.model import IdMode
+
+__all__ = ["Feed", "Record", "Source", "write_chunk", "write_end_of_content", "write_record"]
+
+_HEAD = struct.Struct("<B3x5IqIIIIQ8x")
+_XATTR = struct.Struct("<HI")
+_CHUNK = struct.Struct("<QI")
+
+
+@attrs.frozen
+class Record:
+    """The head of a record: ``kind`` is a letter of csrc/stream.h; times in ns; paths and links are bytes."""
+
+    kind: str
+    path: bytes = b""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    link: bytes = b""
+    xattrs: Mapping[bytes, bytes] = attrs.field(factory=dict)
+    size: int = 0
+    major: int = 0
+    minor: int = 0
+
+
+def write_record(file: IO[bytes], record: Record) -> None:
+    """Write a record without its content; a file's follows by `write_chunk` and `write_end_of_content`."""
+    xattrs = b"".join(_XATTR.pack(len(k), len(v)) + k + v for k, v in sorted(record.xattrs.items()))
+    seconds, nanoseconds = divmod(record.mtime_ns, 10**9)
+    file.write(
+        _HEAD.pack(
+            ord(record.kind),
+            record.mode,
+            record.uid,
+            record.gid,
+            record.major,
+            record.minor,
+            seconds,
+            nanoseconds,
+            len(record.path),
+            len(record.link),
+            len(xattrs),
+            record.size,
+        )
+    )
+    file.write(record.path + record.link + xattrs)
+
+
+def write_chunk(file: IO[bytes], offset: int, data: bytes) -> None:
+    """Write a part of a file's content; ``data`` is not empty."""
+    file.write(_CHUNK.pack(offset, len(data)))
+    file.write(data)
+
+
+def write_end_of_content(file: IO[bytes], size: int) -> None:
+    """End a file's content."""
+    file.write(_CHUNK.pack(size, 0))
+
+
+@attrs.frozen
+class Feed:
+    """What a source is given: where to write its stream, and by whose ids to work on hostile input.
+
+    ``out`` is a descriptor of a pipe; EPIPE means that what takes in has ended, and says why itself. ``uid_map`` and
+    ``gid_map`` are of (inside, outside, count): root's helpers work by ids that nobody has, a plain user's by their own.
+    ``mapped``: root only, see `layerrun.native.jail.run_jailed`. ``size``, ``entries``: what the tree may come to.
+    ``known``: names of layers whose records the store has; a source leaves their content out (kind ``n`` alone).
+    """
+
+    out: int
+    ids: IdMode
+    uid_map: tuple[tuple[int, int, int], ...]
+    gid_map: tuple[tuple[int, int, int], ...]
+    mapped: bool
+    size: int = 64 << 30
+    entries: int = 2_000_000
+    known: frozenset[str] = frozenset()
+
+
+class Source(Protocol):
+    """Where a tree comes from."""
+
+    @property
+    def text(self) -> str:
+        """What a base remembers as its source."""
+
+    def ids(self, *, rootless: bool) -> IdMode:
+        """Choose whose ids the tree keeps."""
+
+    def feed(self, to: Feed) -> Mapping[str, Any]:
+        """Write the whole stream; return what the source says of itself (`layerrun.model.Base.origin`).
+
+        It is called in a thread. Raises `layerrun.errors.ArchiveError` and the like; nothing is kept then.
+        """
