@@ -77,7 +77,7 @@ class Feed:
     """What a source is given: where to write its stream, and by whose ids to work on hostile input.
 
     ``out`` is a descriptor of a pipe; EPIPE means that what takes in has ended, and says why itself. ``uid_map`` and
-    ``gid_map`` are of (inside, outside, count): root's helpers work by ids that nobody has, a plain user's by their own.
+    ``gid_map`` are of (inside, outside, count): root's helpers work by ids that nobody has, others by their own.
     ``mapped``: root only, see `layerrun.native.jail.run_jailed`. ``size``, ``entries``: what the tree may come to.
     ``known``: names of layers whose records the store has; a source leaves their content out (kind ``n`` alone).
     """
