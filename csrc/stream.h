@@ -18,7 +18,8 @@
 enum lr_record_kind {
     LR_RECORD_FOLDER = 'd',
     LR_RECORD_FILE = 'f',
-    LR_RECORD_KNOWN = 'k', /* a file whose content and attributes are those of an object of the store; no content follows */
+    LR_RECORD_KNOWN =
+        'k', /* a file whose content and attributes are those of an object of the store; no content follows */
     LR_RECORD_LINK = 'l',
     LR_RECORD_HARD = 'h',
     LR_RECORD_FIFO = 'p',
