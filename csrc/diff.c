@@ -1,4 +1,5 @@
-/* diff.c: an upper against what lies beneath it; what counts as a change stands in layerrun/layers/diff.py.
+/* diff.c: an upper against what lies beneath it, with all that a commit must know of both sides, and what is as beneath too.
+ * What counts as a change stands in layerrun/layers/diff.py; between.c finds changes alone, between any two stacks.
  *
  * Three kinds of folders are walked. New ones have nothing beneath: all in them is added. Merged
  * ones hold only what was changed: what the upper does not have is as it was. In those that hide
@@ -35,13 +36,6 @@ struct lr_diff {
     struct lr_buf out, path;
 };
 
-struct __attribute__((packed)) head {
-    uint32_t length;
-    uint8_t change, has_new, has_old, zero;
-    uint32_t mode, old_mode;
-    uint64_t size, old_size;
-};
-
 /* What the merged lowers show under a name. */
 struct beneath {
     bool there;
@@ -57,11 +51,6 @@ static struct frame *top(struct lr_diff *diff)
 static struct lr_chain *lower_of(struct lr_diff *diff, const struct frame *frame, size_t i)
 {
     return &diff->lowers[diff->active[frame->first + i]];
-}
-
-static uint64_t size_of(const struct statx *st)
-{
-    return S_ISREG(st->stx_mode) ? st->stx_size : 0;
 }
 
 /* Let diff->path be the path of a name in the current folder. */
@@ -85,35 +74,14 @@ static bool is_in(const struct lr_diff *diff, const char **paths, size_t count)
     return count && bsearch(diff->path.data, paths, count, sizeof *paths, by_text);
 }
 
-static int narrow(struct lr_diff *diff, char change, const struct statx *now, const struct statx *was,
-                  struct lr_error *err)
-{
-    struct head head = {
-        .length = (uint32_t)(sizeof head - 4 + diff->path.used - 1),
-        .change = (uint8_t)change,
-        .has_new = now != NULL,
-        .has_old = was != NULL,
-        .mode = now ? now->stx_mode : 0,
-        .old_mode = was ? was->stx_mode : 0,
-        .size = now ? size_of(now) : 0,
-        .old_size = was ? size_of(was) : 0,
-    };
-    if (lr_buf_add(&diff->out, &head, sizeof head, err) < 0)
-        return -1;
-    return lr_buf_add(&diff->out, diff->path.data, diff->path.used - 1, err);
-}
-
 /* `now` and `was` without st where there is nothing; lower: which has `was`; since: when it came into the upper. */
 static int emit(struct lr_diff *diff, char change, const struct lr_side *now, const struct lr_side *was,
                 int lower, int64_t since, struct lr_error *err)
 {
-    bool root = is_in(diff, diff->options.roots, diff->options.roots_count);
-    if (!diff->options.wide)
-        return change == '=' || (root && change != 'D') ? 0 : narrow(diff, change, now->st, was->st, err);
     struct lr_wide wide = {
         .letter = change,
         .within = top(diff)->within,
-        .root = root,
+        .root = is_in(diff, diff->options.roots, diff->options.roots_count),
         .lower = lower,
         .since = since,
         .now = *now,

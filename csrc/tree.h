@@ -36,10 +36,9 @@ int lr_usage(int fd, struct lr_usage *usage, struct lr_error *err);
  * list:  u32 length, u32 mode, u32 uid, u32 gid, u32 rdev major, minor, u32 dev major, minor, u32 nlink,
  *        u32 path, target and xattrs length, i64 mtime in ns, u64 size, u64 ino, path, target,
  *        xattrs (u32 key length, u32 value length, key, value; sorted by key)
- * diff:  u32 length, u8 change, u8 new mode present, u8 old mode present, u8 0, u32 mode, u32 old mode,
- *        u64 size, u64 old size, path
- * wide diff: u32 length, u8 change ('=' too), u8 flags (wide.c), i16 lower, i64 since when in ns, u64 inode number of the origin, then for the new and the
- *        old side u32 mode, uid, gid, nlink, u64 rdev, dev, ino, mount, size, i64 mtime, ctime, btime, atime; path */
+ * diff:  u32 length, u8 change ('=': none), u8 flags (wide.c), i16 lower, i64 since when in ns, u64 inode number of the
+ *        origin, then for the new and the old side u32 mode, uid, gid, nlink, u64 rdev, dev, ino, mount, size, i64 mtime,
+ *        ctime, btime, atime in ns; path */
 struct lr_list;
 struct lr_list *lr_list_open(int fd, int xattrs, struct lr_error *err);
 int lr_list_next(struct lr_list *list, const char **data, size_t *size, struct lr_error *err);
@@ -57,8 +56,8 @@ struct lr_copied {
  * devices: it is an error if a device node may not be made. */
 int lr_copy(int src, int dst, int owners, int devices, struct lr_copied *copied, struct lr_error *err);
 
-/* An upper against what lies beneath it, top first; layerrun/layers/diff.py says what counts. Paths are relative and in order, folder by folder, bytewise within a folder. `skip` and
- * `roots` are such paths, sorted bytewise; what they point at must live until lr_diff_close. */
+/* An upper against what lies beneath it, top first; layerrun/layers/diff.py says what counts. What is as beneath is given too.
+ * Paths are relative and in order, folder by folder, bytewise within a folder. `skip` and `roots` are such paths, sorted bytewise; what they point at must live until lr_diff_close. */
 struct lr_diff;
 struct lr_diff_options {
     int userxattr; /* overlayfs's marks are user.overlay.*, not trusted.overlay.* */
@@ -67,7 +66,6 @@ struct lr_diff_options {
     size_t skips;
     const char **roots;
     size_t roots_count;
-    int wide; /* wide records, those of entries that are as beneath as well */
 };
 
 struct lr_diff *lr_diff_open(int upper, const int *lowers, size_t count,

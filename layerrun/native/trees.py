@@ -19,11 +19,9 @@ from layerrun.native import ffi, lib, new_error, raise_error
 __all__ = [
     "CopyStats",
     "Entry",
-    "RawChange",
     "Usage",
     "copy_tree",
     "deltas",
-    "diff",
     "list_tree",
     "open_beneath",
     "remove_in_background",
@@ -42,7 +40,6 @@ _TYPES = {
     stat.S_IFBLK: "block",
 }
 _ENTRY = struct.Struct("=12I q2Q")
-_CHANGE = struct.Struct("=4B2I2Q")
 _LENGTH = struct.Struct("=I")
 _PAIR = struct.Struct("=2I")
 
@@ -90,17 +87,6 @@ class Usage(NamedTuple):
     entries: int
     apparent: int
     allocated: int
-
-
-class RawChange(NamedTuple):
-    """A change; modes (with the type) and sizes are ``None`` where there is nothing."""
-
-    change: str
-    path: bytes
-    mode: int | None
-    size: int | None
-    old_mode: int | None
-    old_size: int | None
 
 
 def type_name(mode: int) -> str:
@@ -181,35 +167,6 @@ def list_tree(fd: int, *, xattrs: bool = True) -> Iterator[Entry]:
         lib.lr_list_close(handle)
 
 
-def diff(
-    upper_fd: int,
-    lower_fds: Sequence[int],
-    *,
-    userxattr: bool,
-    skip: Sequence[bytes] = (),
-    roots: Sequence[bytes] = (),
-    cross_mounts: bool = False,
-) -> Iterator[RawChange]:
-    """Yield what an upper changes over the merged lowers (top first), in the order of `list_tree`.
-
-    What counts is said in `layerrun.layers.diff`. ``userxattr`` is the store's flavour of overlayfs
-    attributes. Entries in ``skip`` are left out with all beneath them; of those in ``roots``
-    metadata do not count (``b""`` is the root). ``cross_mounts``: there may be mounts in the lowest
-    lower; otherwise meeting one is an error (EXDEV).
-    """
-    runs = _diff_runs(
-        upper_fd,
-        lower_fds,
-        userxattr=userxattr,
-        skip=skip,
-        roots=roots,
-        cross_mounts=cross_mounts,
-        wide=False,
-    )
-    for data in runs:
-        yield from _changes(data)
-
-
 def deltas(
     upper_fd: int,
     lower_fds: Sequence[int],
@@ -219,38 +176,20 @@ def deltas(
     roots: Sequence[bytes] = (),
     cross_mounts: bool = False,
 ) -> Iterator[bytes]:
-    """Yield runs of wide records: every entry of an upper and everything it hides, with both sides in full.
+    """Yield runs of records (`layerrun.layers.delta` unpacks them): every entry of an upper and everything it hides.
 
-    Arguments as for `diff`; `layerrun.layers.delta` unpacks them.
+    The lowers are merged, top first; the order is that of `list_tree`. What counts as a change is said in
+    `layerrun.layers.diff`. ``userxattr`` is the store's flavour of overlayfs attributes. Entries in ``skip`` are
+    left out with all beneath them; of those in ``roots`` metadata do not count (``b""`` is the root).
+    ``cross_mounts``: there may be mounts in the lowest lower; otherwise meeting one is an error (EXDEV).
     """
-    return _diff_runs(
-        upper_fd,
-        lower_fds,
-        userxattr=userxattr,
-        skip=skip,
-        roots=roots,
-        cross_mounts=cross_mounts,
-        wide=True,
-    )
-
-
-def _diff_runs(
-    upper_fd: int,
-    lower_fds: Sequence[int],
-    *,
-    userxattr: bool,
-    skip: Sequence[bytes],
-    roots: Sequence[bytes],
-    cross_mounts: bool,
-    wide: bool,
-) -> Iterator[bytes]:
     # cffi keeps nothing alive that C points to: these names do, until the walk is closed.
     skips = [ffi.new("char[]", _text(path)) for path in sorted(skip)]
     marked = [ffi.new("char[]", _text(path)) for path in sorted(roots)]
     skip_array, root_array = ffi.new("const char *[]", skips), ffi.new("const char *[]", marked)
     options = ffi.new(
         "struct lr_diff_options *",
-        (userxattr, cross_mounts, skip_array, len(skips), root_array, len(marked), wide),
+        (userxattr, cross_mounts, skip_array, len(skips), root_array, len(marked)),
     )
     err = new_error()
     handle = lib.lr_diff_open(upper_fd, list(lower_fds), len(lower_fds), options, err)
@@ -314,21 +253,3 @@ def _xattrs(data: bytes) -> dict[bytes, bytes]:
         found[data[at : at + key]] = data[at + key : at + key + value]
         at += key + value
     return found
-
-
-def _changes(data: bytes) -> Iterator[RawChange]:
-    at = 0
-    while at < len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        change, new, old, _, mode, old_mode, size, old_size = _CHANGE.unpack_from(data, at)
-        path = data[at + _CHANGE.size : at + length]
-        at += length
-        yield RawChange(
-            chr(change),
-            path,
-            mode if new else None,
-            size if new else None,
-            old_mode if old else None,
-            old_size if old else None,
-        )

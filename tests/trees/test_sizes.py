@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from layerrun.layers.diff import diff_upper
 from layerrun.native import trees
 
 NAME = "d" * 100
@@ -31,17 +32,17 @@ copy = opened("copy")
 print(trees.copy_tree(tree, copy, owners=True).entries)
 os.mkdir("empty")
 empty = opened("empty")
-print(sum(1 for _ in trees.diff(tree, [copy], userxattr=False)))
-print(sum(c.change == "A" for c in trees.diff(tree, [empty], userxattr=False, roots=[b""])))
+print(sum(1 for _ in diff.diff_upper(tree, [copy], userxattr=False)))
+print(sum(c.change == "A" for c in diff.diff_upper(tree, [empty], userxattr=False, roots=["/"])))
 for entry in trees.list_tree(copy, xattrs=False):
     if entry.type == "file":
         os.close(fd := trees.open_beneath(copy, entry.path, os.O_WRONLY | os.O_TRUNC))
         break
-print([c.change for c in trees.diff(tree, [copy], userxattr=False)])
+print([c.change for c in diff.diff_upper(tree, [copy], userxattr=False)])
 if sys.argv[2] == "deep":
     trash = os.mkdir("trash") or opened("trash")
     print(len(restore.restore_paths(tree, [copy], ["/**/bottom"], trash, userxattr=False)))
-    print([c.change for c in trees.diff(tree, [copy], userxattr=False)])
+    print([c.change for c in diff.diff_upper(tree, [copy], userxattr=False)])
 print(len(os.listdir("/proc/self/fd")))
 for name in (b"tree", b"copy"):
     trees.remove_tree(top, name)
@@ -133,7 +134,7 @@ def test_every_byte_in_names(folder):
     top = os.open(folder, os.O_PATH)
     assert [entry.path for entry in trees.list_tree(fd)] == names
     empty = os.open(os.mkdir(f"{folder}/empty") or f"{folder}/empty", os.O_PATH)
-    assert [c.path for c in trees.diff(fd, [empty], userxattr=False, roots=[b""])] == names
+    assert [os.fsencode(c.path[1:]) for c in diff_upper(fd, [empty], userxattr=False, roots=["/"])] == names
     trees.remove_tree(top, b"tree")
     assert os.listdir(folder) == ["empty"]
     for each in (fd, top, empty):
