@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, overload
 
 from layerrun.api.command import Args, Command, Environment, File, Options, Path
@@ -43,7 +44,7 @@ class _RunOptions(Options, total=False):
     timeout: float | None
 
 
-class Running:
+class Running(ABC):
     """What can run commands.
 
     Attributes:
@@ -54,8 +55,9 @@ class Running:
     name: str
     kind: ClassVar[AppKind]
 
+    @abstractmethod
     def _store_path(self) -> str:
-        raise NotImplementedError
+        """Return the path of the store that it lies in; ValueError once that is closed."""
 
     def _command(
         self,

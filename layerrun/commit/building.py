@@ -24,10 +24,9 @@ class Builder:
     """Makes the steps.
 
     Attributes:
-        found: all entries. everything: nothing was left out by choice.
+        found: all entries.
         keep_privileged: setuid and setgid bits and capabilities are taken over.
         merged: paths of files whose content was merged, with the names of the prepared contents.
-        chosen: says whether a folder that is no change is meant too.
     """
 
     found: Sequence[Entry]
@@ -65,7 +64,7 @@ class Builder:
                     made.add(entry.number)
                 else:
                     number = entry.end
-            elif (entry.taken and entry.is_link) or (not entry.taken and entry.is_link):
+            elif entry.is_link:
                 links.append(self._link(entry))
             elif entry.taken:
                 ops += self._change(entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -262,9 +262,8 @@ class Preparing:
     def _scan(self, op: Op, fd: int, name: bytes) -> tuple[bytes, bytes, int]:
         return closed.scan(fd, name, userxattr=self.userxattr, drop=op.drop)
 
-    def _made_in_slot(self, step: Step, make: object) -> Step:
+    def _made_in_slot(self, step: Step, make: Callable[[Step, int], None]) -> Step:
         slot = self.places.fds[step.place]
-        assert callable(make)
         make(step, slot)
         found = stat_of(slot, step.slot)
         assert found is not None

@@ -6,11 +6,11 @@ import array
 import contextlib
 import os
 import select
-import shutil
 import socket
 import struct
 
 import pytest
+from support import probes
 
 SAY = """
 import os, socket, sys
@@ -189,8 +189,8 @@ def test_who_joins_has_no_say(apps, manager, either):
     assert apps.run("echo ${NOTIFY_SOCKET-none}", user=either).out == "none\n"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-notify"), reason="no systemd-notify")
 def test_systemds_own_tool(apps, manager, either):
+    probes.need("systemd-notify")
     boss = manager(either)
     run = apps.popen(
         "systemd-notify", "--ready", "--status=it runs", user=either, env={"NOTIFY_SOCKET": boss.address}

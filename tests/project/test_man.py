@@ -1,7 +1,6 @@
 """The man pages are made from the commands, and the ones in docs/man are current."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -25,8 +24,7 @@ def test_man_pages_are_current(made):
 
 
 def test_man_pages_have_no_roff_error(made):
-    if not shutil.which("groff") and not probes.MUST_WORK:
-        pytest.skip("groff is not installed")
+    probes.need("groff")
     for name in sorted(os.listdir(made)):
         argv = ["groff", "-man", "-Tutf8", "-ww", "-z", f"{made}/{name}"]
         done = subprocess.run(argv, capture_output=True, text=True)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
@@ -169,6 +170,21 @@ def _cuttable() -> None:
         shutil.rmtree(folder)
 
 
+def _cgroup2() -> None:
+    from layerrun.native import cgroups
+
+    if cgroups.mount_point() is None:
+        raise OSError("no cgroup2 hierarchy that can be written to")
+
+
+def _program(name: str) -> Callable[[], None]:
+    def look() -> None:
+        if not shutil.which(name):
+            raise OSError(f"{name} is not installed")
+
+    return look
+
+
 PROBES = {
     "root": _root,
     "rootless": _rootless,
@@ -181,6 +197,9 @@ PROBES = {
     "cuttable": _cuttable,
     "debian": _debian,
     "reachable": _reachable,
+    "cgroup2": _cgroup2,
+    "groff": _program("groff"),
+    "systemd-notify": _program("systemd-notify"),
 }
 
 
