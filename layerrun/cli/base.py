@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,40 @@ if TYPE_CHECKING:
     from layerrun.model import Base
     from layerrun.store.store import Store
 
-__all__ = ["base"]
+__all__ = ["ELSEWHERE", "base"]
+
+# Verbs of other modules: verb -> (module in layerrun.cli, its function there, the line in the list of commands)
+ELSEWHERE: dict[str, tuple[str, str, str]] = {}
 
 
-@click.group(cls=VerbGroup)
+class BaseGroup(VerbGroup):
+    """The verbs of bases: those below, and those that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all the verbs, in alphabetical order."""
+        return sorted({*super().list_commands(ctx), *ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb, from its module if it has one of its own, or ``None``."""
+        if (found := ELSEWHERE.get(cmd_name)) is None:
+            return super().get_command(ctx, cmd_name)
+        module, function, short = found
+        command = getattr(importlib.import_module(f"layerrun.cli.{module}"), function)
+        assert isinstance(command, click.Command)
+        command.short_help = short
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of verbs, without importing any of them."""
+        shown = {name: command.get_short_help_str(limit=80) for name, command in self.commands.items()}
+        shown |= {name: found[2] for name, found in ELSEWHERE.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(shown.items()))
+
+
+@click.group(cls=BaseGroup)
 def base() -> None:
-    """Import, list, show, verify and remove bases: read-only roots that apps stand on.
+    """Import, update, list, show, verify and remove bases: read-only roots that apps stand on.
 
     The base host is the machine's own / and always there.
     """
