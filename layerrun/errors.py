@@ -25,6 +25,7 @@ __all__ = [
     "LayerrunError",
     "NotFoundError",
     "NotRunningError",
+    "RegistryError",
     "StoreError",
     "SystemError",
     "UsageError",
@@ -54,6 +55,10 @@ class UsageError(LayerrunError, ValueError):
 
 class ArchiveError(LayerrunError, ValueError):
     """An archive is damaged, is none, or holds what is never unpacked. Nothing of it was kept."""
+
+
+class RegistryError(LayerrunError):
+    """A registry cannot be reached, refuses, or sends what it was not asked for; the store is as it was."""
 
 
 class ConflictError(LayerrunError):
