@@ -68,7 +68,9 @@ def image(repository, put, data, tag="latest"):
     """Push a manifest with one blob as its configuration and as its only layer."""
     put(repository, data)
     part = {"mediaType": "application/octet-stream", "digest": sha(data), "size": len(data)}
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": part, "layers": [part]}).encode()
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": part, "layers": [part]}
+    ).encode()
     return manifest, put_manifest(repository, manifest, MANIFEST, tag)
 
 
@@ -135,10 +137,10 @@ def test_what_is_corrupted_once_is_read_again_and_twice_is_refused(plain, put, g
     put(repo(plain), data)
     with proxy(plain, Fault("GET .*/blobs/", corrupt=77)) as (host, _):
         assert get(repo(host), data) == data
-    with proxy(plain, Fault("GET .*/blobs/", corrupt=77, times=5)) as (host, _):
-        with pytest.raises(RegistryError, match="something else than"):
-            get(repo(host), data)
-    manifest, digest = image(repo(plain), put, b"{}")
+    twice = Fault("GET .*/blobs/", corrupt=77, times=5)
+    with proxy(plain, twice) as (host, _), pytest.raises(RegistryError, match="something else than"):
+        get(repo(host), data)
+    _, digest = image(repo(plain), put, b"{}")
     with proxy(plain, Fault("GET .*/manifests/", corrupt=9, times=5)) as (host, _):
         for wanted in ("latest", digest):
             with pytest.raises(RegistryError, match="instead of"):
@@ -156,7 +158,10 @@ def test_more_than_announced_is_refused(plain, put):
 def test_a_busy_registry_is_asked_again_when_it_says(plain, put, get, status):
     data = os.urandom(5000)
     waits = []
-    faults = [Fault("GET .*/blobs/", status=status, headers={"Retry-After": "7"}), Fault("PATCH", status=status)]
+    faults = [
+        Fault("GET .*/blobs/", status=status, headers={"Retry-After": "7"}),
+        Fault("PATCH", status=status),
+    ]
     with proxy(plain, *faults) as (host, _):
         repository = repo(host, wait=waits.append)
         put(repository, data)
@@ -169,18 +174,23 @@ def test_a_busy_registry_is_asked_again_when_it_says(plain, put, get, status):
 
 
 @pytest.mark.parametrize("line", ["PATCH", "POST", "PUT .*blobs"])
-def test_an_upload_goes_on_where_it_was_cut(plain, put, get, line):
+def test_an_upload_that_was_cut_is_done(plain, put, get, line):
     data = os.urandom(400_000)
     fault = Fault(line, cut_request=150_000) if line == "PATCH" else Fault(line, status=503)
-    with proxy(plain, fault) as (host, seen):
+    with proxy(plain, fault) as (host, _):
         repository = repo(host, "cut")
         assert put(repository, data)
         assert get(repository, data) == data
-    if line == "PATCH":
-        ranges = [headers.get("Content-Range") for said, headers in seen if said.startswith("PATCH")]
-        assert ranges[0] is None
-        assert ranges[1] is not None, "the second begins where the first ended"
-        assert ranges[1].endswith("-399999")
+
+
+def test_an_upload_goes_on_where_the_registry_has_it(put):
+    data = os.urandom(400_000)
+    with registries.keeping([150_000, 100_000, 0]) as (host, blobs, seen):
+        assert put(repo(host), data)
+        assert blobs == {sha(data): data}
+    assert [line for line, _ in seen].count("POST") == 1
+    ranges = [part for line, part in seen if line == "PATCH"]
+    assert ranges == [None, "150000-399999", "250000-399999", "250000-399999"]
 
 
 def test_an_answer_that_got_lost_counts(plain, put, get):
@@ -206,10 +216,11 @@ def test_authorization_stays_with_its_host(plain, put, get, tmp_path):
 
 
 def test_a_redirect_without_an_end(plain, put, get):
-    with proxy(plain) as (other, _), proxy(plain, Fault("GET", redirect=other, times=99)) as (host, _):
-        with proxy(plain, Fault("GET", redirect=host, times=99)) as (third, _):
-            with pytest.raises((RegistryError, NotFoundError)):
-                get(repo(third), b"x")
+    fault = Fault("GET", redirect="itself", times=99)
+    with proxy(plain, fault) as (fault.redirect, seen):
+        with pytest.raises(RegistryError, match="without an end"):
+            get(repo(fault.redirect), b"x")
+        assert len(seen) < 10
 
 
 def test_basic_auth(tmp_path, put, get, monkeypatch):
@@ -261,11 +272,13 @@ def test_tokens(tmp_path, put, get):
     data = os.urandom(1000)
     _, cert, key = registries.certificates(tmp_path)
     with registries.token_server(tmp_path, key) as (realm, seen):
-        section = {"token": {"realm": realm, "service": "service", "issuer": "issuer", "rootcertbundle": cert}}
+        section = {
+            "token": {"realm": realm, "service": "service", "issuer": "issuer", "rootcertbundle": cert}
+        }
         with registry(str(tmp_path / "auth"), auth=section) as host:
             with pytest.raises(RegistryError, match="401"):
                 put(repo(host, auth_file=nothing(tmp_path)), data)
-            assert seen == [(["repository:a/b:pull,push"], "")]
+            assert set(map(str, seen)) == {str((["repository:a/b:pull,push"], ""))}
             known = auth_json(tmp_path / "auth.json", host)
             assert put(repo(host, auth_file=known), data)
             assert get(repo(host, push=False, auth_file=nothing(tmp_path)), data) == data, "anybody may pull"
@@ -275,7 +288,9 @@ def test_tokens(tmp_path, put, get):
             with pytest.raises(RegistryError, match="gives no token"):
                 put(repo(host, auth_file=bad), data)
             # What `docker login` keeps where a token server gives refresh tokens.
-            (tmp_path / "identity.json").write_text(json.dumps({"auths": {host: {"identitytoken": "identity"}}}))
+            (tmp_path / "identity.json").write_text(
+                json.dumps({"auths": {host: {"identitytoken": "identity"}}})
+            )
             assert put(repo(host, "three", auth_file=str(tmp_path / "identity.json")), data)
 
 
@@ -320,5 +335,5 @@ def test_plain_http_only_if_wished(plain):
 
 
 def test_nobody_there():
-    with pytest.raises(RegistryError, match="cannot be reached: .*refused"):
+    with pytest.raises(RegistryError, match=r"cannot be reached: .*refused"):
         Repository(Access(wait=lambda _: None), Reference.parse("oci://127.0.0.1:1/a")).has_blob(sha(b""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import http.server
 import json
@@ -15,7 +16,8 @@ import time
 import urllib.parse
 
 USER, PASSWORD = "somebody", "secret:with colon"
-# htpasswd's bcrypt of PASSWORD; crypt(3) here can make it, but no two machines' the same.
+# PASSWORD as `htpasswd -B` writes it.
+BCRYPT = "$2b$04$tPaXdBe1wPX.q8SvaCUFQOikVMf.UIfA9izR6fKYsR1CqEnHLXSKu"
 _LISTENING = re.compile(r'listening on ([^" ,]+:(\d+))')
 
 
@@ -58,12 +60,8 @@ def registry(folder, **config):
 
 def htpasswd(folder):
     """Write a file for basic auth; return the section of the registry's configuration."""
-    import crypt
-
-    hashed = crypt.crypt(PASSWORD, crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16))
-    # libxcrypt writes $2b$, which Go's bcrypt reads.
     with open(f"{folder}/htpasswd", "w") as file:
-        file.write(f"{USER}:{hashed}\n")
+        file.write(f"{USER}:{BCRYPT}\n")
     return {"htpasswd": {"realm": "test", "path": f"{folder}/htpasswd"}}
 
 
@@ -82,7 +80,9 @@ def certificates(folder, host="127.0.0.1"):
     cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
     os.makedirs(f"{folder}/certs")
     options = {"check": True, "capture_output": True}
-    subprocess.run([*run, "-subj", "/CN=authority", "-days", "3650", "-keyout", ca_key, "-out", ca], **options)
+    subprocess.run(
+        [*run, "-subj", "/CN=authority", "-days", "3650", "-keyout", ca_key, "-out", ca], **options
+    )
     kind = "IP" if host[0].isdigit() else "DNS"
     extra = ["-CA", ca, "-CAkey", ca_key, "-subj", "/CN=registry", "-addext", f"subjectAltName={kind}:{host}"]
     extra += ["-addext", "basicConstraints=critical,CA:FALSE"]
@@ -113,7 +113,16 @@ class Fault:
     """
 
     def __init__(
-        self, line, *, times=1, status=0, headers=None, cut=None, cut_request=None, corrupt=None, redirect=None
+        self,
+        line,
+        *,
+        times=1,
+        status=0,
+        headers=None,
+        cut=None,
+        cut_request=None,
+        corrupt=None,
+        redirect=None,
     ):
         self.line, self.times, self.status = re.compile(line), times, status
         self.headers, self.cut, self.cut_request = headers or {}, cut, cut_request
@@ -251,7 +260,7 @@ def token_server(folder, key):
             self.end_headers()
             self.wfile.write(data)
 
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             basic = self.headers.get("Authorization", "")
             user = ""
             if basic.startswith("Basic "):
@@ -259,10 +268,67 @@ def token_server(folder, key):
                 user = name if password == PASSWORD else "wrong"
             self.reply(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query), user)
 
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             fields = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            right = fields.get("refresh_token") == ["identity"] and fields.get("grant_type") == ["refresh_token"]
+            right = fields.get("refresh_token") == ["identity"] and fields.get("grant_type") == [
+                "refresh_token"
+            ]
             self.reply(fields, USER if right else "wrong")
 
     with serving(Handler) as host:
         yield f"http://{host}/token", seen
+
+
+@contextlib.contextmanager
+def keeping(cuts):
+    """A registry, as far as uploads go, that keeps what has come of one that was cut, as the specification has it.
+
+    docker-registry 2.8 forgets it. ``cuts`` are after how many bytes the connection breaks, a PATCH each. Gives
+    (HOST:PORT, blobs by digest, request lines with their Content-Range).
+    """
+    blobs, seen, begun = {}, [], bytearray()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def answer(self, status, **headers):
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key.replace("_", "-"), value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def handle_any(self):
+            seen.append((self.command, self.headers.get("Content-Range")))
+            path, _, query = self.path.partition("?")
+            if self.command == "HEAD":
+                self.answer(200 if path.rpartition("/")[2] in blobs else 404)
+            elif self.command == "POST":
+                begun.clear()
+                self.answer(202, Location="/v2/a/b/blobs/uploads/1")
+            elif self.command == "GET":
+                self.answer(
+                    204, Location=f"/v2/a/b/blobs/uploads/{len(seen)}", Range=f"0-{max(len(begun) - 1, 0)}"
+                )
+            elif self.command == "PATCH":
+                length = int(self.headers["Content-Length"])
+                begun.extend(self.rfile.read(cuts[0] if cuts else length))
+                if cuts:
+                    cuts.pop(0)
+                    self.close_connection = True
+                else:
+                    self.answer(202, Location=f"/v2/a/b/blobs/uploads/{len(seen)}")
+            else:
+                digest = urllib.parse.parse_qs(query)["digest"][0]
+                right = "sha256:" + hashlib.sha256(begun).hexdigest() == digest
+                if right:
+                    blobs[digest] = bytes(begun)
+                self.answer(201 if right else 400)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_any  # noqa: N815
+
+    with serving(Handler) as host:
+        yield host, blobs, seen
