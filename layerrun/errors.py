@@ -21,6 +21,7 @@ __all__ = [
     "ConflictError",
     "DamagedError",
     "ExistsError",
+    "HealthError",
     "LaunchError",
     "LayerrunError",
     "NotFoundError",
@@ -103,6 +104,12 @@ class BaseInUseError(ConflictError):
     """A base cannot go while an app or a throwaway stands on it."""
 
     exit_status = 3
+
+
+class HealthError(LayerrunError):
+    """A new version of a base did not pass its checks; everything is as it was."""
+
+    exit_status = 4
 
 
 class BusyError(LayerrunError, BlockingIOError):

@@ -32,9 +32,11 @@ __all__ = [
     "Home",
     "IdMode",
     "Layer",
+    "Move",
     "Share",
     "Slot",
     "Snapshot",
+    "Trial",
     "check_app_name",
     "check_name",
     "check_path",
@@ -155,7 +157,10 @@ class Share:
 
 @attrs.frozen
 class AppConfig:
-    """What an app is made of, apart from its data: its stack and its policy."""
+    """What an app is made of, apart from its data: its stack and its policy.
+
+    ``health`` are command lines of /bin/sh: with all of them at 0 the app is well. A new version of its base must pass.
+    """
 
     base: str = HOST_BASE
     layers: tuple[str, ...] = ()
@@ -165,6 +170,7 @@ class AppConfig:
     caches: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
     policy: Policy = attrs.field(factory=Policy)
 
     def to_json(self) -> dict[str, Any]:
@@ -178,6 +184,7 @@ class AppConfig:
             "caches": list(self.caches),
             "command": list(self.command),
             "env": list(self.env),
+            "health": list(self.health),
             "policy": self.policy.to_json(),
         }
 
@@ -211,6 +218,8 @@ class App:
 
     ``frozen`` are ids of layers, the lowest first: what were its uppers before snapshots. They lie above the
     layers of its configuration (its factory state), and are its data, not its profiles'.
+
+    ``base_id`` is the version of its base that its next start has beneath it, ``None`` over the host's own /.
     """
 
     id: str
@@ -225,6 +234,7 @@ class App:
     profile: str | None = None
     ephemeral: bool = False
     frozen: tuple[str, ...] = ()
+    base_id: str | None = None
 
     @property
     def stack(self) -> tuple[str, ...]:
@@ -276,7 +286,7 @@ class Slot:
 
     ``current`` and ``staged`` (to be switched to, or ``None``) are ids of its versions; ``keep`` is how many
     versions beside the current one are kept; ``health`` are commands that a new version must pass; ``failed`` says why
-    the last update came to nothing, ``""`` if it did not.
+    the last update came to nothing, ``""`` if it did not. ``pending`` is a version that an update is looking at.
     """
 
     name: str
@@ -286,6 +296,38 @@ class Slot:
     keep: int = 3
     health: tuple[str, ...] = ()
     failed: str = ""
+    pending: str | None = None
+
+
+@attrs.frozen
+class Move:
+    """Something that happened to a base: ``what`` is update, switch, rollback, staged or failed.
+
+    ``version`` is the one that it is about, ``earlier`` the one that was current before, ``None`` if it did not change.
+    """
+
+    slot: str
+    number: int
+    at: str
+    what: str
+    version: int
+    earlier: int | None = None
+    note: str = ""
+
+
+@attrs.frozen
+class Trial:
+    """An app since its base moved on, until a start of it has gone well.
+
+    ``base_id`` and ``layers`` are what it goes back to after too many ``failures``; ``fallen``: it has.
+    """
+
+    app_id: str
+    base_id: str
+    layers: tuple[str, ...]
+    failures: int
+    since: str
+    fallen: bool = False
 
 
 @attrs.frozen

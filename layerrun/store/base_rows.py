@@ -13,7 +13,7 @@ __all__ = ["BaseRows"]
 
 _FIELDS = "id, slot, kind, digest, ids, source, created, entries, size, version, pinned, origin"
 _BASE = ", ".join(f"bases.{field}" for field in _FIELDS.split(", "))
-_SLOT = "name, current, last_version, staged, keep, health, failed"
+_SLOT = "name, current, last_version, staged, keep, health, failed, pending"
 
 
 class BaseRows(Rows):
@@ -130,8 +130,8 @@ class BaseRows(Rows):
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
 
     def _slot(self, row: tuple[Any, ...]) -> Slot:
-        name, current, last_version, staged, keep, health, failed = row
+        name, current, last_version, staged, keep, health, failed, pending = row
         try:
-            return Slot(name, current, last_version, staged, keep, tuple(json.loads(health)), failed)
+            return Slot(name, current, last_version, staged, keep, tuple(json.loads(health)), failed, pending)
         except (ValueError, TypeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error

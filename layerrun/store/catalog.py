@@ -22,6 +22,7 @@ from layerrun.store.commit_rows import CommitRows
 from layerrun.store.layer_rows import LayerRows
 from layerrun.store.rows import translated
 from layerrun.store.schema import MIGRATIONS, SCHEMA
+from layerrun.store.slot_rows import SlotRows
 
 __all__ = ["HOST", "SCHEMA", "Catalog"]
 
@@ -47,7 +48,7 @@ def _config(text: str) -> AppConfig:
     return AppConfig.from_json(json.loads(text))
 
 
-class Catalog(BaseRows, CommitRows, LayerRows):
+class Catalog(BaseRows, CommitRows, LayerRows, SlotRows):
     """One connection to the database at ``path``; rows in, model values out."""
 
     def __init__(self, path: str) -> None:
@@ -225,7 +226,8 @@ class Catalog(BaseRows, CommitRows, LayerRows):
         return [row[0] for row in self._rows("SELECT uid_start FROM apps WHERE uid_start IS NOT NULL")]
 
     def _app(self, row: tuple[Any, ...]) -> App:
-        id_, name, kind, config, ids, uid_start, created, generation, parent, profile, ephemeral, frozen = row
+        id_, name, kind, config, ids, uid_start, created, generation, parent, profile, *rest = row
+        ephemeral, frozen, base_id = rest
         try:
             return App(
                 id=id_,
@@ -240,6 +242,7 @@ class Catalog(BaseRows, CommitRows, LayerRows):
                 profile=profile,
                 ephemeral=bool(ephemeral),
                 frozen=tuple(json.loads(frozen)),
+                base_id=base_id,
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: app {name!r}: {error}") from error
@@ -251,6 +254,6 @@ _COLUMNS = (
 # A profile has the configuration of its app.
 _APPS = (
     "SELECT apps.id, apps.name, apps.kind, coalesce(above.config, apps.config), apps.ids, apps.uid_start,"
-    " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral, apps.frozen"
+    " apps.created, apps.generation, apps.parent, apps.profile, apps.ephemeral, apps.frozen, apps.base_id"
     " FROM apps LEFT JOIN apps AS above ON above.id = apps.parent"
 )

@@ -53,8 +53,9 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
             file.write(data)
         with store.catalog.transaction():
             found = store.catalog.app_by_id(app.id)
-            # Its layers may have been exchanged for one that holds the same, though it is locked.
-            if found is not None and (found.name, found.stack) == (app.name, app.stack):
+            # Its layers may have been exchanged for one that holds the same, or its base switched, though it is locked.
+            now = None if found is None else (found.name, found.stack, found.base_id)
+            if now == (app.name, app.stack, app.base_id):
                 os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
     except (OSError, BusyError):
         pass

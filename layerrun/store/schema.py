@@ -90,7 +90,8 @@ MIGRATIONS: tuple[str, ...] = (
         last_version INTEGER NOT NULL,
         keep INTEGER NOT NULL DEFAULT 3,
         health TEXT NOT NULL DEFAULT '[]',
-        failed TEXT NOT NULL DEFAULT ''
+        failed TEXT NOT NULL DEFAULT '',
+        pending TEXT REFERENCES bases(id) ON DELETE SET NULL
     );
     INSERT INTO slots (name, current, last_version) SELECT slot, id, 1 FROM bases;
     CREATE TABLE moves (
@@ -108,7 +109,19 @@ MIGRATIONS: tuple[str, ...] = (
         base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,
         layers TEXT NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
-        since TEXT NOT NULL
+        since TEXT NOT NULL,
+        fallen INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE mounted (
+        base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,
+        app_id TEXT NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
+        PRIMARY KEY (base_id, app_id)
+    );
+    CREATE TABLE fits (
+        app_id TEXT NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
+        base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,
+        layers TEXT NOT NULL,
+        PRIMARY KEY (app_id, base_id)
     );
     ALTER TABLE layers ADD COLUMN digest TEXT;
     ALTER TABLE layers ADD COLUMN entries INTEGER;
