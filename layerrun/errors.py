@@ -29,6 +29,8 @@ __all__ = [
     "RegistryError",
     "StoreError",
     "SystemError",
+    "TrustError",
+    "UnreachableError",
     "UsageError",
 ]
 
@@ -60,6 +62,14 @@ class ArchiveError(LayerrunError, ValueError):
 
 class RegistryError(LayerrunError):
     """A registry cannot be reached, refuses, or sends what it was not asked for; the store is as it was."""
+
+
+class TrustError(LayerrunError):
+    """What a channel offers is not signed as it must be, or is older than what is known. Nothing of it was used."""
+
+
+class UnreachableError(LayerrunError):
+    """A server does not answer, or not with what was asked for."""
 
 
 class ConflictError(LayerrunError):

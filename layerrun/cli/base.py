@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["ELSEWHERE", "base"]
 
 # Verbs of other modules: verb -> (module in layerrun.cli, its function there, the line in the list of commands)
-ELSEWHERE: dict[str, tuple[str, str, str]] = {}
+ELSEWHERE: dict[str, tuple[str, str, str]] = {
+    "follow": ("channels", "follow", "Follow a signed channel."),
+    "unfollow": ("channels", "unfollow", "Follow no channel any more."),
+}
 
 
 class BaseGroup(VerbGroup):

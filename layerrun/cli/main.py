@@ -66,6 +66,8 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Bases": {
         "base": ("base", "base", "Import, list, show, verify and remove bases."),
+        "update": ("channels", "update", "Bring bases to what their channels offer."),
+        "channel": ("publishing", "channel", "Run a channel that bases follow."),
     },
     "Machine": {
         "doctor": ("machine", "doctor", "Check what this machine and the store can do."),

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from layerrun.errors import BusyError
 from layerrun.model import IdMode
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, open_dir, read_text, write_file
+from layerrun.store.fs import (
+    DIR_FLAGS,
+    explain,
+    fsync_dir,
+    make_dir,
+    open_dir,
+    present,
+    read_text,
+    write_file,
+)
 from layerrun.store.locks import lock_file
 from layerrun.store.trash import to_trash
 
@@ -95,7 +104,10 @@ def recover(store: Store, *, wait: float = 0.0) -> bool:
             ("apps", {app.id for app in store.catalog.apps()}),
             ("bases", {base.id for base in store.catalog.versions()}),
             ("layers", {layer.id for layer in store.catalog.layers()}),
+            ("channels", {channel.slot for channel in store.catalog.channels()}),
         ):
+            if not present(store.fd, folder):  # the channels' is made with the first
+                continue
             fd = open_dir(store.fd, folder)
             try:
                 for name in os.listdir(fd):

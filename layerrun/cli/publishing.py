@@ -1,0 +1,282 @@
+"""``channel init|add|sign|rotate|show``: running a channel that bases follow, on the publisher's machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerrun.cli.common import Verb, VerbGroup, json_option
+from layerrun.cli.output import emit, fields, line, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from layerrun.fleet.publishing import Missing
+
+__all__ = ["channel"]
+
+
+@click.group(cls=VerbGroup)
+def channel() -> None:
+    """Run a channel that bases follow: a folder that any web server hands out, and keys that stay with you.
+
+    Followers believe what is signed, wherever it comes from: see `base follow`.
+    """
+
+
+def _folder(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))(function)
+
+
+def _keys(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option(
+        "--key",
+        "files",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(),
+        help="A key that is kept elsewhere.",
+    )(function)
+    return click.option(
+        "--keys", metavar="DIR", type=click.Path(), help="The folder with the keys.  [default: DIR.keys]"
+    )(function)
+
+
+def _beside(folder: str, keys: str | None) -> str:
+    return keys if keys is not None else os.path.normpath(folder) + ".keys"
+
+
+def _days(values: tuple[str, ...]) -> dict[str, int]:
+    days = {}
+    for value in values:
+        role, _, number = value.partition("=")
+        if not role or not number.isdigit() or not 0 < int(number) <= 3650:
+            raise click.UsageError(f"bad --days {value!r}: write ROLE=DAYS, such as timestamp=3")
+        days[role] = int(number)
+    return days
+
+
+def _lacking(missing: Missing | None, folder: str) -> None:
+    if missing is not None:
+        lacks = [
+            f"{missing.old} of the keys before" * bool(missing.old),
+            f"{missing.new} of its own" * bool(missing.new),
+        ]
+        say(
+            f"root {missing.version} is not in force yet: it lacks signatures by {' and '.join(filter(None, lacks))};"
+            f" sign it with: layerrun channel sign {folder} --key FILE"
+        )
+
+
+@channel.command(
+    cls=Verb,
+    examples=[
+        ("layerrun channel init /srv/www/bases", "keys in /srv/www/bases.keys: take root-*.pem elsewhere"),
+        (
+            "layerrun channel init /srv/www/bases --root-key ann.pub --root-key ben.pub",
+            "with keys of two people",
+        ),
+    ],
+)
+@_folder
+@click.option("--keys", metavar="DIR", type=click.Path(), help="Where the keys go.  [default: DIR.keys]")
+@click.option(
+    "--root-keys", metavar="N", type=click.IntRange(1, 20), default=3, show_default=True, help="How many."
+)
+@click.option(
+    "--threshold",
+    metavar="N",
+    type=click.IntRange(1, 20),
+    default=2,
+    show_default=True,
+    help="How many must sign.",
+)
+@click.option(
+    "--root-key",
+    "given",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(),
+    help="A key of the root, made before.",
+)
+@click.option("--days", metavar="ROLE=DAYS", multiple=True, help="How long what a role signs is good for.")
+def init(  # noqa: PLR0917  (click gives them by name)
+    folder: str,
+    keys: str | None,
+    root_keys: int,
+    threshold: int,
+    given: tuple[str, ...],
+    days: tuple[str, ...],
+) -> int:
+    """Make a channel's folder DIR, and its keys.
+
+    The keys of the root sign seldom, and are what everything else can be taken back with: keep them apart, not here.
+    Give followers DIR/metadata/1.root.json, or its fingerprint, by another way than the channel itself.
+    """
+    from layerrun.fleet import publishing
+
+    missing = publishing.init(
+        folder, _beside(folder, keys), root_keys=root_keys, threshold=threshold, given=given, days=_days(days)
+    )
+    _lacking(missing, folder)
+    if missing is None:
+        say(f"made {folder}; the root has the fingerprint {publishing.root_fingerprint(folder)}")
+    return 0
+
+
+@channel.command(
+    cls=Verb,
+    examples=[
+        ("layerrun channel add /srv/www/bases stable debian.tar.zst --version 12.8", "publish an archive"),
+        (
+            "layerrun channel add /srv/www/bases stable oci://reg.example/debian@sha256:3f2a... --version 12.8",
+            "or an image",
+        ),
+    ],
+)
+@_folder
+@click.argument("name", metavar="CHANNEL")
+@click.argument("source", metavar="FILE|oci://...@DIGEST")
+@click.option("--version", "text", metavar="TEXT", required=True, help="What people call it.")
+@click.option("--arch", metavar="ARCH", help="For which machines.  [default: this one's]")
+@click.option("--tree", metavar="DIGEST", help="The digest that the base has once root has imported it.")
+@click.option(
+    "--delta", "deltas", metavar="DIGEST=FILE", multiple=True, help="A delta from the base with that digest."
+)
+@_keys
+@json_option
+def add(  # noqa: PLR0917  (click gives them by name)
+    folder: str,
+    name: str,
+    source: str,
+    text: str,
+    arch: str | None,
+    tree: str | None,
+    deltas: tuple[str, ...],
+    keys: str | None,
+    files: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Publish a release of CHANNEL, which is made if it is new. A FILE is copied into DIR."""
+    from layerrun.fleet import publishing, release
+
+    pairs = [tuple(one.rpartition("=")[::2]) for one in deltas]
+    made = publishing.add(
+        folder,
+        name,
+        source,
+        _beside(folder, keys),
+        version=text,
+        arch=arch or release.machine(),
+        tree=tree,
+        deltas=[(old, path) for old, path in pairs],
+        files=files,
+    )
+    if as_json:
+        emit({"channel": made.channel, "arch": made.arch, "version": made.version, "sequence": made.sequence})
+    else:
+        say(f"{made.channel} for {made.arch} is {made.version} now, release {made.sequence}")
+    return 0
+
+
+@channel.command(
+    cls=Verb,
+    examples=[
+        (
+            "layerrun channel sign /srv/www/bases",
+            "by a timer, every day: followers refuse what is a week old",
+        ),
+        ("layerrun channel sign /srv/www/bases --key /media/usb/root-2.pem", "sign a root that waits for it"),
+    ],
+)
+@_folder
+@_keys
+@click.option("--days", metavar="ROLE=DAYS", multiple=True, help="How long what a role signs is good for.")
+def sign(folder: str, keys: str | None, files: tuple[str, ...], days: tuple[str, ...]) -> int:
+    """Sign again what is getting old, and what lacks signatures, with all the keys that are there."""
+    from layerrun.fleet import publishing
+
+    where: str | None = _beside(folder, keys)
+    if keys is None and not os.path.isdir(str(where)) and files:
+        where = None
+    _lacking(publishing.sign(folder, where, files=files, days=_days(days)), folder)
+    return 0
+
+
+@channel.command(
+    cls=Verb,
+    examples=[
+        (
+            "layerrun channel rotate /srv/www/bases timestamp",
+            "another key for the role; the old one counts no more",
+        ),
+        (
+            "layerrun channel rotate /srv/www/bases root --drop 3f2a91c0 --take cleo.pub",
+            "Cleo in the place of Ben",
+        ),
+    ],
+)
+@_folder
+@click.argument("role", metavar="ROLE|CHANNEL")
+@click.option("--drop", metavar="KEY", multiple=True, help="A key that counts no more: its id, or a file.")
+@click.option(
+    "--take", metavar="FILE", multiple=True, type=click.Path(), help="A key that counts from now on."
+)
+@click.option("--threshold", metavar="N", type=click.IntRange(1, 20), help="How many must sign.")
+@_keys
+def rotate(  # noqa: PLR0917  (click gives them by name)
+    folder: str,
+    role: str,
+    drop: tuple[str, ...],
+    take: tuple[str, ...],
+    threshold: int | None,
+    keys: str | None,
+    files: tuple[str, ...],
+) -> int:
+    """Change the keys that sign for a role (root, targets, snapshot, timestamp) or a channel.
+
+    Without --take a key is made. Without --drop the old ones count no more, but for the root. Followers find it out by
+    themselves: the root says so, signed by enough of its old keys and of its new ones.
+    """
+    from layerrun.fleet import publishing
+
+    missing = publishing.rotate(
+        folder, role, _beside(folder, keys), drop=drop, take=take, threshold=threshold, files=files
+    )
+    _lacking(missing, folder)
+    return 0
+
+
+@channel.command(
+    cls=Verb, examples=[("layerrun channel show /srv/www/bases", "roles, keys, releases, what expires when")]
+)
+@_folder
+@json_option
+def show(folder: str, as_json: bool) -> int:
+    """Show the keys of a channel's folder DIR, its releases, and when what is signed expires."""
+    from layerrun.fleet import publishing
+
+    found = publishing.show(folder)
+    if as_json:
+        emit(found)
+        return 0
+    fields(
+        {"fingerprint": found["fingerprint"], "root": str(found["root"]), "draft": str(found["draft"] or "")}
+    )
+    line()
+    table(
+        ["ROLE", ">SIGN", "KEYS", "EXPIRES"],
+        (
+            [r["role"], str(r["threshold"]), " ".join(k[:12] for k in r["keys"]), r["expires"]]
+            for r in found["roles"]
+        ),
+    )
+    if found["releases"]:
+        line()
+        table(
+            ["CHANNEL", "ARCH", "VERSION", ">RELEASE"],
+            ([r["channel"], r["arch"], r["version"], str(r["sequence"])] for r in found["releases"]),
+        )
+    return 0
