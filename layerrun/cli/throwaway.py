@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -182,9 +183,9 @@ def _adopt(store: Store, app: App, lock: AppLock, status: int, judge: Judge) -> 
         return status or exits.status_of(error)
     finally:
         lock.release()
-    status = judge.safely(store, app, status, new=True)
-    replenish(store, app.config.base)
-    return status
+    # Once the store is closed: it is done by another process.
+    click.get_current_context().call_on_close(partial(replenish, store.path, app.config.base))
+    return judge.safely(store, app, status, new=True)
 
 
 def _try_in_new(

@@ -16,12 +16,7 @@ from typing import Any
 from layerrun.layers import overlay
 from layerrun.layers.between import Row, Stacks, rows
 from layerrun.layers.delta import Delta, Stat
-from layerrun.layers.details import details
 from layerrun.layers.diff import deltas
-from layerrun.layers.putback import Stack, put_back
-from layerrun.layers.restore import restore_paths
-from layerrun.layers.squash import squash_trees
-from layerrun.layers.tidy import drop, droppable
 from layerrun.model import App, IdMode
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
@@ -82,6 +77,8 @@ def rows_job(*arguments: Any) -> list[Row]:
 
 def details_job(*arguments: Any) -> list[dict[str, Any]]:
     """Arguments: as those of `rows_job`, with ``wanted`` among the options."""
+    from layerrun.layers.details import details
+
     stacks, options = _comparison(arguments)
     return details(stacks, **options)
 
@@ -134,12 +131,16 @@ def _stat_from(side: Sequence[int], uid: int, gid: int) -> Stat:
 
 def restore_job(*arguments: Any) -> list[str]:
     """Arguments: the trash, the upper, the lowers, then userxattr, cross_mounts, the patterns (a list)."""
+    from layerrun.layers.restore import restore_paths
+
     *fds, userxattr, cross_mounts, globs = arguments
     return restore_paths(fds[1], fds[2:], globs, fds[0], userxattr=userxattr, cross_mounts=cross_mounts)
 
 
 def tidy_job(*arguments: Any) -> list[str]:
     """Arguments: the upper, the lowers, then userxattr, cross_mounts, the roots (a list). See `droppable`."""
+    from layerrun.layers.tidy import droppable
+
     *fds, userxattr, cross_mounts, roots = arguments
     found = droppable(fds[0], fds[1:], userxattr=userxattr, cross_mounts=cross_mounts, roots=roots)
     return list(map(os.fsdecode, found))
@@ -147,6 +148,8 @@ def tidy_job(*arguments: Any) -> list[str]:
 
 def drop_job(upper: int, trash: int, paths: list[str]) -> None:
     """Move paths of an upper into the trash; see `drop`."""
+    from layerrun.layers.tidy import drop
+
     drop(upper, trash, map(os.fsencode, paths))
 
 
@@ -210,6 +213,8 @@ def _make_alike(source: int, target: int, *, userxattr: bool) -> None:
 
 def squash_job(layers: int, target: int, names: list[str], part: str, *options: bool) -> None:
     """Make one tree of those that layers have as ``part``, the topmost first; see `squash_trees`."""
+    from layerrun.layers.squash import squash_trees
+
     trees.remove_tree(target, os.fsencode(part))  # after an attempt without a helper
     os.mkdir(part, 0o700, dir_fd=target)
     with ExitStack() as opened:
@@ -222,6 +227,8 @@ def squash_job(layers: int, target: int, names: list[str], part: str, *options: 
 
 def melt_job(layers: int, old: int, data: int, names: list[str], userxattr: bool) -> None:
     """Copy what an upper, in the data unit ``old``, and layers (the topmost first) show into that of another unit."""
+    from layerrun.layers.squash import squash_trees
+
     trees.remove_tree(data, b"upper")
     os.mkdir("upper", 0o700, dir_fd=data)
     with ExitStack() as opened:
@@ -240,6 +247,8 @@ def put_back_job(*arguments: Any) -> list[list[str]]:
 
     Return what `put_back` does.
     """
+    from layerrun.layers.putback import Stack, put_back
+
     upper, *fds, count, paths, userxattr, cross_mounts = arguments
     beneath, wanted = (Stack(part, userxattr, cross_mounts) for part in (fds[:count], fds[count:]))
     found = put_back(upper, beneath, wanted, map(os.fsencode, paths))

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from layerrun.errors import ExistsError, LayerrunError
 from layerrun.model import App, AppConfig
 from layerrun.native.launch import Failure, Start, run_plan
-from layerrun.runtime import data, identity
-from layerrun.runtime.compile import compile_plan
+from layerrun.runtime import identity
 from layerrun.runtime.stored import mounts_sum, stored_plan, upper_states
 from layerrun.store import making, spares
 from layerrun.store.fs import present
 from layerrun.store.plans import is_stored, write_plan
+from layerrun.store.store import Store
+from layerrun.store.trash import in_foreground
 
 if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
-    from layerrun.store.store import Store
 
 __all__ = ["find", "recover", "replenish"]
 
@@ -68,9 +68,31 @@ def find(store: Store, base: str) -> tuple[App, AppLock] | None:
     return _make(store, base, free[0]) if free else None
 
 
-def replenish(store: Store, base: str) -> None:
-    """Make a spare ready for the next `try` over ``base``, if none is."""
-    with suppress(LayerrunError, OSError):
+def replenish(path: str, base: str) -> None:
+    """Make a spare ready for the next `try` over ``base`` in the store at ``path``, if none is.
+
+    A process of its own does it, which nobody waits for. The caller has no store open: no connection to a database may
+    be carried across fork(2).
+    """
+    if in_foreground():
+        _replenish(path, base)
+        return
+    with suppress(OSError):  # no process to be had: the next `try` makes one itself
+        if os.fork():
+            return
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in range(3):
+                os.dup2(null, fd)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            _replenish(path, base)
+        finally:
+            os._exit(0)
+
+
+def _replenish(path: str, base: str) -> None:
+    with suppress(LayerrunError, OSError), Store.open(path, create=False) as store:
         found = find(store, base)
         if found is not None:
             found[1].release()
@@ -98,6 +120,8 @@ def recover(store: Store) -> list[App]:
 
 def _is_empty(store: Store, app: App) -> bool:
     """Say whether a spare changes nothing. What is there and cannot be looked at is not empty."""
+    from layerrun.runtime import data
+
     try:
         return not present(store.fd, f"apps/{app.id}/data/upper") or not data.diff(store, app)
     except (LayerrunError, OSError):
@@ -106,6 +130,8 @@ def _is_empty(store: Store, app: App) -> bool:
 
 def _is_current(store: Store, app: App) -> bool:
     """Say whether the stored plan of a spare is what would be stored now. Raises what `compile_plan` does."""
+    from layerrun.runtime.compile import compile_plan
+
     mounts = mounts_sum()
     plan = compile_plan(store, app)
     states = upper_states(os.path.join(store.app_dir(app), "data"))
@@ -134,6 +160,8 @@ def _make(store: Store, base: str, name: str) -> tuple[App, AppLock] | None:
 
 def _make_ready(store: Store, app: App, lock: AppLock) -> bool:
     """Mount it once, for overlayfs leaves marks in a new upper; then store its plan, with what the upper is like."""
+    from layerrun.runtime.compile import compile_plan
+
     mounts = mounts_sum()
     try:
         plan = compile_plan(store, app, make=True)

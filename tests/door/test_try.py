@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 
 import pytest
 from programs.terminal import Terminal
@@ -189,6 +190,19 @@ def test_what_is_written_becomes_a_throwaway(layerrun, door, who):
     assert done.out.startswith("x\n")
     layerrun("discard", "-y", name, user=who, check=0)
     assert throwaways(layerrun, who) == []
+
+
+def test_the_next_one_is_made_in_the_background(layerrun, door, monkeypatch, who):
+    monkeypatch.setenv("LAYERRUN_SWEEP", "background")
+    door.warm(*TRUE, user=who)
+    # The end of what it writes to comes with the end of the command, whoever goes on.
+    door(*KEEP, "mkdir -p ~/layerrun-test; echo x >~/layerrun-test/file", user=who, check=0)
+    deadline = time.monotonic() + 30
+    while door(*TRUE, user=who, check=0).python:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for name in throwaways(layerrun, who):
+        layerrun("discard", "-y", name, user=who, check=0)
 
 
 def test_yes_commits(layerrun, door, folder, user_folder, who):
