@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc)
 PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
-NEED_BUILD := gcc libc6-dev libcap-dev make python3-dev python3-venv
+NEED_BUILD := gcc libc6-dev libcap-dev libssl-dev make python3-dev python3-venv
 NEED_RUN := uidmap
 NEED_TEST := acl attr clang dbus-daemon docker-registry dosfstools e2fsprogs fuse-overlayfs git groff-base iproute2 \
 	libcap2-bin libclang-rt-dev libglib2.0-bin mmdebstrap nftables openssl passt podman postgresql procps redis- \

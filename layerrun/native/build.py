@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CSRC = ROOT / "csrc"
 # What only the front door is made of.
 DOOR = ("main", "door", "current", "handed", "handoff", "options", "spare", "stored")
-PUBLIC_HEADERS = ("lr.h", "tree.h", "launch.h", "jail.h", "cgroup.h", "volume.h", "settle.h")
+PUBLIC_HEADERS = ("lr.h", "tree.h", "launch.h", "jail.h", "cgroup.h", "volume.h", "settle.h", "intake.h")
 PART = re.compile(r"/\*\s*cffi:begin.*?\*/(.*?)/\*\s*cffi:end", re.DOTALL)
 
 
@@ -57,6 +57,7 @@ def make() -> FFI:
         # The oldest Python we support decides what of the stable ABI may be used.
         define_macros=[("_GNU_SOURCE", None), ("Py_LIMITED_API", "0x030b0000")],
         py_limited_api=True,
+        libraries=["crypto"],
         extra_compile_args=[
             "-std=gnu11",
             "-fvisibility=hidden",

@@ -1,0 +1,73 @@
+/* feed.c: the bytes of a stream, from a pipe; see taking.h. */
+#include "taking.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROOM (1U << 20)
+
+int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err)
+{
+    *feed = (struct lr_feed){.fd = fd, .cancel = cancel, .room = malloc(ROOM)};
+    return feed->room ? 0 : lr_fail(err, "get memory", NULL);
+}
+
+/* Wait for more, or for being told to end. */
+static int wait_for_more(const struct lr_feed *feed, struct lr_error *err)
+{
+    struct pollfd fds[2] = {{.fd = feed->fd, .events = POLLIN}, {.fd = feed->cancel, .events = POLLIN}};
+    while (poll(fds, 2, -1) < 0)
+        if (errno != EINTR)
+            return lr_fail(err, "wait for the source", NULL);
+    return fds[1].revents ? lr_fail_code(err, ECANCELED, "read the source", "") : 0;
+}
+
+static int fill(struct lr_feed *feed, struct lr_error *err)
+{
+    for (;;) {
+        ssize_t got = read(feed->fd, feed->room, ROOM);
+        if (got > 0) {
+            feed->at = 0;
+            feed->used = (size_t)got;
+            return 0;
+        }
+        if (got == 0)
+            return lr_fail_code(err, EBADMSG, "ends too soon", "");
+        if (errno == EAGAIN && wait_for_more(feed, err) < 0)
+            return -1;
+        if (errno != EAGAIN && errno != EINTR)
+            return lr_fail(err, "read the source", NULL);
+    }
+}
+
+ssize_t lr_feed_some(struct lr_feed *feed, const char **data, size_t most, struct lr_error *err)
+{
+    if (feed->at == feed->used && fill(feed, err) < 0)
+        return -1;
+    size_t size = feed->used - feed->at < most ? feed->used - feed->at : most;
+    *data = feed->room + feed->at;
+    feed->at += size;
+    return (ssize_t)size;
+}
+
+int lr_feed_take(struct lr_feed *feed, void *to, size_t size, struct lr_error *err)
+{
+    for (char *at = to; size;) {
+        const char *data;
+        ssize_t got = lr_feed_some(feed, &data, size, err);
+        if (got < 0)
+            return -1;
+        memcpy(at, data, (size_t)got);
+        at += got;
+        size -= (size_t)got;
+    }
+    return 0;
+}
+
+void lr_feed_close(struct lr_feed *feed)
+{
+    free(feed->room);
+    feed->room = NULL;
+}

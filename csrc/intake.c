@@ -1,0 +1,163 @@
+/* intake.c: a stream becomes a tree, objects and a manifest; see intake.h.
+ *
+ * One thread reads and hashes, another writes, so that neither waits for the other for long.
+ */
+#include "taking.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What may wait between the two: records, and bytes of files that are held. */
+#define MOST 1024
+#define BYTES (16U << 20)
+
+struct line {
+    pthread_mutex_t mutex;
+    pthread_cond_t more, less;
+    struct lr_item *first, **last;
+    size_t count, bytes;
+    bool ended; /* nothing will be added */
+    bool failed; /* nothing will be taken out */
+    struct lr_taker taker;
+    struct lr_error err;
+};
+
+static size_t weight(const struct lr_item *item)
+{
+    return item->data ? (size_t)item->head.size : 0;
+}
+
+/* The other thread: takes items out until there are no more. */
+static struct lr_item *take_out(struct line *line)
+{
+    pthread_mutex_lock(&line->mutex);
+    while (!line->first && !line->ended)
+        pthread_cond_wait(&line->more, &line->mutex);
+    struct lr_item *item = line->first;
+    if (item) {
+        line->first = item->next;
+        if (!line->first)
+            line->last = &line->first;
+        line->count--;
+        line->bytes -= weight(item);
+        pthread_cond_signal(&line->less);
+    }
+    pthread_mutex_unlock(&line->mutex);
+    return item;
+}
+
+static void *work(void *argument)
+{
+    struct line *line = argument;
+    struct lr_item *item;
+    bool failed = false;
+    while ((item = take_out(line))) {
+        if (!failed && lr_taker_take(&line->taker, item, &line->err) < 0) {
+            failed = true;
+            pthread_mutex_lock(&line->mutex);
+            line->failed = true;
+            pthread_cond_signal(&line->less);
+            pthread_mutex_unlock(&line->mutex);
+        }
+        lr_item_free(item);
+    }
+    return NULL;
+}
+
+/* false: the other thread has failed; the item is freed. */
+static bool put_in(struct line *line, struct lr_item *item)
+{
+    pthread_mutex_lock(&line->mutex);
+    while (!line->failed && (line->count >= MOST || (line->count && line->bytes + weight(item) > BYTES)))
+        pthread_cond_wait(&line->less, &line->mutex);
+    bool failed = line->failed;
+    if (!failed) {
+        *line->last = item;
+        line->last = &item->next;
+        line->count++;
+        line->bytes += weight(item);
+        if (line->count == 1)
+            pthread_cond_signal(&line->more);
+    }
+    pthread_mutex_unlock(&line->mutex);
+    if (failed)
+        lr_item_free(item);
+    return !failed;
+}
+
+static void tell(const struct lr_reader *reader)
+{
+    uint64_t pair[2] = {reader->entries, reader->size};
+    if (reader->options->progress >= 0 && write(reader->options->progress, pair, sizeof pair) < 0)
+        return; /* the pipe is full: who reads it is behind anyway */
+}
+
+/* Read all records into the line. */
+static int read_all(struct lr_reader *reader, struct line *line, struct lr_error *err)
+{
+    struct lr_item *item;
+    uint64_t told = 0;
+    while ((item = lr_reader_next(reader, err))) {
+        if (item->head.kind == LR_RECORD_END) {
+            lr_item_free(item);
+            tell(reader);
+            return 0;
+        }
+        if (reader->size + (reader->entries << 12) - told > 1U << 20) {
+            told = reader->size + (reader->entries << 12);
+            tell(reader);
+        }
+        if (!put_in(line, item))
+            return -1;
+    }
+    return -1;
+}
+
+static int run(struct lr_reader *reader, struct line *line, struct lr_error *err)
+{
+    pthread_t thread;
+    int done = pthread_create(&thread, NULL, work, line);
+    if (done)
+        return lr_fail_code(err, done, "start a thread", "");
+    done = read_all(reader, line, err);
+    pthread_mutex_lock(&line->mutex);
+    line->ended = true;
+    pthread_cond_signal(&line->more);
+    pthread_mutex_unlock(&line->mutex);
+    pthread_join(thread, NULL);
+    if (line->failed)
+        *err = line->err;
+    return line->failed ? -1 : done;
+}
+
+int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *result, struct lr_error *err)
+{
+    struct lr_reader reader = {0};
+    struct line *line = calloc(1, sizeof *line);
+    if (!line)
+        return lr_fail(err, "get memory", NULL);
+    *result = (struct lr_intake_result){0};
+    pthread_mutex_init(&line->mutex, NULL);
+    pthread_cond_init(&line->more, NULL);
+    pthread_cond_init(&line->less, NULL);
+    line->last = &line->first;
+    int done = lr_reader_open(&reader, options, err);
+    if (done == 0)
+        done = lr_taker_open(&line->taker, options, err);
+    if (done == 0)
+        done = run(&reader, line, err);
+    lr_reader_close(&reader);
+    if (done == 0)
+        done = lr_manifest_write(&line->taker, result, err);
+    result->fresh = line->taker.fresh;
+    result->fresh_size = line->taker.fresh_size;
+    result->known = line->taker.known;
+    lr_taker_close(&line->taker);
+    pthread_mutex_destroy(&line->mutex);
+    pthread_cond_destroy(&line->more);
+    pthread_cond_destroy(&line->less);
+    free(line);
+    return done;
+}

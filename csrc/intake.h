@@ -1,0 +1,50 @@
+/* intake.h: taking trees into the store, and looking whether they are still what was taken in; docs/store.md. */
+#ifndef LR_INTAKE_H
+#define LR_INTAKE_H
+
+#include "lr.h"
+
+/* cffi:begin */
+
+/* A stream that is taken in. Of descriptors, -1 is none. */
+struct lr_intake_options {
+    int stream; /* of stream.h, O_NONBLOCK */
+    int cancel; /* once it can be read, the intake ends with ECANCELED */
+    int progress; /* a pipe that gets pairs of u64, entries and bytes; what does not fit is left out */
+    int tree; /* the empty folder that becomes the tree */
+    int objects; /* the store's objects */
+    int fresh; /* a folder of the ticket for objects that are new, under their whole names */
+    int records; /* the store's records of layers */
+    int layers; /* a folder of the ticket for new ones */
+    int manifest, links; /* empty files */
+    const char *scheme; /* what owners on disk mean: part of an object's name */
+    int owners; /* set them; else all is the caller's, and they stand in the manifest alone */
+    int devices; /* make device nodes; else they stand in the manifest alone */
+    int strict; /* nobody vouches for the stream: see docs/store.md, archives */
+    int marks; /* what a whiteout becomes: 0: it takes away; else overlayfs's own, 1 trusted.*, 2 user.* */
+    uint32_t ids; /* owners are below that; 0: any */
+    uint64_t entries, size; /* limits */
+};
+
+struct lr_intake_result {
+    char digest[72]; /* of the manifest: sha256:... */
+    uint64_t entries; /* in the tree, the root too */
+    uint64_t size; /* bytes of files, each inode once */
+    uint64_t fresh, fresh_size; /* new objects */
+    uint64_t known; /* files that an object was there for */
+    uint64_t left_out; /* attributes that cannot be set here */
+};
+
+/* Fails with EBADMSG where the stream is not as it must be: `step` is then said of `path`. ENODATA: an object that the stream
+ * counts on is gone. */
+int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *result, struct lr_error *err);
+
+/* Write the tree beneath `tree` to `out` as a stream; the error's path is in the tree. EPIPE: nobody reads it any more. */
+int lr_emit_tree(int tree, int out, struct lr_error *err);
+
+/* Move the objects in `fresh`, which are durable by now, to where all look for them. */
+int lr_objects_keep(int fresh, int objects, struct lr_error *err);
+
+/* cffi:end */
+
+#endif

@@ -1,0 +1,108 @@
+/* marks.c: whiteouts and opaque folders of layers that are taken in; see taking.h. */
+#include "taking.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err)
+{
+    struct lr_names keys = {0};
+    int at = lr_chain_fd(&taker->chain), done = 0;
+    char path[320];
+    if (taker->layer < 2)
+        return 0;
+    if (lr_xattr_list(at, name, &keys) < 0)
+        done = lr_chain_fail(&taker->chain, name, "list the attributes of", err);
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at, name);
+    for (size_t i = 0; done == 0 && i < keys.count; i++)
+        if (lremovexattr(path, lr_names_get(&keys, i)) < 0 && errno != ENODATA && errno != EPERM)
+            done = lr_chain_fail(&taker->chain, name, "remove the attributes of", err);
+    lr_names_free(&keys);
+    return done;
+}
+
+/* Is `path` `folder`, or beneath it? */
+static bool beneath(const char *path, const char *folder, bool itself)
+{
+    size_t length = strlen(folder);
+    if (length == 0)
+        return true;
+    return strncmp(path, folder, length) == 0 && (path[length] == '/' || (itself && !path[length]));
+}
+
+static void forget_absent(struct lr_taker *taker, const char *path, bool itself)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < taker->absent_count; i++) {
+        struct lr_absent *one = &taker->absent[i];
+        if (one->layer < taker->layer && beneath(one->path, path, itself))
+            free(one->path);
+        else
+            taker->absent[kept++] = *one;
+    }
+    taker->absent_count = kept;
+}
+
+static int empty(struct lr_taker *taker, int folder, const char *path, struct lr_error *err);
+
+/* Remove what earlier layers have at a path. */
+static int take_away(struct lr_taker *taker, int at, const char *name, const char *path, struct lr_error *err)
+{
+    if (!lr_set_has(&taker->made, path, strlen(path)))
+        return lr_remove(at, name, err);
+    LR_CLEANUP(lr_close) int folder = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return folder < 0 ? 0 : empty(taker, folder, path, err);
+}
+
+/* Remove what earlier layers have in a folder; as deep as this layer's own names go, which the reader limits. */
+static int empty(struct lr_taker *taker, int folder, const char *path, struct lr_error *err)
+{
+    struct lr_chain chain = {0};
+    struct lr_names names = {0};
+    int done = lr_chain_open(&chain, folder, LR_KEEP, false, err);
+    if (done == 0)
+        done = lr_chain_list(&chain, &names, err);
+    for (size_t i = 0; done == 0 && i < names.count; i++) {
+        const char *name = lr_names_get(&names, i);
+        char *deeper = NULL;
+        if (asprintf(&deeper, "%s%s%s", path, *path ? "/" : "", name) < 0)
+            done = lr_fail(err, "get memory", NULL);
+        else
+            done = take_away(taker, lr_chain_fd(&chain), name, deeper, err);
+        free(deeper);
+    }
+    lr_names_free(&names);
+    lr_chain_close(&chain);
+    return done;
+}
+
+int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+{
+    bool opaque = item->head.kind == LR_RECORD_OPAQUE;
+    const char *slash = strrchr(item->path, '/');
+    const char *name = slash ? slash + 1 : item->path;
+    size_t length = opaque ? strlen(item->path) : slash ? (size_t)(slash - item->path) : 0;
+    if (!*item->path && !opaque)
+        return lr_taker_refuse("takes the root away", item->path, err);
+    if (taker->layer < 2)
+        return 0;
+    forget_absent(taker, item->path, !opaque);
+    char *folder = strndup(item->path, length);
+    if (!folder)
+        return lr_fail(err, "get memory", NULL);
+    LR_CLEANUP(lr_close)
+    int at = lr_beneath(taker->chain.levels[0].fd, folder, O_PATH | O_DIRECTORY, 0, false);
+    int kept = errno;
+    free(folder);
+    errno = kept;
+    if (at < 0 && errno == ENOENT)
+        return 0;
+    if (at < 0)
+        return lr_taker_refuse("lies behind a link, or behind what is no folder", item->path, err);
+    return opaque ? empty(taker, at, item->path, err) : take_away(taker, at, name, item->path, err);
+}

@@ -1,0 +1,446 @@
+/* taker.c: the tree that a stream becomes, name by name beneath a descriptor and through no link; see taking.h. */
+#include "taking.h"
+
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define ABSENT 65536
+
+int lr_taker_refuse(const char *why, const char *path, struct lr_error *err)
+{
+    return lr_fail_code(err, EBADMSG, why, path);
+}
+
+int lr_taker_open(struct lr_taker *taker, const struct lr_intake_options *options, struct lr_error *err)
+{
+    *taker = (struct lr_taker){.options = options, .uid = geteuid(), .gid = getegid()};
+    return lr_chain_open(&taker->chain, options->tree, LR_KEEP, false, err);
+}
+
+void lr_taker_close(struct lr_taker *taker)
+{
+    lr_chain_close(&taker->chain);
+    free(taker->inodes.all);
+    for (size_t i = 0; i < taker->absent_count; i++)
+        free(taker->absent[i].path);
+    free(taker->absent);
+    for (size_t i = 0; i < taker->groups_count; i++)
+        free(taker->groups[i].path);
+    free(taker->groups);
+    lr_set_free(&taker->made);
+}
+
+/* Note a path of this layer, and the folders around it, so that its own whiteouts leave them alone. */
+static int note(struct lr_taker *taker, const char *path, struct lr_error *err)
+{
+    struct lr_set *made = &taker->made;
+    if (taker->layer < 2)
+        return 0;
+    size_t length = strlen(path);
+    int done = lr_set_add(made, path, length, err);
+    while (done == 0 && length > 0) {
+        const char *slash = memrchr(path, '/', length);
+        length = slash ? (size_t)(slash - path) : 0;
+        if (lr_set_has(made, path, length))
+            break;
+        done = lr_set_add(made, path, length, err);
+    }
+    return done;
+}
+
+static bool is_earlier(const struct lr_taker *taker, const char *path, size_t length)
+{
+    return taker->layer > 1 && !lr_set_has(&taker->made, path, length);
+}
+
+static int fail(const struct lr_taker *taker, const char *step, const char *name, struct lr_error *err)
+{
+    return lr_chain_fail(&taker->chain, name, step, err);
+}
+
+static int make_folder(struct lr_taker *taker, const char *name, struct lr_error *err)
+{
+    int at = lr_chain_fd(&taker->chain);
+    if (mkdirat(at, name, 0755) < 0)
+        return fail(taker, "make the folder", name, err);
+    if (lr_chmodat(at, name, 0755) < 0)
+        return fail(taker, "set the mode of", name, err);
+    return 0;
+}
+
+/* Go into a folder, which is made if it is not there. */
+static int enter(struct lr_taker *taker, const char *name, const char *path, size_t length,
+                 struct lr_error *err)
+{
+    struct statx st;
+    int done = lr_chain_enter(&taker->chain, name, err);
+    if (done != 0)
+        return done;
+    if (lr_statx(lr_chain_fd(&taker->chain), name, &st) == 0) {
+        if (!is_earlier(taker, path, length))
+            return lr_taker_refuse("lies behind a link, or behind what is no folder", path, err);
+        if (S_ISLNK(st.stx_mode))
+            return lr_taker_refuse("lies behind a link of another layer", path, err);
+        if (unlinkat(lr_chain_fd(&taker->chain), name, 0) < 0)
+            return fail(taker, "remove", name, err);
+    }
+    if (make_folder(taker, name, err) < 0)
+        return -1;
+    done = lr_chain_enter(&taker->chain, name, err);
+    return done ? done : fail(taker, "open the new folder", name, err);
+}
+
+/* Go to the folder that is the first `length` bytes of a path. */
+static int go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err)
+{
+    struct lr_chain *chain = &taker->chain;
+    for (;;) {
+        size_t here = chain->path.used - 1;
+        if (here <= length && memcmp(chain->path.data, path, here) == 0 &&
+            (here == 0 || here == length || path[here] == '/'))
+            break;
+        if (lr_chain_leave(chain, err) < 0)
+            return -1;
+    }
+    size_t here = chain->path.used - 1;
+    while (here < length) {
+        char name[256];
+        const char *at = path + here + (here > 0), *end = memchr(at, '/', (size_t)(path + length - at));
+        size_t size = (size_t)((end ? end : path + length) - at);
+        memcpy(name, at, size);
+        name[size] = '\0';
+        if (enter(taker, name, path, (size_t)(at + size - path), err) < 0)
+            return -1;
+        here = (size_t)(at + size - path);
+    }
+    return 0;
+}
+
+/* Go to the folder around a path; its last name, NULL: an error. */
+static const char *go_around(struct lr_taker *taker, const char *path, struct lr_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (go_to(taker, path, slash ? (size_t)(slash - path) : 0, err) < 0)
+        return NULL;
+    return slash ? slash + 1 : path;
+}
+
+/* What is at a name has to go, for something that is no folder. */
+static int clear(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err)
+{
+    int at = lr_chain_fd(&taker->chain);
+    if (unlinkat(at, name, 0) == 0)
+        return 0;
+    if (errno != EISDIR)
+        return fail(taker, "remove", name, err);
+    if (!is_earlier(taker, path, strlen(path)))
+        return lr_taker_refuse("would take the place of a folder", path, err);
+    return lr_remove(at, name, err);
+}
+
+static int set_attributes(const struct lr_taker *taker, const struct lr_item *item, const char *name,
+                          struct lr_error *err)
+{
+    for (size_t i = 0; i < item->attributes_count; i++) {
+        const struct lr_attribute *one = &item->attributes[i];
+        if (lr_xattr_set(lr_chain_fd(&taker->chain), name, one->key, one->value, one->size) == 0)
+            continue;
+        /* Who may not set owners may not set all attributes either; those of users all the same. */
+        if (taker->options->owners || strncmp(one->key, "user.", 5) == 0)
+            return fail(taker, "set the attributes of", name, err);
+    }
+    return 0;
+}
+
+/* Everything but content; times last, and owners before modes and attributes: chown(2) takes setuid bits and capabilities
+ * away. */
+static int dress(struct lr_taker *taker, const struct lr_item *item, const char *name, const struct statx *st,
+                 struct lr_error *err)
+{
+    const struct lr_record *head = &item->head;
+    int at = lr_chain_fd(&taker->chain);
+    bool link = S_ISLNK(st->stx_mode), owner = false;
+    if (taker->options->owners && (st->stx_uid != head->uid || st->stx_gid != head->gid)) {
+        if (fchownat(at, name, head->uid, head->gid, AT_SYMLINK_NOFOLLOW) < 0)
+            return fail(taker, "set the owner of", name, err);
+        owner = true;
+    }
+    if (!link && ((st->stx_mode & 07777U) != head->mode || owner) && lr_chmodat(at, name, head->mode) < 0)
+        return fail(taker, "set the mode of", name, err);
+    if (set_attributes(taker, item, name, err) < 0)
+        return -1;
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {head->mtime, head->mtime_ns}};
+    if (!S_ISDIR(st->stx_mode) && utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+        return fail(taker, "set the times of", name, err);
+    return 0;
+}
+
+/* What the manifest has to know of an entry. */
+static int remember(struct lr_taker *taker, const struct lr_item *item, uint64_t ino, struct lr_error *err)
+{
+    const struct lr_record *head = &item->head;
+    bool file = head->kind == LR_RECORD_FILE || head->kind == LR_RECORD_KNOWN;
+    bool folder = head->kind == LR_RECORD_FOLDER;
+    if (!file && !folder && taker->options->owners && item->attributes_count == 0)
+        return 0;
+    struct lr_inode *inode = lr_inodes_add(&taker->inodes, ino, err);
+    if (!inode)
+        return -1;
+    inode->uid = head->uid;
+    inode->gid = head->gid;
+    inode->flags = (item->attributes_count ? LR_INODE_XATTRS : 0) | (folder ? LR_INODE_TIMES : 0);
+    if (file)
+        memcpy(inode->digest, item->digest, LR_SHA_SIZE);
+    if (folder) {
+        inode->folder.mtime = head->mtime;
+        inode->folder.mtime_ns = head->mtime_ns;
+    }
+    return 0;
+}
+
+static int finish(struct lr_taker *taker, const struct lr_item *item, const char *name, struct lr_error *err)
+{
+    struct statx st;
+    if (lr_statx(lr_chain_fd(&taker->chain), name, &st) < 0)
+        return fail(taker, "look at", name, err);
+    if (dress(taker, item, name, &st, err) < 0)
+        return -1;
+    return remember(taker, item, st.stx_ino, err);
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t put = write(fd, data, size);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return -1;
+        data += put;
+        size -= (size_t)put;
+    }
+    return 0;
+}
+
+/* A file that no object is there for, under its name in the tree. 1: something is there. */
+static int make_file(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    int at = lr_chain_fd(&taker->chain);
+    if (*item->temporary) {
+        if (renameat2(taker->options->fresh, item->temporary, at, name, RENAME_NOREPLACE) < 0)
+            return errno == EEXIST ? 1 : fail(taker, "rename", name, err);
+        *item->temporary = '\0';
+        return 0;
+    }
+    LR_CLEANUP(lr_close)
+    int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                    (item->head.mode & 0777U) | 0600U);
+    if (fd < 0)
+        return errno == EEXIST ? 1 : fail(taker, "make", name, err);
+    if (write_all(fd, item->data, (size_t)item->head.size) < 0)
+        return fail(taker, "write", name, err);
+    return 0;
+}
+
+/* A file whose content is at hand, or the store's. */
+static int take_file(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    struct statx st;
+    int done = lr_object_link(taker, item, name, err);
+    if (done == 0 && errno == EEXIST) {
+        if (clear(taker, name, item->path, err) < 0)
+            return -1;
+        done = lr_object_link(taker, item, name, err);
+    }
+    if (done < 0)
+        return -1;
+    if (done == 1) {
+        taker->known++;
+        if (*item->temporary)
+            unlinkat(taker->options->fresh, item->temporary, 0);
+        *item->temporary = '\0';
+        if (lr_statx(lr_chain_fd(&taker->chain), name, &st) < 0)
+            return fail(taker, "look at", name, err);
+        return remember(taker, item, st.stx_ino, err);
+    }
+    if (item->head.kind == LR_RECORD_KNOWN)
+        return lr_fail_code(err, ENODATA, "find the object of", item->path);
+    done = make_file(taker, item, name, err);
+    if (done == 1)
+        done = clear(taker, name, item->path, err) < 0 ? -1 : make_file(taker, item, name, err);
+    if (done == 1)
+        return fail(taker, "make", name, err);
+    if (done < 0 || finish(taker, item, name, err) < 0)
+        return -1;
+    taker->fresh++;
+    taker->fresh_size += item->head.size;
+    return lr_object_make(taker, item, name, err);
+}
+
+static int take_folder(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    struct statx st;
+    int at = lr_chain_fd(&taker->chain);
+    if (!*item->path)
+        return finish(taker, item, ".", err);
+    if (mkdirat(at, name, 0755) == 0)
+        return finish(taker, item, name, err);
+    if (errno != EEXIST || lr_statx(at, name, &st) < 0)
+        return fail(taker, "make the folder", name, err);
+    if (S_ISDIR(st.stx_mode))
+        return lr_taker_bare(taker, name, err) < 0 ? -1 : finish(taker, item, name, err);
+    if (!is_earlier(taker, item->path, item->head.path))
+        return lr_taker_refuse("would take the place of what is no folder", item->path, err);
+    if (unlinkat(at, name, 0) < 0 || mkdirat(at, name, 0755) < 0)
+        return fail(taker, "make the folder", name, err);
+    return finish(taker, item, name, err);
+}
+
+/* Make an entry that is neither file nor folder; errno is EEXIST if something is there. */
+static int make_other(const struct lr_taker *taker, const struct lr_item *item, const char *name)
+{
+    const struct lr_record *head = &item->head;
+    int at = lr_chain_fd(&taker->chain);
+    if (head->kind == LR_RECORD_LINK)
+        return symlinkat(item->link, at, name);
+    mode_t type = head->kind == LR_RECORD_FIFO ? S_IFIFO : head->kind == LR_RECORD_CHAR ? S_IFCHR : S_IFBLK;
+    return mknodat(at, name, type | 0600, type == S_IFIFO ? 0 : makedev(head->major, head->minor));
+}
+
+static int take_other(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    if (make_other(taker, item, name) < 0) {
+        if (errno != EEXIST)
+            return fail(taker, "make", name, err);
+        if (clear(taker, name, item->path, err) < 0)
+            return -1;
+        if (make_other(taker, item, name) < 0)
+            return fail(taker, "make", name, err);
+    }
+    return finish(taker, item, name, err);
+}
+
+/* A device node that is not made. */
+static int take_absent(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    struct statx st;
+    if (item->head.major == 0 && item->head.minor == 0)
+        return lr_taker_refuse("is a device node", item->path, err);
+    if (lr_statx(lr_chain_fd(&taker->chain), name, &st) == 0 && clear(taker, name, item->path, err) < 0)
+        return -1;
+    if (taker->absent_count == ABSENT)
+        return lr_taker_refuse("is one device node too many", item->path, err);
+    if (taker->absent_count == taker->absent_size) {
+        size_t size = taker->absent_size ? taker->absent_size * 2 : 16;
+        struct lr_absent *all = realloc(taker->absent, size * sizeof *all);
+        if (!all)
+            return lr_fail(err, "get memory", NULL);
+        taker->absent = all;
+        taker->absent_size = size;
+    }
+    char *path = strdup(item->path);
+    if (!path)
+        return lr_fail(err, "get memory", NULL);
+    taker->absent[taker->absent_count] =
+        (struct lr_absent){item->head, path, taker->absent_count, taker->layer};
+    taker->absent_count++;
+    return 0;
+}
+
+static int note_group(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+{
+    if (taker->groups_count == taker->groups_size) {
+        size_t size = taker->groups_size ? taker->groups_size * 2 : 16;
+        struct lr_group *all = realloc(taker->groups, size * sizeof *all);
+        if (!all)
+            return lr_fail(err, "get memory", NULL);
+        taker->groups = all;
+        taker->groups_size = size;
+    }
+    size_t path = item->head.path + 1, link = item->head.link + 1;
+    char *text = malloc(path + link);
+    if (!text)
+        return lr_fail(err, "get memory", NULL);
+    memcpy(text, item->path, path);
+    memcpy(text + path, item->link, link);
+    taker->groups[taker->groups_count++] = (struct lr_group){text, text + path};
+    return 0;
+}
+
+/* A further name of what the stream has brought before. */
+static int take_hard(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    struct statx st;
+    const char *slash = strrchr(item->link, '/');
+    char *folder = slash ? strndup(item->link, (size_t)(slash - item->link)) : strdup("");
+    LR_CLEANUP(lr_close) int from = -1;
+    if (folder)
+        from = lr_beneath(taker->chain.levels[0].fd, folder, O_PATH | O_DIRECTORY, 0, false);
+    free(folder);
+    if (from < 0)
+        return lr_taker_refuse("is a hard link to what is not there, or behind a link", item->path, err);
+    const char *last = slash ? slash + 1 : item->link;
+    if (lr_statx(from, last, &st) < 0)
+        return lr_taker_refuse("is a hard link to what is not there", item->path, err);
+    if (S_ISDIR(st.stx_mode) || (taker->options->strict && !S_ISREG(st.stx_mode)))
+        return lr_taker_refuse("is a hard link to what is no file", item->path, err);
+    int at = lr_chain_fd(&taker->chain);
+    if (linkat(from, last, at, name, 0) < 0) {
+        if (errno != EEXIST)
+            return fail(taker, "link", name, err);
+        if (strcmp(item->link, item->path) == 0)
+            return lr_taker_refuse("is a hard link to itself", item->path, err);
+        if (clear(taker, name, item->path, err) < 0)
+            return -1;
+        if (linkat(from, last, at, name, 0) < 0)
+            return fail(taker, "link", name, err);
+    }
+    return note_group(taker, item, err);
+}
+
+static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    const char *name = *item->path ? go_around(taker, item->path, err) : ".";
+    if (!name || (!*item->path && go_to(taker, "", 0, err) < 0))
+        return -1;
+    if (note(taker, item->path, err) < 0)
+        return -1;
+    switch (item->head.kind) {
+    case LR_RECORD_FOLDER:
+        return take_folder(taker, item, name, err);
+    case LR_RECORD_FILE:
+    case LR_RECORD_KNOWN:
+        return take_file(taker, item, name, err);
+    case LR_RECORD_HARD:
+        return take_hard(taker, item, name, err);
+    case LR_RECORD_CHAR:
+    case LR_RECORD_BLOCK:
+        if (!taker->options->devices)
+            return take_absent(taker, item, name, err);
+        /* fall through */
+    default:
+        return take_other(taker, item, name, err);
+    }
+}
+
+int lr_taker_take(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    switch (item->head.kind) {
+    case LR_RECORD_LAYER:
+        taker->layer++;
+        lr_set_free(&taker->made);
+        return 0;
+    case LR_RECORD_WHITEOUT:
+    case LR_RECORD_OPAQUE:
+        return lr_taker_mark(taker, item, err);
+    default:
+        return take_entry(taker, item, err);
+    }
+}

@@ -1,0 +1,153 @@
+/* taking.h: what the parts of the intake share. Private to csrc/. */
+#ifndef LR_TAKING_H
+#define LR_TAKING_H
+
+#include "intake.h"
+#include "sha.h"
+#include "stream.h"
+#include "walk.h"
+
+/* Files up to that are held in memory until it is known whether the store has them. */
+#define LR_HELD (4U << 20)
+/* The name of an object: digest of the content, a dash, 16 digits of a digest of the rest. */
+#define LR_OBJECT 82
+
+/* The bytes of a stream. */
+struct lr_feed {
+    int fd, cancel;
+    char *room;
+    size_t at, used;
+};
+
+int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err);
+/* Exactly `size` bytes; an end before that is EBADMSG. */
+int lr_feed_take(struct lr_feed *feed, void *to, size_t size, struct lr_error *err);
+/* Some bytes, at most `most`, valid until the next call; how many. */
+ssize_t lr_feed_some(struct lr_feed *feed, const char **data, size_t most, struct lr_error *err);
+void lr_feed_close(struct lr_feed *feed);
+
+struct lr_attribute {
+    const char *key; /* ends with a NUL */
+    const char *value;
+    uint32_t size;
+};
+
+/* A record with all that belongs to it. */
+struct lr_item {
+    struct lr_item *next;
+    struct lr_record head;
+    struct lr_buf names; /* path and link, each with a NUL, and the attributes */
+    const char *path, *link;
+    struct lr_attribute *attributes; /* sorted by key */
+    size_t attributes_count;
+    uint8_t digest[LR_SHA_SIZE]; /* of a file */
+    char object[LR_OBJECT];
+    char *data; /* the content of a file that is held */
+    char temporary[24]; /* else the name in `fresh` of the file with it; "": none */
+};
+
+/* Reads and checks records. */
+struct lr_reader {
+    const struct lr_intake_options *options;
+    struct lr_feed feed;
+    struct lr_sha content, meta;
+    uint64_t entries, size, temporaries;
+    uint64_t left_out;
+};
+
+int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *options, struct lr_error *err);
+struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err);
+void lr_reader_close(struct lr_reader *reader);
+void lr_item_free(struct lr_item *item);
+
+/* What is known of an inode of the tree, so that the manifest is written without reading. */
+struct lr_inode {
+    uint64_t ino;
+    uint32_t number; /* the later one of two holds */
+    uint32_t flags;
+    uint32_t uid, gid; /* as the source has them */
+    union {
+        uint8_t digest[LR_SHA_SIZE]; /* of a file */
+        struct {
+            int64_t mtime;
+            uint32_t mtime_ns;
+        } folder;
+    };
+};
+
+enum { LR_INODE_XATTRS = 1, LR_INODE_COUNTED = 2, LR_INODE_TIMES = 4 };
+
+struct lr_inodes {
+    struct lr_inode *all;
+    size_t count, size;
+};
+
+struct lr_inode *lr_inodes_add(struct lr_inodes *inodes, uint64_t ino, struct lr_error *err);
+void lr_inodes_sort(struct lr_inodes *inodes); /* and only the last of each stays */
+struct lr_inode *lr_inodes_find(struct lr_inodes *inodes, uint64_t ino); /* once sorted */
+
+/* Paths, by a hash: who makes two of the same only spoils their own tree. */
+struct lr_set {
+    uint64_t *all;
+    size_t count, size;
+    uint64_t seed;
+};
+
+int lr_set_add(struct lr_set *set, const char *path, size_t length, struct lr_error *err);
+bool lr_set_has(const struct lr_set *set, const char *path, size_t length);
+void lr_set_free(struct lr_set *set); /* it is empty then, and may be used again */
+
+/* A device node that is not made: it stands in the manifest alone. */
+struct lr_absent {
+    struct lr_record head;
+    char *path;
+    uint64_t number, layer;
+};
+
+/* A further name of a file. */
+struct lr_group {
+    char *path, *first;
+};
+
+/* The tree as it grows. */
+struct lr_taker {
+    const struct lr_intake_options *options;
+    struct lr_chain chain;
+    struct lr_inodes inodes;
+    struct lr_absent *absent;
+    size_t absent_count, absent_size;
+    struct lr_group *groups;
+    size_t groups_count, groups_size;
+    struct lr_set made; /* paths of this layer and the folders around them, if it is not the first */
+    uint64_t layer; /* counts from 1; 0: none has begun */
+    uint64_t fresh, fresh_size, known;
+    uint32_t uid, gid; /* what a new file belongs to */
+};
+
+int lr_taker_open(struct lr_taker *taker, const struct lr_intake_options *options, struct lr_error *err);
+int lr_taker_take(struct lr_taker *taker, struct lr_item *item, struct lr_error *err);
+void lr_taker_close(struct lr_taker *taker);
+int lr_taker_refuse(const char *why, const char *path, struct lr_error *err); /* EBADMSG */
+
+/* objects.c: a file of the tree by an object; 1: done, 0: errno is ENOENT or EMLINK: it is to be made, EEXIST: something is
+ * there, -1. */
+int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, const char *name,
+                   struct lr_error *err);
+/* A file of the tree becomes an object of the ticket. */
+int lr_object_make(const struct lr_taker *taker, const struct lr_item *item, const char *name,
+                   struct lr_error *err);
+
+/* marks.c: whiteouts and opaque folders; and a folder that is there loses its attributes. */
+int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err);
+int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
+
+/* manifest.c: parts of lines, and a whole manifest with its `links`. */
+int lr_escape(struct lr_buf *out, const char *data, size_t size, struct lr_error *err);
+char lr_line_kind(unsigned mode);
+int lr_line_begin(struct lr_buf *out, char kind, unsigned mode, unsigned uid, unsigned gid,
+                  struct lr_error *err);
+int lr_line_attributes(struct lr_buf *out, struct lr_buf *value, int dirfd, const char *name,
+                       struct lr_error *err);
+int lr_manifest_write(struct lr_taker *taker, struct lr_intake_result *result, struct lr_error *err);
+
+#endif
