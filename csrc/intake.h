@@ -29,10 +29,9 @@ struct lr_intake_options {
 struct lr_intake_result {
     char digest[72]; /* of the manifest: sha256:... */
     uint64_t entries; /* in the tree, the root too */
-    uint64_t size; /* bytes of files, each inode once */
+    uint64_t size; /* bytes of files, those of hard links once */
     uint64_t fresh, fresh_size; /* new objects */
     uint64_t known; /* files that an object was there for */
-    uint64_t left_out; /* attributes that cannot be set here */
 };
 
 /* Fails with EBADMSG where the stream is not as it must be: `step` is then said of `path`. ENODATA: an object that the stream

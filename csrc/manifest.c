@@ -115,9 +115,7 @@ static int add_value(struct writer *writer, int dirfd, const char *name, const s
     case S_IFREG:
         if (!inode)
             return lr_taker_refuse("came out as what it must not be", name, err);
-        if (!(inode->flags & LR_INODE_COUNTED))
-            writer->result->size += st->stx_size;
-        inode->flags |= LR_INODE_COUNTED;
+        writer->result->size += st->stx_size;
         lr_hex(inode->digest, LR_SHA_SIZE, text);
         return lr_buf_add(out, text, 2 * LR_SHA_SIZE, err);
     case S_IFLNK:
@@ -252,13 +250,16 @@ static int add_tree(struct writer *writer, struct lr_error *err)
     return set_time(writer, tree, ".", &root, err);
 }
 
-static int same(const struct lr_taker *taker, const char *one, const char *other)
+/* Are these two names of one file? Then *size is how large it is. */
+static bool is_group(const struct lr_taker *taker, const struct lr_group *group, uint64_t *size)
 {
     struct statx a, b;
-    LR_CLEANUP(lr_close) int left = lr_beneath(taker->options->tree, one, O_PATH, 0, false);
-    LR_CLEANUP(lr_close) int right = lr_beneath(taker->options->tree, other, O_PATH, 0, false);
-    return left >= 0 && right >= 0 && lr_statx(left, "", &a) == 0 && lr_statx(right, "", &b) == 0 &&
-           a.stx_ino == b.stx_ino;
+    LR_CLEANUP(lr_close) int left = lr_beneath(taker->options->tree, group->path, O_PATH, 0, false);
+    LR_CLEANUP(lr_close) int right = lr_beneath(taker->options->tree, group->first, O_PATH, 0, false);
+    if (left < 0 || right < 0 || lr_statx(left, "", &a) < 0 || lr_statx(right, "", &b) < 0)
+        return false;
+    *size = S_ISREG(a.stx_mode) ? a.stx_size : 0;
+    return a.stx_ino == b.stx_ino;
 }
 
 /* What neither tree nor manifest says. */
@@ -270,8 +271,10 @@ static int write_links(struct writer *writer, struct lr_error *err)
     int done = 0;
     for (size_t i = 0; done == 0 && i < taker->groups_count; i++) {
         const struct lr_group *one = &taker->groups[i];
-        if (!same(taker, one->path, one->first))
+        uint64_t size;
+        if (!is_group(taker, one, &size))
             continue; /* a later entry took its place */
+        writer->result->size -= size;
         if (lr_buf_add(out, "h ", 2, err) < 0 || lr_escape(out, one->path, strlen(one->path), err) < 0 ||
             lr_buf_add(out, " ", 1, err) < 0 || lr_escape(out, one->first, strlen(one->first), err) < 0 ||
             lr_buf_add(out, "\n", 1, err) < 0)

@@ -41,6 +41,15 @@ int lr_object_make(const struct lr_taker *taker, const struct lr_item *item, con
     return lr_chain_fail(&taker->chain, name, "make an object of", err);
 }
 
+int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+{
+    char path[LR_OBJECT + 1];
+    place(item->object, path);
+    if (unlinkat(taker->options->objects, path, 0) < 0 && errno != ENOENT)
+        return lr_fail(err, "remove the object", item->object);
+    return 0;
+}
+
 /* As many names as ext4, which allows the fewest, may soon run out of. */
 #define MANY 60000
 

@@ -249,26 +249,47 @@ static int make_file(struct lr_taker *taker, struct lr_item *item, const char *n
     return 0;
 }
 
-/* A file whose content is at hand, or the store's. */
-static int take_file(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+/* Is it what it should be, as far as that shows? Somebody may have written to an object. */
+static bool is_whole(const struct lr_taker *taker, const struct lr_item *item, const struct statx *st)
+{
+    const struct lr_record *head = &item->head;
+    return S_ISREG(st->stx_mode) && st->stx_size == head->size && (st->stx_mode & 07777U) == head->mode &&
+           st->stx_mtime.tv_sec == head->mtime && st->stx_mtime.tv_nsec == head->mtime_ns &&
+           (!taker->options->owners || (st->stx_uid == head->uid && st->stx_gid == head->gid));
+}
+
+/* A name in the tree for an object that is there. 1: done; 0: there is none, or none that is whole. */
+static int use_object(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
 {
     struct statx st;
-    int done = lr_object_link(taker, item, name, err);
+    int at = lr_chain_fd(&taker->chain), done = lr_object_link(taker, item, name, err);
     if (done == 0 && errno == EEXIST) {
         if (clear(taker, name, item->path, err) < 0)
             return -1;
         done = lr_object_link(taker, item, name, err);
     }
+    if (done != 1)
+        return done;
+    if (lr_statx(at, name, &st) < 0)
+        return fail(taker, "look at", name, err);
+    if (!is_whole(taker, item, &st))
+        return unlinkat(at, name, 0) < 0 ? fail(taker, "remove", name, err)
+                                         : lr_object_drop(taker, item, err);
+    return remember(taker, item, st.stx_ino, err) < 0 ? -1 : 1;
+}
+
+/* A file whose content is at hand, or the store's. */
+static int take_file(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
+{
+    int done = use_object(taker, item, name, err);
     if (done < 0)
         return -1;
     if (done == 1) {
         taker->known++;
-        if (*item->temporary)
-            unlinkat(taker->options->fresh, item->temporary, 0);
+        if (*item->temporary && unlinkat(taker->options->fresh, item->temporary, 0) < 0)
+            return lr_fail(err, "remove", item->temporary);
         *item->temporary = '\0';
-        if (lr_statx(lr_chain_fd(&taker->chain), name, &st) < 0)
-            return fail(taker, "look at", name, err);
-        return remember(taker, item, st.stx_ino, err);
+        return 0;
     }
     if (item->head.kind == LR_RECORD_KNOWN)
         return lr_fail_code(err, ENODATA, "find the object of", item->path);

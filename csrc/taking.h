@@ -136,6 +136,8 @@ int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, con
 /* A file of the tree becomes an object of the ticket. */
 int lr_object_make(const struct lr_taker *taker, const struct lr_item *item, const char *name,
                    struct lr_error *err);
+/* An object that is not what it should be goes. */
+int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
 
 /* marks.c: whiteouts and opaque folders; and a folder that is there loses its attributes. */
 int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err);

@@ -29,6 +29,7 @@ _LETTERS = {
     stat.S_IFBLK: b"b",
     stat.S_IFSOCK: b"s",  # never in a tree that was imported
 }
+_OWNERS = re.compile(rb"^(. \d+) \d+ \d+")
 _UNSAFE = re.compile(rb"[^!-<>-\[\]-~]")
 # SELinux labels belong to the machine's policy, not to the tree. overlayfs's marks are never in a tree that was
 # imported, and the kernel would believe them: one that is there all the same is an alteration like any other.
@@ -115,14 +116,20 @@ def digest_of(dir_fd: int, name: str) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def compare(root_fd: int, dir_fd: int, name: str) -> Iterator[Difference]:
-    """Read the whole tree again and yield each `Difference` from the manifest file, in no promised order."""
+def compare(root_fd: int, dir_fd: int, name: str, *, owners: bool = True) -> Iterator[Difference]:
+    """Read the whole tree again and yield each `Difference` from the manifest file, in no promised order.
+
+    Without ``owners`` the tree does not have those that the manifest names: all is the store's owner's.
+    """
+    absent = _absent(dir_fd)
     expected: dict[bytes, bytes] = {}
     with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), "rb") as file:
         if file.readline() != HEADER:
             raise DamagedError("the manifest of the base is of another version or not a manifest")
         for line in file:
-            expected[_path_of(line)] = line
+            path = _path_of(line)
+            if path not in absent:
+                expected[path] = line if owners else _OWNERS.sub(rb"\1 0 0", line)
     for line, _ in manifest_lines(root_fd):
         path = _path_of(line)
         known = expected.pop(path, None)
@@ -132,6 +139,16 @@ def compare(root_fd: int, dir_fd: int, name: str) -> Iterator[Difference]:
             yield Difference("changed", unescape(path))
     for path in expected:
         yield Difference("missing", unescape(path))
+
+
+def _absent(dir_fd: int) -> set[bytes]:
+    """Return the paths, escaped, of what stands in the manifest and is not in the tree: docs/store.md, links."""
+    try:
+        fd = os.open("links", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return set()
+    with os.fdopen(fd, "rb") as file:
+        return {line.split(b" ")[2].rstrip(b"\n") for line in file if line.startswith(b"a ")}
 
 
 def _path_of(line: bytes) -> bytes:

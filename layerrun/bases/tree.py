@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from layerrun.bases.manifest import Progress, Summary, compare, digest_of, write_manifest
+from layerrun.bases.manifest import Progress, Summary, compare, digest_of
 from layerrun.errors import DamagedError, ExistsError, UsageError
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
-from layerrun.native import trees
-from layerrun.native.subids import subids
 from layerrun.native.syscalls import syncfs
 from layerrun.store import reserve, spares
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
@@ -21,6 +19,9 @@ from layerrun.store.store import Store, now
 
 if TYPE_CHECKING:
     from layerrun.bases.unpack import Limits
+
+# Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
+_MOST = 1 << 44
 
 __all__ = ["Problem", "import_tar", "import_tree", "remove_base", "verify"]
 
@@ -40,17 +41,13 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
     tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
     when the name stands for another tree, `UsageError` when the folder holds no root file system.
     """
-    if check_name(name, "name of a base") == HOST_BASE:
-        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    from layerrun.bases.intake import FolderSource, import_base
+
+    check_name(name, "name of a base")
     source = _open_source(store, directory)
     try:
-        ids = _id_mode(store, source)
-        return _import(
-            store,
-            name,
-            os.path.realpath(directory),
-            ids,
-            lambda base_fd, _: _fill(store, ids, source, base_fd, progress),
+        return import_base(
+            store, name, FolderSource(source, os.path.realpath(directory)), size=_MOST, progress=progress
         )
     finally:
         os.close(source)
@@ -171,48 +168,6 @@ def _open_source(store: Store, directory: str) -> int:
     return fd
 
 
-def _id_mode(store: Store, source: int) -> IdMode:
-    """Choose whose ids the copy keeps: all (root), the caller's and its subordinate ones, or just the caller's.
-
-    Subordinate ids serve where the tree's root folder belongs to one of them or to the caller; a tree
-    whose owners the caller cannot map (root's own) would have them all as nobody.
-    """
-    if not store.rootless:
-        return IdMode.RANGE
-    found = subids()
-    owner = os.fstat(source).st_uid
-    if found is not None and (owner == os.geteuid() or found[0] <= owner < found[0] + found[2]):
-        return IdMode.SUBIDS
-    return IdMode.SINGLE
-
-
-def _fill(store: Store, ids: IdMode, source: int, base: int, progress: Progress | None) -> Summary:
-    if not store.rootless:
-        return fill(source, base, owners=True, devices=True, progress=progress)
-    values = _in_userns(
-        ids, "layerrun.bases.tree:fill_here", source, base, ids is IdMode.SUBIDS, fds=(source, base)
-    )
-    return Summary(*values)
-
-
-def fill(source: int, base: int, *, owners: bool, devices: bool, progress: Progress | None = None) -> Summary:
-    """Copy the tree ``source`` to ``tree`` in the folder ``base``, and write its ``manifest`` beside it."""
-    with explain("make the base"):
-        make_dir(base, "tree", 0o755)
-        tree = os.open("tree", DIR_FLAGS, dir_fd=base)
-    try:
-        # A plain user may make no device nodes; /dev is made anew for each sandbox anyway.
-        trees.copy_tree(source, tree, owners=owners, devices=devices)
-        return write_manifest(tree, base, "manifest", progress)
-    finally:
-        os.close(tree)
-
-
-def fill_here(source: int, base: int, owners: bool) -> list[Any]:
-    """`fill`, as the worker calls it."""
-    return list(attrs.astuple(fill(source, base, owners=owners, devices=False)))
-
-
 def verify(store: Store, base: Base) -> list[Problem]:
     """Read every byte of a base and name, sorted by path, what is not as it was imported.
 
@@ -234,7 +189,8 @@ def verify(store: Store, base: Base) -> list[Problem]:
                 hint="import the base again under another name",
             )
         if store.rootless:
-            found = _in_userns(base.ids, "layerrun.bases.tree:verify_here", fd, fds=(fd,))
+            owners = base.ids is not IdMode.SINGLE
+            found = _in_userns(base.ids, "layerrun.bases.tree:verify_here", fd, owners, fds=(fd,))
         else:
             found = verify_here(fd)
     finally:
@@ -242,13 +198,13 @@ def verify(store: Store, base: Base) -> list[Problem]:
     return [Problem(kind, path) for path, kind in sorted((path, kind) for kind, path in found)]
 
 
-def verify_here(base: int) -> list[list[str]]:
+def verify_here(base: int, owners: bool = True) -> list[list[str]]:
     """Compare the folder ``base`` with its manifest; return [kind, path] lists."""
     tree = os.open("tree", DIR_FLAGS, dir_fd=base)
     try:
         return [
             [found.kind, "/" if found.path == b"." else "/" + os.fsdecode(found.path)]
-            for found in compare(tree, base, "manifest")
+            for found in compare(tree, base, "manifest", owners=owners)
         ]
     finally:
         os.close(tree)

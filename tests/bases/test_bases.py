@@ -71,7 +71,8 @@ def test_import(store, source):
         1,
     )
     plain, root = os.stat(f"{copy}/usr/plain"), os.stat(copy)
-    assert (plain.st_mode, plain.st_uid, plain.st_gid, plain.st_nlink) == (0o106711, 33, 34, 2)
+    # Its two names, and the object that it is.
+    assert (plain.st_mode, plain.st_uid, plain.st_gid, plain.st_nlink) == (0o106711, 33, 34, 3)
     assert root.st_mode == 0o40751
     assert os.stat(f"{copy}/usr/null").st_rdev == os.makedev(1, 3)
     assert os.stat(f"{copy}/usr/empty").st_blocks == 0

@@ -1,0 +1,85 @@
+"""Taking trees in, by descriptors: csrc/intake.h as Python."""
+
+from __future__ import annotations
+
+import attrs
+
+from layerrun.native import error_text, ffi, lib, new_error, raise_error
+
+__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "take"]
+
+
+@attrs.frozen
+class Options:
+    """What `take` works on and how; see ``struct lr_intake_options``. Descriptors are -1 where there is none."""
+
+    stream: int
+    cancel: int
+    progress: int
+    tree: int
+    objects: int
+    fresh: int
+    records: int
+    layers: int
+    manifest: int
+    links: int
+    scheme: str
+    owners: bool
+    devices: bool
+    strict: bool
+    marks: int
+    ids: int
+    entries: int
+    size: int
+
+
+@attrs.frozen
+class Taken:
+    """What came of it; ``error`` is ``None`` or (errno, what, path), and then nothing else counts.
+
+    ``fresh`` and ``fresh_size``: new objects and their bytes; ``known``: files that an object was there for.
+    """
+
+    digest: str = ""
+    entries: int = 0
+    size: int = 0
+    fresh: int = 0
+    fresh_size: int = 0
+    known: int = 0
+    error: tuple[int, str, str] | None = None
+
+
+def take(options: Options) -> Taken:
+    """Take a stream in. Errors are returned, not raised: the source may know better what went wrong."""
+    err, result = new_error(), ffi.new("struct lr_intake_result *")
+    values = attrs.asdict(options)
+    scheme = ffi.new("char[]", values.pop("scheme").encode("ascii"))
+    given = ffi.new("struct lr_intake_options *", {**values, "scheme": scheme})
+    if lib.lr_intake(given, result, err) < 0:
+        code, _, step, path = error_text(err)
+        return Taken(error=(code, step, path))
+    return Taken(
+        ffi.string(result.digest).decode("ascii"),
+        result.entries,
+        result.size,
+        result.fresh,
+        result.fresh_size,
+        result.known,
+    )
+
+
+def emit_tree(fd: int, out: int) -> None:
+    """Write the tree beneath the folder ``fd`` to ``out`` as a stream (csrc/stream.h).
+
+    Sockets are left out, what is mounted in it too. Raises `layerrun.errors.SystemError`; with EPIPE nobody reads.
+    """
+    err = new_error()
+    if lib.lr_emit_tree(fd, out, err) < 0:
+        raise_error(err)
+
+
+def keep_objects(fresh: int, objects: int) -> None:
+    """Move new objects, which are durable by now, to where every import looks for them."""
+    err = new_error()
+    if lib.lr_objects_keep(fresh, objects, err) < 0:
+        raise_error(err)
