@@ -73,6 +73,29 @@ def _lacking(missing: Missing | None, folder: str) -> None:
 @channel.command(
     cls=Verb,
     examples=[
+        ("layerrun channel key ~/ann", "makes ann.pem, to be kept, and ann.pub, for who makes the channel")
+    ],
+)
+@click.argument("path", metavar="PATH", type=click.Path())
+def key(path: str) -> int:
+    """Make a key in PATH.pem and its public half in PATH.pub, to sign a channel with elsewhere."""
+    from layerrun.fleet import keys
+    from layerrun.store.fs import DIR_FLAGS, explain
+
+    above, name = os.path.split(os.path.abspath(path))
+    with explain("open", above):
+        folder = os.open(above, DIR_FLAGS & ~os.O_NOFOLLOW)
+    try:
+        made = keys.make_key(folder, name)
+    finally:
+        os.close(folder)
+    say(f"made {path}.pem and {path}.pub: key {made.keyid}")
+    return 0
+
+
+@channel.command(
+    cls=Verb,
+    examples=[
         ("layerrun channel init /srv/www/bases", "keys in /srv/www/bases.keys: take root-*.pem elsewhere"),
         (
             "layerrun channel init /srv/www/bases --root-key ann.pub --root-key ben.pub",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -49,19 +50,28 @@ def make_key(folder: int, name: str) -> SSlibKey:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     for suffix, data, mode in ((".pem", signer.private_bytes, 0o400), (".pub", public, 0o444)):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(name + suffix, flags, mode, dir_fd=folder)
-        except FileExistsError:
-            raise ExistsError(
-                f"there is a key {name + suffix!r} already", hint="keep it, or move it away"
-            ) from None
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
+        _write_new(folder, name + suffix, data, mode)
     os.fsync(folder)
     return signer.public_key
+
+
+def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:
+    """Make a file that is whole as soon as it is there; raises `ExistsError`."""
+    temporary = f".new-{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchmod(fd, mode)
+            file.flush()
+            os.fsync(fd)
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        raise ExistsError(f"there is a key {name!r} already", hint="keep it, or move it away") from None
+    finally:
+        os.unlink(temporary, dir_fd=folder)
 
 
 def has_private(path: str) -> bool:

@@ -256,6 +256,7 @@ def add(
     """
     check_channel(channel)
     with opened(path) as repository:
+        repository.root()  # it may lack signatures yet
         changed = _delegate(repository, channel, key_folder)
         by = keys.signers(key_folder, files)
         mine = _next_targets(repository, channel)
@@ -323,6 +324,9 @@ def _take(repository: Repository, path: str) -> tuple[str, str, int]:
     """Copy a file to files/, under its digest; return the digest, the name and the size."""
     ending = next((one for one in sorted(_NAMES, key=len, reverse=True) if path.endswith(one)), "")
     folder = os.path.join(repository.path, "files")
+    for left in os.listdir(folder):
+        if left.startswith(".new-"):  # of an earlier call that was killed; this one alone is at work
+            os.unlink(os.path.join(folder, left))
     with (
         explain("read", path),
         open(path, "rb") as source,

@@ -104,6 +104,12 @@ def check_url(text: str) -> str:
     return "file://" + pathname2url(os.path.realpath(path))
 
 
+def _why(error: BaseException) -> str:
+    """Return the reason beneath urllib3's errors; python-tuf takes a refused connection for a slow one."""
+    cause = getattr(error.__cause__, "reason", error.__cause__)
+    return "" if cause is None else str(cause).rpartition(": ")[2]
+
+
 @contextmanager
 def told(url: str) -> Iterator[None]:
     """Turn python-tuf's errors into layerrun's."""
@@ -114,15 +120,16 @@ def told(url: str) -> Iterator[None]:
             f"{url} sends more than what is signed, or than any channel needs", hint=_TELL
         ) from error
     except exceptions.SlowRetrievalError as error:
-        raise UnreachableError(f"{url} sends too slowly", hint="try again later") from error
+        why = _why(error)
+        said = f"cannot be asked: {why}" if why and "timed out" not in why else "sends too slowly"
+        raise UnreachableError(f"{url} {said}", hint="check the address and the network") from error
     except exceptions.DownloadHTTPError as error:
         raise UnreachableError(
             f"{url} does not have what a channel has: status {error.status_code}", hint="check the address"
         ) from error
     except exceptions.DownloadError as error:
-        why = error.__cause__ or error
         raise UnreachableError(
-            f"{url} cannot be asked: {why}", hint="check the address and the network"
+            f"{url} cannot be asked: {_why(error) or error}", hint="check the address and the network"
         ) from error
     except exceptions.ExpiredMetadataError as error:
         raise TrustError(

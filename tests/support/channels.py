@@ -104,6 +104,25 @@ class Publisher:
                 data.sign(signer, append=True)
         data.to_file(f"{self.path}/metadata/{name}")
 
+    def forge(self, role, version, by):
+        """Have all that leads to metadata of a role lead to this version; ``by`` are the keys stolen, of that role."""
+        if role == "timestamp":
+            return
+        if role != "snapshot":
+            snapshot = self.read(f"{self.last('snapshot')}.snapshot.json")
+            snapshot.signed.version += 1
+            snapshot.signed.meta[f"{role}.json"].version = version
+            data = self.read(f"{version - 1}.{role}.json")
+            data.signed.version = version
+            self.write(f"{version}.{role}.json", data, by=by)
+            self.write(f"{snapshot.signed.version}.snapshot.json", snapshot, "snapshot")
+            version = snapshot.signed.version
+        else:
+            data = self.read(f"{version - 1}.snapshot.json")
+            data.signed.version = version
+            self.write(f"{version}.snapshot.json", data, by=by)
+        self.lie(lambda said: setattr(said.snapshot_meta, "version", version), hashes=False)
+
     def last(self, role):
         names = os.listdir(f"{self.path}/metadata")
         return max(int(n.split(".")[0]) for n in names if n.endswith(f".{role}.json") and n[0].isdigit())

@@ -1,0 +1,205 @@
+"""Following a channel: where trust begins, what is recorded, and that no crash takes back what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+
+import pytest
+from support.stores import check_whole, die_at_line
+
+from layerrun.fleet import following, publishing
+from layerrun.store.store import Store
+
+
+def agree(*_):
+    pass
+
+
+def channels(layerrun, user=None):
+    with sqlite3.connect(f"{layerrun.store(user)}/catalog.db") as db:
+        found = {slot: json.loads(state) for slot, state in db.execute("SELECT slot, state FROM channels")}
+    db.close()
+    return found
+
+
+def test_nobody_is_trusted_unasked(layerrun, publisher, web):
+    done = layerrun("base", "follow", "debian", web.url, check=2)
+    print_ = publishing.root_fingerprint(publisher.path)
+    assert f"--fingerprint {print_}" in done.err
+    assert not os.path.exists(f"{layerrun.store()}/channels")
+    assert channels(layerrun) == {}
+    done = layerrun("base", "follow", "debian", web.url, "--fingerprint", "0" * 64, check=1)
+    assert print_ in done.err
+    assert channels(layerrun) == {}
+    layerrun("base", "follow", "debian", web.url, "--fingerprint", f"SHA256:{print_}", check=0)
+    assert channels(layerrun)["debian"]["root"] == print_
+    done = layerrun("base", "follow", "-y", "other", web.url, check=0)
+    assert print_ in done.err
+
+
+def test_the_root_of_another_channel_is_no_good(layerrun, publisher, web, folder):
+    publishing.init(f"{folder}/other", f"{folder}/other.keys")
+    done = layerrun(
+        "base", "follow", "debian", web.url, "--root", f"{folder}/other/metadata/1.root.json", check=1
+    )
+    assert "right keys" in done.err
+    done = layerrun(
+        "base", "follow", "debian", web.url, "--root", f"{folder}/other/metadata/1.targets.json", check=1
+    )
+    assert "no root of a channel" in done.err
+    with open(publisher.root) as file:
+        text = file.read()
+    with open(f"{folder}/root.json", "w") as file:
+        file.write(text.replace('"threshold":2', '"threshold":1'))
+    layerrun("base", "follow", "debian", web.url, "--root", f"{folder}/root.json", check=1)
+    assert channels(layerrun) == {}
+    assert os.listdir(f"{layerrun.store()}/staging") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["host", "{url}"], 2, "machine's own /"),
+        (["debian", "{url}", "--channel", "nightly"], 2, "no channel 'nightly'"),
+        (["debian", "{url}", "--channel", "root"], 2, "cannot be called"),
+        (["debian", "{url}", "--arch", "s390x"], 2, "for s390x"),
+        (["debian", "{url}/nothing"], 1, "status 500"),
+        (["debian", "http://127.0.0.1:1"], 1, "Connection refused"),
+        (["debian", "/nonexistent"], 2, "no address of a channel"),
+        (["debian", "ftp://example.org/x"], 2, "no address of a channel"),
+        (["A b", "{url}"], 2, "name of a base"),
+    ],
+)
+def test_what_cannot_be_followed(layerrun, publisher, web, words, status, said):  # noqa: PLR0917
+    web.answers["/nothing/metadata/timestamp.json"] = lambda handler: handler.send_error(500)
+    done = layerrun(
+        "base", "follow", *[w.format(url=web.url) for w in words], "--root", publisher.root, check=None
+    )
+    assert (done.rc, said in done.err) == (status, True), done.err
+    assert channels(layerrun) == {}
+    assert os.listdir(f"{layerrun.store()}/staging") == []
+
+
+def test_from_a_folder_and_another_address(layerrun, publisher, web, offers):
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    assert offers()["version"] == "two"
+    layerrun("base", "follow", "debian", web.url, "--root", publisher.root, check=0)
+    assert offers()["version"] == "two"
+    assert any("timestamp" in path for path in web.asked)
+
+
+def test_unfollow(layerrun, publisher, offers):
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    layerrun("update", "-y", "debian", check=0)
+    layerrun("base", "unfollow", "debian", check=0)
+    assert "follows no channel" in layerrun("update", "debian", check=6).err
+    assert layerrun("update", check=0).out == ""
+    assert "follows no channel" in layerrun("base", "unfollow", "debian", check=6).err
+    assert os.listdir(f"{layerrun.store()}/channels") == []
+    assert len(json.loads(layerrun("base", "list", "--json").out)["bases"]) == 2
+
+
+def test_as_a_plain_user(layerrun, publisher, web, any_user):
+    with open(publisher.root) as file:
+        root = file.read()
+    path = f"{any_user.home}/root.json"
+    with open(path, "w") as file:
+        file.write(root)
+    layerrun("base", "follow", "debian", web.url, "--root", path, user=any_user, check=0)
+    layerrun("update", "-y", user=any_user, check=0)
+    assert channels(layerrun, any_user)["debian"]["done"] == 2
+    found = json.loads(layerrun("base", "show", "debian", "--json", user=any_user).out)
+    assert found["kind"] == "tree"
+
+
+def test_one_asks_at_a_time(layerrun, publisher, web):
+    layerrun("base", "follow", "debian", web.url, "--root", publisher.root, check=0)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(handler):
+        asked.set()
+        go_on.wait(20)
+        handler.send_error(404)
+
+    web.answers["/metadata/2.root.json"] = wait
+    first = threading.Thread(target=layerrun, args=("update", "--check"))
+    first.start()
+    try:
+        assert asked.wait(20)
+        done = layerrun("update", "--check", "debian", check=5)
+        assert "being asked by another process" in done.err
+        layerrun("base", "list", check=0)
+    finally:
+        go_on.set()
+        first.join()
+
+
+@pytest.mark.parametrize("part", [pytest.param(0, marks=pytest.mark.long), 15])
+def test_killed_while_it_begins_to_follow(layerrun, publisher, part):
+    with open(publisher.root, "rb") as file:
+        root = file.read()
+    path = layerrun.store()
+    layerrun("base", "list", check=0)
+
+    def action():
+        with Store.open(path) as store:
+            following.follow(store, "debian", publisher.path, root=root, agree=agree)
+
+    whole = count(action, lambda: layerrun("base", "unfollow", "debian"))
+    assert whole > 100
+    for number in range(1, whole, whole // part if part else 3):
+        assert die_at_line(number, action)
+        check_whole(path)
+        there = os.listdir(f"{path}/channels") if os.path.exists(f"{path}/channels") else []
+        assert there == list(channels(layerrun)), number
+        action()
+        layerrun("base", "unfollow", "debian", check=0)
+
+
+def count(action, back):
+    """Return how many lines an action takes, at most 5,000."""
+    low, high = 1, 5000
+    while low < high:
+        middle = (low + high) // 2
+        if die_at_line(middle, action):
+            low = middle + 1
+        else:
+            high = middle
+        back()
+    return low
+
+
+@pytest.mark.parametrize("part", [pytest.param(0, marks=pytest.mark.long), 10])
+def test_killed_while_it_asks(layerrun, publisher, part):
+    """Whatever was accepted stays accepted, and is never half there."""
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    path = layerrun.store()
+    before = publisher.copy()
+
+    def action():
+        with Store.open(path) as store:
+            channel = following.channel_of(store, "debian")
+            with following.locked(store, "debian") as fd:
+                following.news(store, channel, fd)
+
+    publisher.publish("three")
+    after = publisher.copy()
+    whole = count(action, lambda: None)
+    for number in range(1, whole, whole // part if part else 3):
+        publisher.put_back(before)
+        layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+        publisher.put_back(after)
+        assert die_at_line(number, action)
+        check_whole(path)
+        metadata = f"{path}/channels/debian/metadata"
+        with open(f"{metadata}/timestamp.json") as file:
+            version = json.load(file)["signed"]["version"]
+        assert version in (3, 4)
+        publisher.put_back(before)
+        done = layerrun("update", "--check", "debian")
+        assert (done.rc, "older than" in done.err) == ((1, True) if version == 4 else (0, False)), number
+        publisher.put_back(after)
+        action()
