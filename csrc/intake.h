@@ -44,6 +44,11 @@ int lr_emit_tree(int tree, int out, struct lr_error *err);
 /* Move the objects in `fresh`, which are durable by now, to where all look for them. */
 int lr_objects_keep(int fresh, int objects, struct lr_error *err);
 
+/* Read the whole of a tree and tell, in `out`, what is not as its manifest says: "changed", "missing" or "added", a blank, the
+ * path ("." is the root), a NUL. links: -1 if there is none. owners: those on disk are the manifest's; else all is 0:0.
+ * EBADMSG: the manifest is none. */
+int lr_verify(int tree, int manifest, int links, int owners, int out, struct lr_error *err);
+
 /* cffi:end */
 
 #endif

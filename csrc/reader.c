@@ -137,7 +137,8 @@ static int take_attributes(const struct lr_reader *reader, struct lr_item *item,
         }
         item->attributes[item->attributes_count++] = one;
     }
-    qsort(item->attributes, item->attributes_count, sizeof *item->attributes, by_key);
+    if (item->attributes_count)
+        qsort(item->attributes, item->attributes_count, sizeof *item->attributes, by_key);
     for (size_t i = 1; i < item->attributes_count; i++)
         if (strcmp(item->attributes[i - 1].key, item->attributes[i].key) == 0)
             return refuse("has an attribute twice", item->path, err);

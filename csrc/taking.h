@@ -143,13 +143,16 @@ int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, str
 int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err);
 int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
 
-/* manifest.c: parts of lines, and a whole manifest with its `links`. */
+/* lines.c: parts of lines; how two paths follow each other: folder by folder, what is in one behind it. */
+int lr_in_order(const char *a, const char *b);
 int lr_escape(struct lr_buf *out, const char *data, size_t size, struct lr_error *err);
 char lr_line_kind(unsigned mode);
 int lr_line_begin(struct lr_buf *out, char kind, unsigned mode, unsigned uid, unsigned gid,
                   struct lr_error *err);
 int lr_line_attributes(struct lr_buf *out, struct lr_buf *value, int dirfd, const char *name,
                        struct lr_error *err);
+
+/* manifest.c: a whole manifest, and `links` beside it. */
 int lr_manifest_write(struct lr_taker *taker, struct lr_intake_result *result, struct lr_error *err);
 
 #endif

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
-from layerrun.errors import DamagedError
 from layerrun.native import trees
 from layerrun.store.fs import explain
 
-__all__ = ["HEADER", "Difference", "Summary", "compare", "digest_of", "manifest_lines", "write_manifest"]
+__all__ = ["HEADER", "Summary", "digest_of", "escape", "manifest_lines", "unescape", "write_manifest"]
 
 HEADER = b"layerrun-manifest 1\n"
 Progress = Callable[[int, int], None]
@@ -29,7 +28,6 @@ _LETTERS = {
     stat.S_IFBLK: b"b",
     stat.S_IFSOCK: b"s",  # never in a tree that was imported
 }
-_OWNERS = re.compile(rb"^(. \d+) \d+ \d+")
 _UNSAFE = re.compile(rb"[^!-<>-\[\]-~]")
 # SELinux labels belong to the machine's policy, not to the tree. overlayfs's marks are never in a tree that was
 # imported, and the kernel would believe them: one that is there all the same is an alteration like any other.
@@ -43,14 +41,6 @@ class Summary:
     digest: str
     entries: int
     size: int
-
-
-@attrs.frozen
-class Difference:
-    """A path that is not as the manifest says: ``kind`` is changed, missing or added."""
-
-    kind: str
-    path: bytes
 
 
 def escape(data: bytes) -> bytes:
@@ -114,49 +104,6 @@ def digest_of(dir_fd: int, name: str) -> str:
     """Return the digest that a manifest file has."""
     with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), "rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def compare(root_fd: int, dir_fd: int, name: str, *, owners: bool = True) -> Iterator[Difference]:
-    """Read the whole tree again and yield each `Difference` from the manifest file, in no promised order.
-
-    Without ``owners`` the tree does not have those that the manifest names: all is the store's owner's.
-    """
-    absent = _absent(dir_fd)
-    expected: dict[bytes, bytes] = {}
-    with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd), "rb") as file:
-        if file.readline() != HEADER:
-            raise DamagedError("the manifest of the base is of another version or not a manifest")
-        for line in file:
-            path = _path_of(line)
-            if path not in absent:
-                expected[path] = line if owners else _OWNERS.sub(rb"\1 0 0", line)
-    for line, _ in manifest_lines(root_fd):
-        path = _path_of(line)
-        known = expected.pop(path, None)
-        if known is None:
-            yield Difference("added", unescape(path))
-        elif known != line:
-            yield Difference("changed", unescape(path))
-    for path in expected:
-        yield Difference("missing", unescape(path))
-
-
-def _absent(dir_fd: int) -> set[bytes]:
-    """Return the paths, escaped, of what stands in the manifest and is not in the tree: docs/store.md, links."""
-    try:
-        fd = os.open("links", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return set()
-    with os.fdopen(fd, "rb") as file:
-        return {line.split(b" ")[2].rstrip(b"\n") for line in file if line.startswith(b"a ")}
-
-
-def _path_of(line: bytes) -> bytes:
-    """Return the path field of a line, still escaped."""
-    try:
-        return line.split(b" ", 6)[5].rstrip(b"\n")
-    except IndexError:
-        raise DamagedError(f"the manifest of the base has a malformed line {line[:80]!r}") from None
 
 
 def _line(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from layerrun.bases.manifest import Progress, Summary, compare, digest_of
+from layerrun.bases.manifest import Progress, Summary, digest_of
 from layerrun.errors import DamagedError, ExistsError, UsageError
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native.syscalls import syncfs
 from layerrun.store import reserve, spares
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, present
 from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
 
@@ -188,26 +189,46 @@ def verify(store: Store, base: Base) -> list[Problem]:
                 f"the manifest of base {base.name!r} was altered: {digest} is there, {base.digest} was recorded",
                 hint="import the base again under another name",
             )
-        if store.rootless:
-            owners = base.ids is not IdMode.SINGLE
-            found = _in_userns(base.ids, "layerrun.bases.tree:verify_here", fd, owners, fds=(fd,))
-        else:
-            found = verify_here(fd)
+        found = _differences(store, base, fd)
     finally:
         os.close(fd)
     return [Problem(kind, path) for path, kind in sorted((path, kind) for kind, path in found)]
 
 
-def verify_here(base: int, owners: bool = True) -> list[list[str]]:
-    """Compare the folder ``base`` with its manifest; return [kind, path] lists."""
-    tree = os.open("tree", DIR_FLAGS, dir_fd=base)
+def _differences(store: Store, base: Base, fd: int) -> list[tuple[str, str]]:
+    """Return (kind, path) of what is not as the manifest in the folder ``fd`` says."""
+    owners = base.ids is not IdMode.SINGLE
+    out = os.memfd_create("differences")
     try:
-        return [
-            [found.kind, "/" if found.path == b"." else "/" + os.fsdecode(found.path)]
-            for found in compare(tree, base, "manifest", owners=owners)
-        ]
+        if store.rootless:
+            _in_userns(base.ids, f"{__name__}:verify_here", fd, out, owners, fds=(fd, out))
+        else:
+            verify_here(fd, out, owners)
+        with open(out, "rb", closefd=False) as file:
+            file.seek(0)
+            told = file.read().split(b"\0")[:-1]
     finally:
-        os.close(tree)
+        os.close(out)
+    pairs = (one.partition(b" ") for one in told)
+    return [
+        (kind.decode("ascii"), "/" + os.fsdecode(b"" if path == b"." else path)) for kind, _, path in pairs
+    ]
+
+
+def verify_here(base: int, out: int, owners: bool) -> None:
+    """Compare the folder ``base`` with its manifest; see `layerrun.native.intake.verify`."""
+    from layerrun.native import intake
+
+    with ExitStack() as stack:
+
+        def opened(name: str, flags: int) -> int:
+            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=base)
+            stack.callback(os.close, fd)
+            return fd
+
+        links = opened("links", os.O_RDONLY) if present(base, "links") else -1
+        tree, manifest = opened("tree", os.O_RDONLY | os.O_DIRECTORY), opened("manifest", os.O_RDONLY)
+        intake.verify(tree, manifest, links, out, owners=owners)
 
 
 def remove_base(store: Store, name: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import attrs
 
+from layerrun.errors import DamagedError
 from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "take"]
+__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "take", "verify"]
 
 
 @attrs.frozen
@@ -82,4 +85,17 @@ def keep_objects(fresh: int, objects: int) -> None:
     """Move new objects, which are durable by now, to where every import looks for them."""
     err = new_error()
     if lib.lr_objects_keep(fresh, objects, err) < 0:
+        raise_error(err)
+
+
+def verify(tree: int, manifest: int, links: int, out: int, *, owners: bool) -> None:
+    """Read a whole tree; write to ``out`` what is not as the manifest says, as ``lr_verify`` does.
+
+    Without ``owners`` the tree does not have those of the manifest: all is 0:0. Raises `DamagedError` where the
+    manifest is none.
+    """
+    err = new_error()
+    if lib.lr_verify(tree, manifest, links, owners, out, err) < 0:
+        if err.code == errno.EBADMSG:
+            raise DamagedError("the manifest of the base is of another version or not a manifest")
         raise_error(err)
