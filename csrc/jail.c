@@ -78,7 +78,7 @@ int lr_jail_landlock(int folder, struct lr_error *err)
     if (rules < 0)
         return lr_fail(err, "make rules of Landlock", "");
     struct beneath beneath = {.allowed = ruleset.files & ~(EXECUTE | IOCTL_DEV), .parent = folder};
-    if (syscall(ADD_RULE, rules, 1, &beneath, 0) || syscall(RESTRICT_SELF, rules, 0))
+    if ((folder >= 0 && syscall(ADD_RULE, rules, 1, &beneath, 0)) || syscall(RESTRICT_SELF, rules, 0))
         return lr_fail(err, "set rules of Landlock", "");
     return (int)abi;
 }

@@ -13,7 +13,7 @@ int lr_jail_mount(const char *path, int userns, struct lr_error *err);
 /* In a mount namespace of our own: change to an empty, read-only root. What is open stays open. */
 int lr_jail_enter(struct lr_error *err);
 
-/* Landlock, landlock(7): nothing beneath the folder may be executed, nothing outside it opened, no TCP, no abstract
+/* Landlock, landlock(7): nothing beneath the folder (-1: none) may be executed, nothing outside it opened, no TCP, no abstract
  * sockets or signals to outside, as far as this kernel knows these. After no_new_privs. Returns the ABI, 0 for none. */
 int lr_jail_landlock(int folder, struct lr_error *err);
 

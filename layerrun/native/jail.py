@@ -1,4 +1,4 @@
-"""Work on hostile input, in a process that has one folder and nothing else of the machine.
+"""Work on hostile input, in a process that has one folder, or none, and nothing else of the machine.
 
 As `layerrun.native.worker` a fresh Python calls one function by name. Before it does it shuts itself in: user, mount,
 process, network, ipc, host name and control group namespaces of its own, an empty root, no descriptor but those it is
@@ -37,24 +37,25 @@ _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0
 def run_jailed(
     function: str,
     *args: Any,
-    folder: str,
+    folder: str | None,
     pass_fds: Sequence[int],
     uid_map: IdMap,
     gid_map: IdMap,
     mapped: bool,
-    limits: Mapping[str, int],
+    limits: Mapping[str, int | None],
 ) -> Any:
-    """Call ``module:function`` with a descriptor of ``folder``, ``pass_fds`` and ``args``; return its result.
+    """Call ``module:function`` with a descriptor of ``folder``, if any, ``pass_fds`` and ``args``; return its result.
 
-    ``mapped`` (root only) shows the folder through the maps, else they are the caller's own ids, by `subids`.
-    ``limits`` are of `resource`, by name, as ``RLIMIT_AS``. The result is JSON and not to be trusted.
+    ``mapped`` (root only): the maps are of ids that nobody has, and the folder is shown through them; else they are the
+    caller's own ids, by `subids`. ``limits`` are of `resource`, by name, as ``RLIMIT_AS``; None: the function sets it.
+    The result is JSON and not to be trusted.
     Raises `layerrun.errors.ArchiveError` with what the function says of its input, or of its end.
     """
     import json
     import subprocess
 
     more = {
-        "folder": os.path.realpath(folder),
+        "folder": None if folder is None else os.path.realpath(folder),
         "mapped": mapped,
         "limits": dict(limits),
         "fds": list(pass_fds),
@@ -114,7 +115,8 @@ def main() -> NoReturn:
         folder = _enter(request)
         alive = _become_init(answers)
         _shut(request, folder, alive, answers)
-        result = {"result": function(folder, *request["fds"], *request["args"])}
+        given = [*([folder] if folder >= 0 else []), *request["fds"]]
+        result = {"result": function(*given, *request["args"])}
     except errors.LayerrunError as error:
         code = error.errno if isinstance(error, errors.SystemError) else None
         result = {"error": {"message": str(error), "hint": error.hint, "errno": code}}
@@ -130,7 +132,7 @@ def main() -> NoReturn:
 
 
 def _enter(request: Mapping[str, Any]) -> int:
-    """Enter the namespaces, as their root; return a descriptor of the folder."""
+    """Enter the namespaces, as their root; return a descriptor of the folder, -1 if there is none."""
     from layerrun.native.privileges import confine
     from layerrun.native.syscalls import CLONE_NEWUSER, unshare
 
@@ -158,7 +160,9 @@ def _enter(request: Mapping[str, Any]) -> int:
     os.setresuid(0, 0, 0)
     confine(parent)
     unshare(_NAMESPACES)
-    return fds[0] if fds else _mount(request["folder"], -1)
+    if fds or request["folder"] is None:
+        return fds[0] if fds else -1
+    return _mount(request["folder"], -1)
 
 
 def _alone(uids: IdMap, gids: IdMap) -> bool:
@@ -208,6 +212,8 @@ def _map(request: Mapping[str, Any], target: int) -> list[int]:
     for name, lines in (("uid_map", uids), ("gid_map", gids)):
         with open(f"/proc/{target}/{name}", "w", encoding="ascii") as file:
             file.write("".join("{} {} {}\n".format(*line) for line in lines))
+    if request["folder"] is None:
+        return []
     userns = os.open(f"/proc/{target}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     return [_mount(request["folder"], userns)]
 
@@ -241,7 +247,7 @@ def _shut(request: Mapping[str, Any], folder: int, alive: int, answers: IO[bytes
     for fd in range(3):
         os.dup2(null, fd)
     kept, least = sorted({folder, answers.fileno(), *request["fds"]}), 3
-    for fd in kept:
+    for fd in (fd for fd in kept if fd >= least):
         os.closerange(least, fd)
         least = fd + 1
     os.closerange(least, 1 << 20)
@@ -249,14 +255,23 @@ def _shut(request: Mapping[str, Any], folder: int, alive: int, answers: IO[bytes
     if lib.lr_jail_enter(error) < 0:
         raise_error(error)
     os.umask(0)
-    keep = (prctl.CAP_CHOWN, prctl.CAP_DAC_OVERRIDE, prctl.CAP_FOWNER, prctl.CAP_FSETID, prctl.CAP_SETFCAP)
+    over_files = (
+        prctl.CAP_CHOWN,
+        prctl.CAP_DAC_OVERRIDE,
+        prctl.CAP_FOWNER,
+        prctl.CAP_FSETID,
+        prctl.CAP_SETFCAP,
+    )
+    keep = over_files if folder >= 0 else ()
     prctl.capbset.limit(*keep)
     prctl.cap_inheritable.limit()
     prctl.cap_effective.limit(*keep)
     prctl.cap_permitted.limit(*keep)
     prctl.set_no_new_privs(True)
     prctl.set_dumpable(False)
-    for name, value in {**request["limits"], "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}.items():
+    for name, value in {"RLIMIT_NPROC": 0, **request["limits"], "RLIMIT_CORE": 0}.items():
+        if value is None:
+            continue
         number = getattr(resource, name)
         hard = resource.getrlimit(number)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

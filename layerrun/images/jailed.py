@@ -1,0 +1,110 @@
+"""Reading tar archives that nobody vouches for: what runs in the jail, `layerrun.native.jail`.
+
+C reads the archive and writes records, csrc/tar.h; what is compressed comes through a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from layerrun.errors import ArchiveError
+from layerrun.images.decompress import Pump, kind_of, reader_of
+from layerrun.images.limits import Limits
+from layerrun.images.stream import Record, write_record
+from layerrun.native import error_text, ffi, lib, new_error, raise_error
+
+__all__ = ["read_here"]
+
+
+def read_here(*given: Any) -> dict[str, Any]:
+    """Write the records of archives to the first descriptor given; the others are of archives.
+
+    Behind them: the parts (`layerrun.images.tar.Part`), the limits, whether they are layers, whether to make digests.
+    Returns what was found, as `layerrun.images.tar.Found` has it.
+    """
+    out: int = given[0]
+    parts, values, layer, hashed = given[-4:]
+    limits = Limits(**values)
+    pumps = _start_worker()
+    native = ffi.new(
+        "struct lr_tar_limits *",
+        (limits.size, limits.entries, limits.header, limits.depth, limits.ids, bool(layer)),
+    )
+    found = ffi.new("struct lr_tar_found *")
+    digests = [_read(part, out, (native, found), limits, pumps, hashed=hashed) for part in parts]
+    return {"entries": found.entries, "size": found.size, "xattrs": found.xattrs, "digests": digests}
+
+
+def _start_worker() -> SimpleQueue[Pump]:
+    """Start the thread that decompresses, the last one that there will be: nothing hostile has been looked at yet."""
+    pumps: SimpleQueue[Pump] = SimpleQueue()
+
+    def work() -> None:
+        while True:
+            pumps.get().run()
+
+    threading.Thread(target=work, daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    return pumps
+
+
+def _read(
+    part: Sequence[Any],
+    out: int,
+    native: tuple[Any, Any],
+    limits: Limits,
+    pumps: SimpleQueue[Pump],
+    *,
+    hashed: bool,
+) -> str | None:
+    fd, name, offset, length = part
+    if name is not None:
+        with os.fdopen(os.dup(out), "wb") as file:
+            write_record(file, Record(kind="n", link=os.fsencode(name)))
+    if not hashed and offset is None and _is_plain(fd):
+        _parse(fd, out, native)
+        return None
+    reader, writer = os.pipe()
+    pump = Pump(reader_of(fd, offset, length), writer, limits, hashed=hashed)
+    pumps.put(pump)
+    try:
+        _parse(reader, out, native)
+    except ArchiveError:
+        # It may be that it ends there because of an error. A pump that goes on may wait for its input for ever.
+        if pump.error is not None:
+            raise pump.error from None
+        raise
+    finally:
+        os.close(reader)
+    pump.wait()
+    if pump.error is not None:
+        raise pump.error
+    return pump.digest
+
+
+def _is_plain(fd: int) -> bool:
+    """Say whether it is a file that is not compressed, so that C can read it itself."""
+    try:
+        at = os.lseek(fd, 0, os.SEEK_CUR)
+        return not kind_of(os.pread(fd, 6, at))
+    except OSError as error:
+        if error.errno != errno.ESPIPE:
+            raise
+        return False
+
+
+def _parse(fd: int, out: int, native: tuple[Any, Any]) -> None:
+    record = new_error()
+    if lib.lr_tar(fd, out, *native, record) == 0:
+        return
+    code, _, why, path = error_text(record)
+    if code != errno.EBADMSG:
+        raise_error(record)
+    about = f"the archive's entry {path!r}" if path else "the archive"
+    raise ArchiveError(f"{about} {why}", hint="nothing of it was kept")

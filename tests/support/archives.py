@@ -1,0 +1,97 @@
+"""Reading archives in the jail, and taking the stream apart."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import threading
+
+import attrs
+
+from layerrun.images.stream import Feed, Record
+from layerrun.images.tar import Limits, Part, read_tars
+from layerrun.model import IdMode
+
+HEAD = struct.Struct("<B3x5IqIIIIQ8x")
+CHUNK = struct.Struct("<QI")
+NOBODYS = ((0, 1878917120, 65536),)
+
+
+@attrs.frozen
+class Got:
+    """A record with its content: (offset, bytes) of each chunk."""
+
+    record: Record
+    chunks: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def content(self):
+        """The whole content, holes filled with zeros."""
+        data = bytearray(self.record.size)
+        for offset, piece in self.chunks:
+            data[offset : offset + len(piece)] = piece
+        return bytes(data)
+
+
+def records(data):
+    """Take a stream apart, and see to it that it is as csrc/stream.h says."""
+    file, found = io.BytesIO(data), []
+    while head := file.read(HEAD.size):
+        kind, mode, uid, gid, major, minor, seconds, ns, path, link, xattrs, size = HEAD.unpack(head)
+        name, target, more = file.read(path), file.read(link), file.read(xattrs)
+        attributes = {}
+        while more:
+            key, value = struct.unpack_from("<HI", more)
+            attributes[more[6 : 6 + key]] = more[6 + key : 6 + key + value]
+            more = more[6 + key + value :]
+        record = Record(
+            chr(kind), name, mode, uid, gid, seconds * 10**9 + ns, target, attributes, size, major, minor
+        )
+        chunks, end = [], 0
+        while record.kind == "f":
+            offset, length = CHUNK.unpack(file.read(CHUNK.size))
+            assert offset >= end
+            end = offset + length
+            assert end <= size
+            if not length:
+                break
+            chunks.append((offset, file.read(length)))
+        assert len(name) == path
+        assert not {b"", b".", b".."} & set(name.split(b"/")) or not name
+        found.append(Got(record, tuple(chunks)))
+    return found
+
+
+def read(fd, *, limits=None, layer=False, hashed=False, name=None):
+    """Read an archive as root does; return what was found and its records."""
+    reader, writer = os.pipe()
+    got = []
+
+    def collect():
+        with os.fdopen(reader, "rb") as file:
+            got.append(file.read())
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        feed = Feed(writer, IdMode.RANGE, NOBODYS, NOBODYS, mapped=True)
+        found = read_tars([Part(fd, name)], feed, limits or Limits(), layer=layer, hashed=hashed)
+    finally:
+        os.close(writer)
+        thread.join()
+    return found, records(got[0])
+
+
+def read_bytes(data, **options):
+    """Read an archive that is in memory."""
+    with open(os.memfd_create("archive"), "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        return read(file.fileno(), **options)
+
+
+def tar(*words, cwd):
+    """Make an archive with GNU tar; return its bytes."""
+    return subprocess.run(["tar", *words], cwd=cwd, check=True, capture_output=True).stdout
