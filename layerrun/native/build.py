@@ -19,7 +19,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CSRC = ROOT / "csrc"
 # What only the front door is made of.
 DOOR = ("main", "door", "current", "handed", "handoff", "options", "spare", "stored")
-PUBLIC_HEADERS = ("lr.h", "tree.h", "launch.h", "jail.h", "cgroup.h", "volume.h", "settle.h", "tar.h", "intake.h")
+PUBLIC_HEADERS = (
+    "lr.h",
+    "tree.h",
+    "launch.h",
+    "jail.h",
+    "cgroup.h",
+    "volume.h",
+    "settle.h",
+    "tar.h",
+    "intake.h",
+)
 PART = re.compile(r"/\*\s*cffi:begin.*?\*/(.*?)/\*\s*cffi:end", re.DOTALL)
 
 
