@@ -33,6 +33,7 @@ __all__ = ["ELSEWHERE", "base"]
 ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "follow": ("channels", "follow", "Follow a signed channel."),
     "unfollow": ("channels", "unfollow", "Follow no channel any more."),
+    "push": ("registry", "base_push", "Push a base to a registry, as an image."),
 }
 
 

@@ -19,7 +19,7 @@ from layerrun.images.session import Session, refusal
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-__all__ = ["put_blob", "put_manifest"]
+__all__ = ["mount_blob", "put_blob", "put_manifest"]
 
 _PATIENCE = 5  # attempts in a row that bring nothing
 _OCTETS = "application/octet-stream"
@@ -65,6 +65,14 @@ def put_blob(
         return True
     assert last is not None
     raise last
+
+
+def mount_blob(repository: Repository, digest: str, elsewhere: str) -> bool:
+    """Have the registry take a blob from its repository ``elsewhere``; say whether it did, and leave nothing begun."""
+    place = _begin(repository, digest, elsewhere)
+    if place is not None:
+        _close(repository.session.send("DELETE", place))
+    return place is None
 
 
 def _begin(repository: Repository, digest: str, elsewhere: str | None) -> str | None:

@@ -140,6 +140,11 @@ MIGRATIONS: tuple[str, ...] = (
         tree TEXT NOT NULL
     );
     CREATE INDEX blobs_by_tree ON blobs (tree);
+    CREATE TABLE places (
+        digest TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        PRIMARY KEY (digest, repository)
+    );
     CREATE TABLE channels (
         slot TEXT PRIMARY KEY,
         url TEXT NOT NULL,

@@ -1,0 +1,144 @@
+"""``push``, ``pull``, ``base push``, ``base pull``: apps and bases to registries and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from layerrun.cli.common import Verb, app_argument, base_argument, json_option, open_store
+from layerrun.cli.output import emit, plural, say, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from layerrun.fleet.push import Pushed
+    from layerrun.images.transport import Access
+
+__all__ = ["access_of", "base_push", "push", "registry_options"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def registry_options(function: F) -> F:
+    """Add the options that say how to reach a registry; `access_of` reads them."""
+    for option in (
+        click.option(
+            "--auth-file",
+            metavar="FILE",
+            type=click.Path(readable=False),
+            help="Credentials, as `podman login` keeps them, instead of the usual files.",
+        ),
+        click.option(
+            "--cert-dir",
+            metavar="DIR",
+            type=click.Path(readable=False),
+            help="Authorities (*.crt) and certificates of one's own (*.cert, *.key).",
+        ),
+        click.option(
+            "--insecure", is_flag=True, help="Take any certificate, and HTTP where there is no TLS."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def access_of(insecure: bool, cert_dir: str | None, auth_file: str | None) -> Access:
+    """Return how to reach registries, as the options of `registry_options` say."""
+    from layerrun.images.transport import Access
+
+    return Access(insecure=insecure, cert_dir=cert_dir, auth_file=auth_file)
+
+
+_gzip_option = click.option(
+    "--gzip", is_flag=True, help="Compress layers by gzip, for what is older than 2021, instead of zstd."
+)
+
+
+def _say(pushed: Pushed, what: str, as_json: bool) -> None:
+    if as_json:
+        emit(
+            {
+                "name": what,
+                "reference": str(pushed.reference),
+                "digest": pushed.digest,
+                "layers": list(pushed.layers),
+                "sent": pushed.sent,
+                "sent_bytes": pushed.sent_bytes,
+            }
+        )
+        return
+    total = plural(len(pushed.layers), "layer")
+    sent = f"{pushed.sent} sent, {size(pushed.sent_bytes)}" if pushed.sent else "all there already"
+    say(f"pushed {what} to {pushed.reference}: {total}, {sent}; {pushed.digest}")
+
+
+@click.command(
+    "push",
+    cls=Verb,
+    examples=[
+        (
+            "layerrun base push debian oci://registry.example.org/bases/debian:12",
+            "as an image with one layer",
+        ),
+        ("layerrun base push debian@2 oci://127.0.0.1:5000/debian --insecure", "a version; without TLS"),
+        ("podman run --rm registry.example.org/bases/debian:12 cat /etc/os-release", "anybody runs it"),
+    ],
+)
+@base_argument
+@click.argument("reference", metavar="oci://HOST/NAME[:TAG]")
+@_gzip_option
+@registry_options
+@json_option
+def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) -> int:
+    """Push the base NAME to a registry, as an image of one layer.
+
+    What the registry has is not sent again. Credentials are those of `podman login`.
+    """
+    return _push("push_base", name, reference, gzip, as_json, access)
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun commit web", "what the app has written becomes part of it"),
+        ("layerrun push web oci://registry.example.org/apps/web:1.4", "push it, with the base it stands on"),
+        ("podman run --rm registry.example.org/apps/web:1.4", "anybody runs it"),
+        (
+            "layerrun pull web oci://registry.example.org/apps/web:1.4",
+            "and elsewhere it is the same app again",
+        ),
+    ],
+)
+@app_argument()
+@click.argument("reference", metavar="oci://HOST/NAME[:TAG]")
+@_gzip_option
+@registry_options
+@json_option
+def push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) -> int:
+    """Push the app NAME to a registry, as an image: its base, the layers of its factory state, its command.
+
+    What it has written since is not sent. What the registry has is not sent again.
+    """
+    return _push("push_app", name, reference, gzip, as_json, access)
+
+
+def _push(function: str, name: str, reference: str, gzip: bool, as_json: bool, access: dict[str, Any]) -> int:
+    from layerrun.cli.progress import counter
+    from layerrun.images.reference import Reference
+
+    target = Reference.parse(reference)
+    with open_store() as store, counter(f"pushing {name}") as progress:
+        from layerrun.fleet import push as fleet
+        from layerrun.fleet.writing import GZIP, ZSTD
+
+        done = getattr(fleet, function)(
+            store,
+            name,
+            target,
+            access_of(**access),
+            compression=GZIP if gzip else ZSTD,
+            progress=lambda _what, count, _total: progress(0, count),
+        )
+    _say(done, name, as_json)
+    return 0

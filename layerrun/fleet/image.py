@@ -1,0 +1,144 @@
+"""What makes layers an image that anybody runs, and what layerrun writes into one so that it is the same app again.
+
+Source: the OCI image specification, 1.1 (config.md, manifest.md). layerrun's own words are labels of the configuration:
+they survive a copy into any other format of images. docs/registries.md has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from layerrun.model import App, Base
+from layerrun.store.blob_rows import Blob
+
+__all__ = [
+    "APP_LABEL",
+    "BASE_LABEL",
+    "CONFIG_TYPE",
+    "MANIFEST_TYPE",
+    "Image",
+    "image_of_app",
+    "image_of_base",
+]
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+BASE_LABEL = "layerrun.base"
+APP_LABEL = "layerrun.app"
+
+# The names that Go has for what uname(2) says, which is what images have.
+_MACHINES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "i686": "386",
+    "ppc64le": "ppc64le",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+# What runs there expects as much; layerrun's own apps get theirs at each start.
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@attrs.frozen
+class Image:
+    """A configuration and a manifest, as bytes; ``layers`` are in the order of the manifest, the lowest first."""
+
+    config: bytes
+    manifest: bytes
+    layers: tuple[Blob, ...]
+
+    @property
+    def config_digest(self) -> str:
+        """The digest of the configuration."""
+        return "sha256:" + hashlib.sha256(self.config).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The digest of the manifest: what the image is called by."""
+        return "sha256:" + hashlib.sha256(self.manifest).hexdigest()
+
+
+def image_of_base(base: Base, layer: Blob) -> Image:
+    """Return the image of a base: one layer, with the configuration of the image that it came from, if it did."""
+    config = dict(_table(base.origin.get("config")))
+    labels = {BASE_LABEL: _dumps(_base_label(base, 1))}
+    return _image(base, [layer], config, labels, base.created)
+
+
+def image_of_app(app: App, base: Base, layers: Sequence[Blob], lowest: int) -> Image:
+    """Return the image of an app: ``lowest`` layers of its base, then its own; with its command and environment."""
+    config = dict(_table(base.origin.get("config")))
+    env = [*(str(one) for one in _list(config.get("Env"))), *app.config.env]
+    names = {one.partition("=")[0]: one for one in env}
+    config["Env"] = list(names.values())
+    if app.config.command:
+        config["Cmd"] = list(app.config.command)
+        config.pop("Entrypoint", None)
+    own = app.config.to_json()
+    own.pop("layers")
+    label = {"version": 1, "name": app.name, "config": own}
+    labels = {BASE_LABEL: _dumps(_base_label(base, lowest)), APP_LABEL: _dumps(label)}
+    # The same layers and the same words give the same image, whenever it was made.
+    return _image(base, layers, config, labels, base.created)
+
+
+def _base_label(base: Base, layers: int) -> dict[str, Any]:
+    return {"version": 1, "name": base.name, "digest": base.digest, "layers": layers}
+
+
+def _image(
+    base: Base, layers: Sequence[Blob], config: dict[str, Any], labels: Mapping[str, str], created: str
+) -> Image:
+    env = [str(one) for one in _list(config.get("Env"))]
+    if not any(one.startswith("PATH=") for one in env):
+        env.insert(0, _PATH)
+    config |= {"Env": env, "Labels": {**_table(config.get("Labels")), **labels}}
+    config.setdefault("Cmd", ["/bin/sh"])
+    data = {
+        "created": created,
+        **_platform(base),
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        "history": [{"created": created, "created_by": "layerrun"} for _ in layers],
+    }
+    encoded = _dumps(data).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": _descriptor(CONFIG_TYPE, "sha256:" + hashlib.sha256(encoded).hexdigest(), len(encoded)),
+        "layers": [_descriptor(layer.media_type, layer.digest, layer.size) for layer in layers],
+        "annotations": {"org.opencontainers.image.created": created},
+    }
+    return Image(encoded, _dumps(manifest).encode(), tuple(layers))
+
+
+def _platform(base: Base) -> dict[str, str]:
+    """Return what the image runs on: what its origin says, as OS/ARCH[/VARIANT], else what this machine is."""
+    said = base.origin.get("platform")
+    if isinstance(said, str) and said.count("/") in (1, 2):
+        return dict(zip(("os", "architecture", "variant"), said.split("/"), strict=False))
+    machine = platform.machine()
+    return {"os": "linux", "architecture": _MACHINES.get(machine, machine)}
+
+
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,129 @@
+"""Trees and layers of the store as layers of images: a tar archive, compressed, with both of its digests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zlib
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+
+import attrs
+
+from layerrun.model import IdMode
+from layerrun.native import trees
+from layerrun.native.worker import run_in_userns
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["GZIP", "MEDIA_TYPES", "ZSTD", "Written", "write_layer"]
+
+GZIP, ZSTD = "gzip", "zstd"
+MEDIA_TYPES = {
+    GZIP: "application/vnd.oci.image.layer.v1.tar+gzip",
+    ZSTD: "application/vnd.oci.image.layer.v1.tar+zstd",
+}
+_LEVELS = {GZIP: 6, ZSTD: 3}
+_BUFFER = 1 << 20
+
+
+@attrs.frozen
+class Written:
+    """A compressed archive: the digest of its bytes and of the archive within, and its size in bytes."""
+
+    digest: str
+    diff_id: str
+    size: int
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def write_layer(
+    store: Store, ids: IdMode | None, tree: int, out: int, *, layer: bool, compression: str = ZSTD
+) -> Written:
+    """Write the tree ``tree`` as an archive to the empty file ``out``; both are descriptors.
+
+    ``layer``: it is a layer, with overlayfs's marks. What belongs to subordinate ids is read by a process that is root
+    of a namespace with them, and so has the owners that it has inside.
+    """
+    if not store.rootless:
+        return _write(tree, out, layer, compression)
+    maps: dict[str, Any] = {}
+    if ids is not IdMode.SUBIDS:
+        maps = {"uid_map": [(0, os.geteuid(), 1)], "gid_map": [(0, os.getegid(), 1)]}
+    values = run_in_userns(
+        f"{__name__}:write_here", tree, out, layer, compression, pass_fds=(tree, out), **maps
+    )
+    return Written(*values)
+
+
+def write_here(tree: int, out: int, layer: bool, compression: str) -> list[str | int]:
+    """`write_layer`, as the worker calls it."""
+    return list(attrs.astuple(_write(tree, out, layer, compression)))
+
+
+def _write(tree: int, out: int, layer: bool, compression: str) -> Written:
+    from layerrun.images.records import records_of
+    from layerrun.images.tarring import TarWriter
+
+    with os.fdopen(os.dup(out), "wb", buffering=0) as file:
+        sink = _Sink(file, _compressor(compression))
+        with io.BufferedWriter(cast("io.RawIOBase", sink), _BUFFER) as buffered:
+            writer = TarWriter(buffered)
+            for record in records_of(tree, layer=layer):
+                if record.kind == "f" and record.size:
+                    fd = trees.open_beneath(tree, record.path, os.O_RDONLY)
+                    with os.fdopen(fd, "rb", buffering=0) as content:
+                        writer.add(record, cast("IO[bytes]", content))
+                else:
+                    writer.add(record)
+            writer.close()
+        return sink.written()
+
+
+class _Sink(io.RawIOBase):
+    """Takes an archive in, hashes and compresses it, and hashes what comes of that."""
+
+    def __init__(self, out: IO[bytes], compressor: _Compressor) -> None:
+        self._out, self._compressor = out, compressor
+        self._within, self._around = hashlib.sha256(), hashlib.sha256()
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._within.update(data)
+        self._put(self._compressor.compress(bytes(data)))
+        return len(data)
+
+    def _put(self, data: bytes) -> None:
+        self._around.update(data)
+        self._size += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._out.write(view) :]
+
+    def close(self) -> None:
+        if not self.closed:
+            self._put(self._compressor.flush())
+        super().close()
+
+    def written(self) -> Written:
+        return Written(f"sha256:{self._around.hexdigest()}", f"sha256:{self._within.hexdigest()}", self._size)
+
+
+def _compressor(compression: str) -> _Compressor:
+    """Return one whose output depends on nothing but what goes in and the library's version."""
+    level = _LEVELS[compression]
+    if compression == GZIP:
+        return cast(
+            "_Compressor", zlib.compressobj(level, zlib.DEFLATED, 31)
+        )  # 31: gzip, without name or time
+    from layerrun.images.zstandard import compressor
+
+    return cast("_Compressor", compressor(level))
