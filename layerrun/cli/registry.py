@@ -82,7 +82,6 @@ def _say(pushed: Pushed, what: str, as_json: bool) -> None:
             "as an image with one layer",
         ),
         ("layerrun base push debian@2 oci://127.0.0.1:5000/debian --insecure", "a version; without TLS"),
-        ("podman run --rm registry.example.org/bases/debian:12 cat /etc/os-release", "anybody runs it"),
     ],
 )
 @base_argument
@@ -95,7 +94,7 @@ def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: An
 
     What the registry has is not sent again. Credentials are those of `podman login`.
     """
-    return _push("push_base", name, reference, gzip, as_json, access)
+    return _push("push_base", name, reference, gzip=gzip, as_json=as_json, access=access)
 
 
 @click.command(
@@ -103,7 +102,7 @@ def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: An
     examples=[
         ("layerrun commit web", "what the app has written becomes part of it"),
         ("layerrun push web oci://registry.example.org/apps/web:1.4", "push it, with the base it stands on"),
-        ("podman run --rm registry.example.org/apps/web:1.4", "anybody runs it"),
+        ("layerrun push web oci://registry.example.org/apps/web:1.4 --gzip", "for old clients"),
         (
             "layerrun pull web oci://registry.example.org/apps/web:1.4",
             "and elsewhere it is the same app again",
@@ -120,10 +119,12 @@ def push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) ->
 
     What it has written since is not sent. What the registry has is not sent again.
     """
-    return _push("push_app", name, reference, gzip, as_json, access)
+    return _push("push_app", name, reference, gzip=gzip, as_json=as_json, access=access)
 
 
-def _push(function: str, name: str, reference: str, gzip: bool, as_json: bool, access: dict[str, Any]) -> int:
+def _push(
+    function: str, name: str, reference: str, *, gzip: bool, as_json: bool, access: dict[str, Any]
+) -> int:
     from layerrun.cli.progress import counter
     from layerrun.images.reference import Reference
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from layerrun.images.platform import machine
 from layerrun.model import App, Base
 from layerrun.store.blob_rows import Blob
 
@@ -32,16 +32,6 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 BASE_LABEL = "layerrun.base"
 APP_LABEL = "layerrun.app"
 
-# The names that Go has for what uname(2) says, which is what images have.
-_MACHINES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-}
 # What runs there expects as much; layerrun's own apps get theirs at each start.
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -67,14 +57,14 @@ class Image:
 
 def image_of_base(base: Base, layer: Blob) -> Image:
     """Return the image of a base: one layer, with the configuration of the image that it came from, if it did."""
-    config = dict(_table(base.origin.get("config")))
+    config = _config_of(base)
     labels = {BASE_LABEL: _dumps(_base_label(base, 1))}
     return _image(base, [layer], config, labels, base.created)
 
 
 def image_of_app(app: App, base: Base, layers: Sequence[Blob], lowest: int) -> Image:
     """Return the image of an app: ``lowest`` layers of its base, then its own; with its command and environment."""
-    config = dict(_table(base.origin.get("config")))
+    config = _config_of(base)
     env = [*(str(one) for one in _list(config.get("Env"))), *app.config.env]
     names = {one.partition("=")[0]: one for one in env}
     config["Env"] = list(names.values())
@@ -87,6 +77,13 @@ def image_of_app(app: App, base: Base, layers: Sequence[Blob], lowest: int) -> I
     labels = {BASE_LABEL: _dumps(_base_label(base, lowest)), APP_LABEL: _dumps(label)}
     # The same layers and the same words give the same image, whenever it was made.
     return _image(base, layers, config, labels, base.created)
+
+
+def _config_of(base: Base) -> dict[str, Any]:
+    """Return the settings of the image that a base came from, by the names that images have for them."""
+    said = _table(base.origin.get("config"))
+    names = {"env": "Env", "entrypoint": "Entrypoint", "cmd": "Cmd", "workdir": "WorkingDir", "user": "User"}
+    return {name: said[key] for key, name in names.items() if said.get(key)}
 
 
 def _base_label(base: Base, layers: int) -> dict[str, Any]:
@@ -124,8 +121,10 @@ def _platform(base: Base) -> dict[str, str]:
     said = base.origin.get("platform")
     if isinstance(said, str) and said.count("/") in (1, 2):
         return dict(zip(("os", "architecture", "variant"), said.split("/"), strict=False))
-    machine = platform.machine()
-    return {"os": "linux", "architecture": _MACHINES.get(machine, machine)}
+    here = machine()
+    return {"os": here.os, "architecture": here.architecture} | (
+        {"variant": here.variant} if here.variant else {}
+    )
 
 
 def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
