@@ -15,7 +15,19 @@ from distutils.errors import LinkError
 from distutils.sysconfig import customize_compiler
 
 # What needs libcrypto, which the front door is not linked to.
-HASHING = {"feed", "inodes", "intake", "lines", "manifest", "marks", "objects", "reader", "sha", "taker", "verify"}
+HASHING = {
+    "feed",
+    "inodes",
+    "intake",
+    "lines",
+    "manifest",
+    "marks",
+    "objects",
+    "reader",
+    "sha",
+    "taker",
+    "verify",
+}
 # Else the whole core: the linker leaves out what only Python calls.
 SOURCES = [path for path in sorted(glob("csrc/*.c")) if os.path.basename(path)[:-2] not in HASHING]
 

@@ -18,8 +18,8 @@ from typing import Any
 from layerrun.errors import DamagedError, ExistsError, StoreError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
 from layerrun.store.base_rows import BaseRows
-from layerrun.store.channel_rows import ChannelRows
 from layerrun.store.blob_rows import BlobRows
+from layerrun.store.channel_rows import ChannelRows
 from layerrun.store.commit_rows import CommitRows
 from layerrun.store.layer_rows import LayerRows
 from layerrun.store.rows import translated
