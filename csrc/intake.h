@@ -49,6 +49,25 @@ int lr_objects_keep(int fresh, int objects, struct lr_error *err);
  * EBADMSG: the manifest is none. */
 int lr_verify(int tree, int manifest, int links, int owners, int out, struct lr_error *err);
 
+struct lr_swept {
+    uint64_t count, bytes; /* of disk */
+};
+
+/* Remove the objects that no tree has a name for; dry: only count them. It may run beside everything else. */
+int lr_objects_sweep(int objects, int dry, struct lr_swept *swept, struct lr_error *err);
+
+/* What trees take and share. */
+struct lr_tree_use {
+    uint64_t all; /* bytes of disk */
+    uint64_t own; /* what of it goes with the tree */
+    uint64_t total; /* of all trees so far, what they share counted once */
+};
+
+struct lr_shares;
+struct lr_shares *lr_shares_open(int objects, struct lr_error *err);
+int lr_shares_add(struct lr_shares *shares, int tree, struct lr_tree_use *use, struct lr_error *err);
+void lr_shares_close(struct lr_shares *shares);
+
 /* cffi:end */
 
 #endif

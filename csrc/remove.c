@@ -1,4 +1,5 @@
 /* remove.c: removing a tree, whatever is in it. */
+#include "intake.h"
 #include "tree.h"
 #include "walk.h"
 
@@ -204,7 +205,13 @@ static _Noreturn void sweep(int dirfd, const char *name)
     setpriority(PRIO_PROCESS, 0, 10);
     if (chdir("/") < 0)
         _exit(1);
-    _exit(lr_remove(dirfd, name, &err) < 0 ? 1 : 0);
+    int done = lr_remove(dirfd, name, &err);
+    if (done == 0 && strstr(name, LR_LINKED)) {
+        struct lr_swept swept;
+        int objects = openat(dirfd, "../objects", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        done = objects < 0 ? -1 : lr_objects_sweep(objects, 0, &swept, &err);
+    }
+    _exit(done < 0 ? 1 : 0);
 }
 
 int lr_remove_background(int dirfd, const char *name, struct lr_error *err)

@@ -9,13 +9,16 @@
 
 #include "lr.h"
 
+#define LR_LINKED ".linked"
+
 /* cffi:begin */
 
 /* Remove dirfd/name and all beneath it. It is no error if it is gone, also under our hands. Folders
  * without permissions get them. Whatever has something mounted on it is refused with EBUSY. */
 int lr_remove(int dirfd, const char *name, struct lr_error *err);
 
-/* The same in a detached process of low priority; returns as soon as that runs. */
+/* The same in a detached process of low priority; returns as soon as that runs. If there is LR_LINKED in the name, it lies in
+ * the trash of a store and held names of objects: those that nothing else has a name for go as well. */
 int lr_remove_background(int dirfd, const char *name, struct lr_error *err);
 
 /* Like openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS and (unless `cross`) NO_XDEV, for a path of any length.

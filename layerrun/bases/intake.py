@@ -33,12 +33,13 @@ from layerrun.store.uids import COUNT, for_helpers, taken_elsewhere
 if TYPE_CHECKING:
     from layerrun.native.intake import Taken
 
-__all__ = ["ENTRIES", "SIZE", "import_base", "keep", "maps", "take_in"]
+__all__ = ["ENTRIES", "SIZE", "import_base", "keep", "maps", "record", "renew_objects", "take_in"]
 
 # How much may come in: bytes of files, holes counted, and entries.
 SIZE = 64 << 30
 ENTRIES = 2_000_000
 _PIPE = 1 << 20
+_OBJECT = 64 + 1 + 16  # bytes of an object's name
 _PAIR = struct.Struct("=QQ")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 Maps = tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]
@@ -125,6 +126,16 @@ def keep(store: Store, ticket: Ticket, folder: str, place: str) -> None:
     fsync_dir(store.fd, os.path.dirname(place))
 
 
+def renew_objects(store: Store, ticket: Ticket) -> None:
+    """Put what `take_in` made ``anew`` in the place of objects that may be spoilt; it is durable already."""
+    with ExitStack() as stack:
+        fresh, objects = _opened(stack, ticket.fd, "objects"), _opened(stack, store.fd, "objects")
+        for name in os.listdir(fresh):
+            if len(name) == _OBJECT:
+                with suppress(FileNotFoundError):
+                    os.rename(name, f"{name[:2]}/{name[2:]}", src_dir_fd=fresh, dst_dir_fd=objects)
+
+
 def maps(store: Store, ids: IdMode) -> Maps:
     """Return the maps of user and group ids, of (inside, outside, count), by which to work on files of a mode.
 
@@ -151,14 +162,17 @@ def take_in(
     entries: int = ENTRIES,
     progress: Progress | None = None,
     rooted: bool = True,
+    anew: bool = False,
 ) -> tuple[Summary, Mapping[str, Any]]:
     """Make of a source ``tree``, ``manifest`` and ``links`` in the new ``folder`` of a ticket; see `keep`.
 
-    ``rooted``: it must be a root file system. Returns what the manifest covers and what the source says of itself.
+    ``rooted``: it must be a root file system. ``anew``: with no object that is there already. Returns what the manifest covers and what the source says of itself.
     """
     with ExitStack() as stack:
         with explain("stage", source.text):
             given = _stage(store, ticket_fd, folder, stack)
+            if anew:
+                given["objects"] = given["fresh"]
         vouched = bool(getattr(source, "vouched", False))
         uid_map, gid_map = maps(store, ids)
         given |= {

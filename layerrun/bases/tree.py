@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
 
-__all__ = ["Problem", "import_tar", "import_tree", "remove_base", "verify"]
+__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "remove_base", "verify"]
 
 
 @attrs.frozen
@@ -201,7 +201,7 @@ def _differences(store: Store, base: Base, fd: int) -> list[tuple[str, str]]:
     out = os.memfd_create("differences")
     try:
         if store.rootless:
-            _in_userns(base.ids, f"{__name__}:verify_here", fd, out, owners, fds=(fd, out))
+            in_userns(base.ids, f"{__name__}:verify_here", fd, out, owners, fds=(fd, out))
         else:
             verify_here(fd, out, owners)
         with open(out, "rb", closefd=False) as file:
@@ -242,6 +242,7 @@ def remove_base(store: Store, name: str) -> None:
 def _remove(store: Store, base: Base) -> None:
     spares.drop_idle(store, base.name)
     with store.ticket(base.ids) as ticket:
+        ticket.linked = True
         with store.catalog.transaction():
             store.catalog.delete_base(base)
         with explain("remove the files of base", base.name):
@@ -252,7 +253,7 @@ def _remove(store: Store, base: Base) -> None:
             fsync_dir(store.fd, "bases")
 
 
-def _in_userns(ids: IdMode | None, function: str, *args: Any, fds: Sequence[int]) -> Any:
+def in_userns(ids: IdMode | None, function: str, *args: Any, fds: Sequence[int]) -> Any:
     """Call a function as root of a user namespace that maps what a rootless base of this id mode holds.
 
     Also where all is the caller's own: only a root of sorts can read a folder of mode 0000.

@@ -158,17 +158,18 @@ def _cached(store: Store, apps: Sequence[App]) -> list[str]:
 @app_argument("names", many=True, required=False)
 @json_option
 def du(names: tuple[str, ...], as_json: bool) -> int:
-    """Show how much space each app, profile and throwaway takes, with its snapshots, and each base.
+    """Show how much space each app, profile and throwaway takes, with its snapshots, and each version of a base.
 
-    What several of them have in common since a branch is counted for each, and once in the total.
+    What several of them have in common since a branch is counted for each, and once in the total; so are files that
+    several bases share. FREES is what removing a base would give back.
     """
-    from layerrun.model import BaseKind
-
     with open_store() as store:
+        from layerrun.bases import sharing
+
         apps = chosen(store, names, every=False) if names else store.apps()
         used, total = measured(store, apps)
-        bases = [] if names else [base for base in store.bases() if base.kind is not BaseKind.HOST]
-    total += sum(base.size for base in bases)
+        bases, shared = ([], 0) if names else sharing.uses(store)
+    total += shared
     rows = [
         {
             "name": app.name,
@@ -183,14 +184,26 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
         for app, usage in used
     ]
     if as_json:
-        stored = [{"name": b.name, "entries": b.entries, "size": b.size} for b in bases]
+        stored = [
+            {
+                "name": use.base.name,
+                "version": use.base.version,
+                "entries": use.base.entries,
+                "size": use.base.size,
+                "allocated": use.all,
+                "frees": use.frees,
+            }
+            for use in bases
+        ]
         emit({"apps": rows, "bases": stored, "total": total})
         return 0
-    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u)] for a, u in used]
-    shown += [[b.name, "base", f"{b.entries:,}", size(b.size), size(b.size)] for b in bases]
+    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u), ""] for a, u in used]
+    for use in bases:
+        b = use.base
+        shown.append([b.full_name, "base", f"{b.entries:,}", size(b.size), size(use.all), size(use.frees)])
     if not shown:
         nothing("nothing in the store")
         return 0
-    shown.append(["total", "", "", "", size(total)])
-    table(["NAME", "KIND", ">ENTRIES", ">APPARENT", ">ON DISK"], shown)
+    shown.append(["total", "", "", "", size(total), ""])
+    table(["NAME", "KIND", ">ENTRIES", ">APPARENT", ">ON DISK", ">FREES"], shown)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from layerrun.bases import sharing
 from layerrun.commit import aging
 from layerrun.runtime import old_snapshots
 from layerrun.store.garbage import Garbage
@@ -18,7 +19,11 @@ __all__ = ["DAYS", "SOURCES", "garbage"]
 DAYS = 30
 
 # Each gives what it would remove of what is older than so many seconds; whoever keeps something adds one.
-SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (aging.garbage, old_snapshots.garbage)
+SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
+    aging.garbage,
+    old_snapshots.garbage,
+    sharing.garbage,
+)
 
 
 def garbage(store: Store, older_than: float = DAYS * 86400.0) -> list[Garbage]:

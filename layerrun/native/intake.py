@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 import attrs
 
 from layerrun.errors import DamagedError
 from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "take", "verify"]
+__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "shares", "sweep_objects", "take", "verify"]
 
 
 @attrs.frozen
@@ -99,3 +100,28 @@ def verify(tree: int, manifest: int, links: int, out: int, *, owners: bool) -> N
         if err.code == errno.EBADMSG:
             raise DamagedError("the manifest of the base is of another version or not a manifest")
         raise_error(err)
+
+
+def sweep_objects(objects: int, *, dry: bool = False) -> tuple[int, int]:
+    """Remove the objects that no tree has, or with ``dry`` only look; return how many, and their bytes on disk."""
+    err, swept = new_error(), ffi.new("struct lr_swept *")
+    if lib.lr_objects_sweep(objects, dry, swept, err) < 0:
+        raise_error(err)
+    return int(swept.count), int(swept.bytes)
+
+
+def shares(objects: int, trees: Iterable[int]) -> list[tuple[int, int, int]]:
+    """Return, for each tree, bytes on disk: of all in it, of what no other has, of all so far, each file once."""
+    err, use = new_error(), ffi.new("struct lr_tree_use *")
+    handle = lib.lr_shares_open(objects, err)
+    if handle == ffi.NULL:
+        raise_error(err)
+    found = []
+    try:
+        for tree in trees:
+            if lib.lr_shares_add(handle, tree, use, err) < 0:
+                raise_error(err)
+            found.append((int(use.all), int(use.own), int(use.total)))
+    finally:
+        lib.lr_shares_close(handle)
+    return found

@@ -49,6 +49,7 @@ class Ticket:
     def __init__(self, store: Store, ids: IdMode | None = None) -> None:
         self._store = store
         self._ids = ids
+        self.linked = False  # it holds names of objects, which are to go with their last
         self.id = new_id()
         self._lock = _open_lock(store)
         try:
@@ -80,7 +81,7 @@ class Ticket:
             os.unlink("note", dir_fd=self.fd)
         os.close(self.fd)
         try:
-            to_trash(self._store, self._store.staging_fd, self.id, self._ids)
+            to_trash(self._store, self._store.staging_fd, self.id, self._ids, linked=self.linked)
         except OSError:
             # It stays where it is and is swept later; the change itself is made, or its own error matters more.
             pass
@@ -112,7 +113,7 @@ def recover(store: Store, *, wait: float = 0.0) -> bool:
             try:
                 for name in os.listdir(fd):
                     if name not in known:
-                        to_trash(store, fd, name, store.worst_ids)
+                        to_trash(store, fd, name, store.worst_ids, linked=folder != "apps")
                 os.fsync(fd)
             finally:
                 os.close(fd)

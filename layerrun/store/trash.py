@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["empty", "in_foreground", "sweep", "to_trash"]
 
 _SUBIDS = ".subids"
+_LINKED = ".linked"  # csrc/tree.h has it, too
 _STALE_SECONDS = 60.0
 # Deleters started at once; the rest of a large trash is for later sweeps.
 _DELETERS = 8
@@ -31,10 +32,12 @@ def in_foreground() -> bool:
     return os.environ.get("LAYERRUN_SWEEP") == "foreground"
 
 
-def to_trash(store: Store, dir_fd: int, name: str, ids: IdMode | None = None) -> None:
+def to_trash(
+    store: Store, dir_fd: int, name: str, ids: IdMode | None = None, *, linked: bool = False
+) -> None:
     """Take ``name`` beneath ``dir_fd`` away in one step and have it deleted in the background.
 
-    ``ids`` says whose files it may hold. Nothing there is fine.
+    ``ids`` says whose files it may hold; ``linked``: names of objects, which go with their last. Nothing there is fine.
     """
     try:
         os.rmdir(name, dir_fd=dir_fd)  # an empty folder needs neither trash nor deleter
@@ -43,7 +46,7 @@ def to_trash(store: Store, dir_fd: int, name: str, ids: IdMode | None = None) ->
         return
     except OSError:
         pass
-    fresh = os.urandom(8).hex() + (_SUBIDS if ids is IdMode.SUBIDS else "")
+    fresh = os.urandom(8).hex() + (_LINKED if linked else "") + (_SUBIDS if ids is IdMode.SUBIDS else "")
     with explain("move to the trash", name):
         os.rename(name, fresh, src_dir_fd=dir_fd, dst_dir_fd=store.trash_fd)
     # A deletion that cannot be had now (no processes, no memory) is left to the next sweep.
@@ -100,7 +103,7 @@ def _delete(store: Store, name: str, *, background: bool) -> None:
     if background:
         trees.remove_in_background(store.trash_fd, os.fsencode(name))
     else:
-        trees.remove_tree(store.trash_fd, os.fsencode(name))
+        delete_here(store.trash_fd, name)
 
 
 def delete_here(trash_fd: int, name: str) -> None:
@@ -108,3 +111,11 @@ def delete_here(trash_fd: int, name: str) -> None:
     from layerrun.native import trees
 
     trees.remove_tree(trash_fd, os.fsencode(name))
+    if _LINKED in name:
+        from layerrun.native import intake
+
+        objects = os.open("../objects", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=trash_fd)
+        try:
+            intake.sweep_objects(objects)
+        finally:
+            os.close(objects)

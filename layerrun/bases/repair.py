@@ -1,0 +1,122 @@
+"""Putting right what `layerrun.bases.tree.verify` found, from a source that has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from layerrun.bases.intake import renew_objects, take_in
+from layerrun.bases.manifest import Progress, escape
+from layerrun.bases.tree import Problem, in_userns, verify
+from layerrun.errors import ConflictError
+from layerrun.images.stream import Source
+from layerrun.model import Base
+from layerrun.native import trees
+from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2, syncfs
+from layerrun.store.fs import DIR_FLAGS, explain, open_dir
+from layerrun.store.store import Store
+
+__all__ = ["repair"]
+
+
+def repair(
+    store: Store, base: Base, source: Source, *, progress: Progress | None = None
+) -> tuple[list[Problem], list[Problem]]:
+    """Put right what is not as it was imported; return what was wrong, and what still is.
+
+    The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that takes
+    the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by entry, and
+    what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if the
+    source was taken in by other ids than the base.
+    """
+    found = verify(store, base)
+    if not found:
+        return [], []
+    if base.ids is not source.ids(rootless=store.rootless):
+        raise ConflictError(
+            f"{source.text!r} would have other owners than base {base.name!r} ({base.ids})",
+            hint="name the source that the base came from, or one of its kind",
+        )
+    with _nobody_runs(store, base), store.ticket(base.ids) as ticket:
+        assert base.ids is not None
+        summary, _ = take_in(
+            store, ticket.fd, "base", source, base.ids, progress=progress, rooted=False, anew=True
+        )
+        with explain("repair the base", base.name), ExitStack() as stack:
+            place = open_dir(store.fd, f"bases/{base.id}")
+            stack.callback(os.close, place)
+            staged = open_dir(ticket.fd, "base")
+            stack.callback(os.close, staged)
+            syncfs(ticket.fd)
+            if summary.digest == base.digest:
+                renameat2(staged, "tree", place, "tree", RENAME_EXCHANGE)
+                os.fsync(place)
+                renew_objects(store, ticket)
+            else:
+                _entry_by_entry(store, base, found, staged, place)
+    return found, verify(store, base)
+
+
+@contextmanager
+def _nobody_runs(store: Store, base: Base) -> Iterator[None]:
+    """Hold the locks of all apps that stand on the base."""
+    with ExitStack() as stack:
+        for app in store.apps():
+            for one in (app, *([] if app.parent else store.profiles(app))):
+                if one.config.base == base.name:
+                    stack.callback(store.app_lock(one, f"repair base {base.name}").release)
+        yield
+
+
+def _entry_by_entry(store: Store, base: Base, found: Sequence[Problem], staged: int, place: int) -> None:
+    wanted, there = _lines(place, found), _lines(staged, found)
+    back = [one.path for one in found if one.kind != "added" and wanted.get(one.path) == there.get(one.path)]
+    gone = [one.path for one in found if one.kind == "added"]
+    if store.rootless:
+        in_userns(base.ids, f"{__name__}:put_back_here", staged, place, back, gone, fds=(staged, place))
+    else:
+        put_back_here(staged, place, back, gone)
+    syncfs(place)
+
+
+def _lines(folder: int, found: Sequence[Problem]) -> dict[str, bytes]:
+    """Return the lines of a manifest for the paths that something is wrong with."""
+    paths = {escape(os.fsencode(one.path[1:]) or b"."): one.path for one in found}
+    lines = {}
+    with open(os.open("manifest", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+        next(file)
+        for line in file:
+            path = paths.get(line.split(b" ", 6)[5].rstrip(b"\n"))
+            if path is not None:
+                lines[path] = line
+    return lines
+
+
+def put_back_here(staged: int, place: int, back: Sequence[str], gone: Sequence[str]) -> None:
+    """Move entries from one folder's tree to the other's, and remove others; what the worker calls.
+
+    Each is one rename. A folder is put back only where there is none; what cannot be is left to be found again.
+    """
+    source, tree = os.open("tree", DIR_FLAGS, dir_fd=staged), os.open("tree", DIR_FLAGS, dir_fd=place)
+    try:
+        for path in gone:
+            with _around(tree, path) as (at, name):
+                trees.remove_tree(at, name)
+        for path in back:
+            with suppress(OSError), _around(source, path) as (there, name), _around(tree, path) as (at, _):
+                os.rename(name, name, src_dir_fd=there, dst_dir_fd=at)
+    finally:
+        os.close(source)
+        os.close(tree)
+
+
+@contextmanager
+def _around(tree: int, path: str) -> Iterator[tuple[int, bytes]]:
+    """Open the folder that an entry is in; give that and its name."""
+    folder, _, name = os.fsencode(path[1:]).rpartition(b"/")
+    fd = trees.open_beneath(tree, folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)
