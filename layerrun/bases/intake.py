@@ -166,7 +166,8 @@ def take_in(
 ) -> tuple[Summary, Mapping[str, Any]]:
     """Make of a source ``tree``, ``manifest`` and ``links`` in the new ``folder`` of a ticket; see `keep`.
 
-    ``rooted``: it must be a root file system. ``anew``: with no object that is there already. Returns what the manifest covers and what the source says of itself.
+    ``rooted``: it must be a root file system. ``anew``: with no object that is there already. Returns what the
+    manifest covers, and what the source says of itself.
     """
     with ExitStack() as stack:
         with explain("stage", source.text):

@@ -25,9 +25,9 @@ def repair(
 ) -> tuple[list[Problem], list[Problem]]:
     """Put right what is not as it was imported; return what was wrong, and what still is.
 
-    The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that takes
-    the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by entry, and
-    what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if the
+    The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that
+    takes the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by
+    entry, and what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if the
     source was taken in by other ids than the base.
     """
     found = verify(store, base)
@@ -52,10 +52,25 @@ def repair(
             if summary.digest == base.digest:
                 renameat2(staged, "tree", place, "tree", RENAME_EXCHANGE)
                 os.fsync(place)
-                renew_objects(store, ticket)
+                left = verify(store, base)
             else:
-                _entry_by_entry(store, base, found, staged, place)
-    return found, verify(store, base)
+                left = _by_entries(store, base, found, staged, place)
+            renew_objects(store, ticket)
+    return found, left
+
+
+def _by_entries(
+    store: Store, base: Base, found: Sequence[Problem], staged: int, place: int
+) -> list[Problem]:
+    """Put entries back for as long as that helps: a folder comes with all in it, which may be too much."""
+    left = list(found)
+    for _ in range(4):
+        before = left
+        _entry_by_entry(store, base, before, staged, place)
+        left = verify(store, base)
+        if not left or left == before:
+            break
+    return left
 
 
 @contextmanager
