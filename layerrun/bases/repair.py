@@ -27,8 +27,8 @@ def repair(
 
     The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that
     takes the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by
-    entry, and what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if the
-    source was taken in by other ids than the base.
+    entry, and what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if
+    the source was taken in by other ids than the base.
     """
     found = verify(store, base)
     if not found:
