@@ -34,6 +34,7 @@ ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "follow": ("channels", "follow", "Follow a signed channel."),
     "unfollow": ("channels", "unfollow", "Follow no channel any more."),
     "push": ("registry", "base_push", "Push a base to a registry, as an image."),
+    "delta": ("delta", "delta", "Write what turns one base into another, as a small file."),
 }
 
 

@@ -1,0 +1,118 @@
+"""Deltas: what turns one base into another, in a file as small as it can be (docs/delta.md has the format)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+import attrs
+
+from layerrun.errors import ExistsError, UsageError
+from layerrun.model import BaseKind
+from layerrun.store.fs import DIR_FLAGS, explain
+from layerrun.updates.deltafile import Head, check_sum, read_head
+from layerrun.updates.owners import as_owner
+
+if TYPE_CHECKING:
+    from layerrun.model import Base
+    from layerrun.store.store import Store
+
+__all__ = ["LEVEL", "Made", "check", "make_delta"]
+
+LEVEL = 19
+_SCRATCH = 4
+
+
+@attrs.frozen
+class Made:
+    """What a delta came to: its size, and how many contents it brings as patches and as they are."""
+
+    size: int
+    patched: int
+    fresh: int
+    head: Head
+
+
+def make_delta(
+    store: Store, old: Base, new: Base, path: str, *, level: int = LEVEL, force: bool = False
+) -> Made:
+    """Write to the file ``path`` what makes the base ``new`` of the base ``old``.
+
+    The same two bases make the same file. It appears when it is whole; ``force`` lets it take an old one's place.
+    Raises `UsageError` where a base has no tree in the store, `ExistsError`, and `DamagedError` where a tree is not as
+    recorded.
+    """
+    for base in (old, new):
+        if base.kind is not BaseKind.TREE or base.digest is None:
+            raise UsageError(f"the base {base.full_name!r} is no tree in the store: deltas are between those")
+    if not force and os.path.lexists(path):
+        raise ExistsError(f"there is a file {path!r} already", hint="remove it first, or say --force")
+    with explain("write", path), _new_file(path, force=force) as out:
+        folder = os.path.dirname(os.path.abspath(path))
+        with contextlib.ExitStack() as stack:
+            scratch = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(_SCRATCH)]
+            patched, fresh = _make(store, old, new, [out, *scratch], level)
+        return Made(os.fstat(out.fileno()).st_size, patched, fresh, read_head(out.fileno()))
+
+
+def check(path: str) -> Head:
+    """Return the head of the delta in the file ``path``, once all of it is as its checksum says."""
+    with explain("open", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        head = read_head(fd)
+        check_sum(fd, head)
+        return head
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _new_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
+    """Give a new file; it gets its name, durably, if all goes well, and is gone if not."""
+    folder, name = os.path.split(os.path.abspath(path))
+    staged = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+    with open(staged, "x+b") as file:
+        try:
+            yield file
+            os.fsync(file.fileno())
+            if force:
+                os.rename(staged, path)
+            else:
+                os.link(staged, path)
+                os.unlink(staged)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(staged)
+            raise
+    fd = os.open(folder, DIR_FLAGS)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make(store: Store, old: Base, new: Base, files: list[IO[bytes]], level: int) -> tuple[int, int]:
+    folders = []
+    try:
+        for base in (old, new):
+            os.close(store.open_base(base))
+            folders.append(os.open(f"bases/{base.id}", DIR_FLAGS, dir_fd=store.fd))
+        handed = [*folders, *(file.fileno() for file in files)]
+        said = {
+            "old": old.digest,
+            "new": new.digest,
+            "entries": new.entries,
+            "size": new.size,
+            "origin": dict(new.origin),
+        }
+        patched, fresh = as_owner(
+            store, (old, new), "layerrun.updates.making:make_here", handed, said, level, fds=handed
+        )
+        return patched, fresh
+    finally:
+        for fd in folders:
+            os.close(fd)
