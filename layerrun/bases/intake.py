@@ -197,6 +197,12 @@ def take_in(
             entries=entries,
         )
         taken, origin = run.run(feed, progress)
+        expected = getattr(source, "expected", None)
+        if expected is not None and taken.digest != expected:
+            raise ArchiveError(
+                f"{source.text!r} made {taken.digest}, and it should be {expected}",
+                hint="nothing of it was kept",
+            )
         if rooted and not _is_root(given["tree"]):
             raise UsageError(
                 f"{source.text!r} does not look like a root file system: it has neither usr nor bin",

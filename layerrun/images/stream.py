@@ -93,7 +93,11 @@ class Feed:
 
 
 class Source(Protocol):
-    """Where a tree comes from."""
+    """Where a tree comes from.
+
+    One may also have ``vouched``: its owner vouches for what is in it; and ``expected``: the digest that the tree must
+    turn out to have.
+    """
 
     @property
     def text(self) -> str:

@@ -15,6 +15,7 @@ import attrs
 from layerrun.images.stream import Record, write_chunk, write_end_of_content, write_record
 from layerrun.updates import decoding, deltafile, listing
 from layerrun.updates.deltafile import CODECS, Frame, Head, Packed, refuse
+from layerrun.updates.known import Known
 from layerrun.updates.sides import Side, damaged, write_all
 
 __all__ = ["apply_here"]
@@ -25,19 +26,21 @@ _EXTRA = re.compile(rb"=|@([0-9]{1,10})|(-?[0-9]{1,12})(?:\.([0-9]{9}))?")
 _LINE = re.compile(rb"n ([0-9]{1,18})|p ([0-9]{1,18}) ([0-9]{1,10}) ([0-9]{1,18})|f( [0-9]{1,18}){4}")
 
 
-def apply_here(handed: Sequence[int], entries: int, size: int) -> None:
+def apply_here(handed: Sequence[int], scheme: str, entries: int, size: int) -> None:
     """Write the stream of the new base.
 
-    ``handed``: the old base's folder, the delta, where the stream goes, the pipes to and from the jail, an empty file.
-    ``entries`` and ``size`` (bytes of content) are what the new base may come to. Raises `ArchiveError`,
-    `DamagedError`, and `BrokenPipeError` where nobody takes the stream.
+    ``handed``: the old base's folder, the delta, where the stream goes, the pipes to and from the jail, an empty file,
+    the store's objects. ``scheme`` is what owners on disk mean there, see `layerrun.updates.known`. ``entries`` and
+    ``size`` (bytes of content) are what the new base may come to. Raises `ArchiveError`, `DamagedError`, and
+    `BrokenPipeError` where nobody takes the stream.
     """
-    folder, delta, out, ordering, answering, spool = handed
+    folder, delta, out, ordering, answering, spool, objects = handed
     head = deltafile.read_head(delta)
     side = Side(folder, head.old)
     try:
         with os.fdopen(os.dup(out), "wb", 1 << 16) as file:
-            work = _Apply(head, side, _Jail(ordering, answering), spool, (entries, size))
+            known = Known(objects, scheme)
+            work = _Apply(head, side, _Jail(ordering, answering), known, spool=spool, most=(entries, size))
             work.run(file)
     finally:
         side.close()
@@ -135,8 +138,10 @@ class _Patched:
 
 
 class _Apply:
-    def __init__(self, head: Head, old: Side, jail: _Jail, spool: int, most: tuple[int, int]) -> None:
-        self._head, self._old, self._jail, self._spool = head, old, jail, spool
+    def __init__(
+        self, head: Head, old: Side, jail: _Jail, known: Known, *, spool: int, most: tuple[int, int]
+    ) -> None:
+        self._head, self._old, self._jail, self._spool, self._objects = head, old, jail, spool, known
         self._most_entries, self._most_size = most
         self._entries = list(listing.entries(self._manifest(), self._most_entries))
         self._extras = self._read_extras()
@@ -258,6 +263,10 @@ class _Apply:
 
     def _file(self, out: IO[bytes], record: Record, digest: bytes) -> None:
         known, spooled = self._known.get(digest), self._spooled.get(digest)
+        if known is not None and (found := self._objects.find(record, digest)) is not None:
+            self._count(found.size)
+            write_record(out, found)
+            return
         if known is not None:
             size = self._old.size(known)
             chunks = self._from_old(known, size)
@@ -270,21 +279,24 @@ class _Apply:
                 refuse("is damaged: it lacks contents")
             size = content.size
             chunks = self._from_delta(content, keep=digest if digest in self._repeated else None)
-        self._size += size
-        if self._size > self._most_size:
-            refuse(f"makes more than {self._most_size:,} bytes of files")
+        self._count(size)
         write_record(out, attrs.evolve(record, size=size))
-        found, at = hashlib.sha256(), 0
+        made, at = hashlib.sha256(), 0
         for data in chunks:
-            found.update(data)
+            made.update(data)
             if data != _ZEROS:  # a hole
                 write_chunk(out, at, data)
             at += len(data)
         write_end_of_content(out, size)
-        if found.hexdigest().encode() != digest:
+        if made.hexdigest().encode() != digest:
             if known is not None:
                 damaged(known)
             self._wrong(record.path)
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self._most_size:
+            refuse(f"makes more than {self._most_size:,} bytes of files")
 
     def _wrong(self, path: bytes) -> NoReturn:
         refuse(

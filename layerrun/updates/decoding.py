@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 from layerrun.errors import ArchiveError
-from layerrun.updates import zstd
+from layerrun.images import prefixed
 
 __all__ = ["FRAME", "ORDER", "READ", "STREAM", "decode_here"]
 
@@ -23,6 +23,8 @@ FRAME, STREAM, READ = range(3)
 _CHUNK = 1 << 18
 _XZ_MEMORY = 128 << 20
 
+prefixed.preload()
+
 
 def decode_here(_folder: int, delta: int, orders: int, content: int) -> None:
     """Do what the orders say until there are no more. Raises `ArchiveError` for what is damaged."""
@@ -32,13 +34,13 @@ def decode_here(_folder: int, delta: int, orders: int, content: int) -> None:
             while order := source.read(ORDER.size):
                 what, start, packed, size, more = ORDER.unpack(order)
                 if what == FRAME:
-                    out.write(zstd.unpatch(_read(delta, start, packed), source.read(more), size))
+                    out.write(prefixed.unpatch(_read(delta, start, packed), source.read(more), size))
                 elif what == STREAM:
                     stream = _Stream(delta, start, packed, more)
                 elif stream is not None:
                     stream.copy(out, size)
                 out.flush()
-        except (zstd.Error, lzma.LZMAError, EOFError) as error:
+        except (prefixed.FrameError, lzma.LZMAError, EOFError) as error:
             raise ArchiveError(f"the delta is damaged: {error}", hint="nothing of it was kept") from None
 
 
@@ -57,7 +59,7 @@ class _Stream:
 
     def __init__(self, fd: int, start: int, packed: int, codec: int) -> None:
         self._fd, self._at, self._left = fd, start, packed
-        self._work: Any = zstd.stream() if codec == 0 else lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+        self._work: Any = prefixed.Stream() if codec == 0 else lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
 
     def copy(self, out: Any, size: int) -> None:
         """Write its next ``size`` bytes."""

@@ -20,8 +20,7 @@ _CONTENT = re.compile(rb"[0-9a-f]{64}")
 _DEVICE = re.compile(rb"([0-9]{1,7}):([0-9]{1,7})")
 _PATH = 1 << 16
 _XATTRS = 1 << 17
-_IDS = (1 << 32) - 1
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+_IDS = 1 << 16
 
 
 @attrs.frozen
@@ -43,7 +42,7 @@ def entries(manifest: bytes, most: int) -> Iterator[Entry]:
     """Yield the entries of a manifest, at most ``most``, each once its folder has come; the root's path is ``b""``.
 
     Raises `layerrun.errors.ArchiveError` for what no manifest of ours has, and for what no delta may bring: device
-    nodes outside /dev, attributes that overlayfs or the kernel would believe.
+    nodes outside /dev, owners that no range has, attributes but users' own and file capabilities.
     """
     if not manifest.startswith(HEADER) or not manifest.endswith(b"\n"):
         refuse("brings no listing of a known version")
@@ -106,8 +105,6 @@ def _xattrs(path: bytes, text: bytes) -> dict[bytes, bytes]:
 def _is_kept(key: bytes, value: bytes) -> bool:
     if key == b"security.capability":  # without a user namespace in it: VFS_CAP_REVISION_2, capabilities(7)
         return len(value) == 20 and value[3] == 2
-    if key in _ACLS:
-        return True
     return key.startswith(b"user.") and not key.startswith(b"user.overlay.") and b"\0" not in key
 
 

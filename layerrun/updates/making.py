@@ -13,11 +13,11 @@ from typing import Any
 import attrs
 
 from layerrun.errors import ArchiveError, UsageError
+from layerrun.images.prefixed import pack, patch
 from layerrun.updates import listing
 from layerrun.updates.deltafile import BLOCK, WINDOW, Frame, Head, Packed, pack_head
 from layerrun.updates.pairing import Pairing
 from layerrun.updates.sides import Side, read_at, write_all
-from layerrun.updates.zstd import pack, patch
 
 __all__ = ["make_here"]
 
@@ -104,12 +104,13 @@ class _Work:
 
     def extras(self) -> bytes:
         """Return a line for each entry of the new tree: what the manifest does not say."""
-        first: dict[tuple[int, int], int] = {}
+        numbers = {entry.path: number for number, entry in enumerate(self._new_entries)}
+        first: dict[bytes, int] = {}
         lines = []
         for number, entry in enumerate(self._new_entries):
-            found = self._new.disk.get(entry.path)
-            if found is not None and entry.kind == "f" and found.nlink > 1:
-                earlier = first.setdefault((found.dev, found.ino), number)
+            group = self._new.group(entry.path)
+            if entry.kind == "f" and group in numbers:
+                earlier = first.setdefault(group, number)
                 if earlier != number:
                     lines.append(f"@{earlier}")
                     continue

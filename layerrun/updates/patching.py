@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from layerrun.errors import ArchiveError, NotFoundError
@@ -18,6 +19,7 @@ from layerrun.model import Base, BaseKind, IdMode
 from layerrun.native.jail import run_jailed
 from layerrun.store.fs import DIR_FLAGS, explain
 from layerrun.updates.deltafile import Head, check_sum, is_delta, read_head
+from layerrun.updates.known import scheme
 from layerrun.updates.owners import as_owner
 
 if TYPE_CHECKING:
@@ -119,13 +121,14 @@ class DeltaSource:
 
     def _apply(self, handed: Sequence[int], to: Feed) -> None:
         os.close(self._store.open_base(self.old))
-        folder = os.open(f"bases/{self.old.id}", DIR_FLAGS, dir_fd=self._store.fd)
-        try:
-            fds = [folder, *handed]
+        with ExitStack() as stack:
+            fds = []
+            for name in (f"bases/{self.old.id}", "objects"):
+                fds.append(os.open(name, DIR_FLAGS, dir_fd=self._store.fd))
+                stack.callback(os.close, fds[-1])
+            fds[1:1] = handed
             function = "layerrun.updates.applying:apply_here"
-            as_owner(self._store, (self.old,), function, fds, to.entries, to.size, fds=fds)
-        finally:
-            os.close(folder)
+            as_owner(self._store, (self.old,), function, fds, scheme(to.ids), to.entries, to.size, fds=fds)
 
 
 def _decode(to: Feed, empty: str, delta: int, orders: int, content: int) -> None:

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import NoReturn
 
+from layerrun.bases.manifest import unescape
 from layerrun.errors import DamagedError
 from layerrun.native import trees
 from layerrun.store.fs import DIR_FLAGS
@@ -31,10 +32,39 @@ class Side:
         self._tree = os.open("tree", DIR_FLAGS, dir_fd=folder)
         self.disk = {entry.path: entry for entry in trees.list_tree(self._tree, xattrs=False)}
         self._root = os.fstat(self._tree).st_mtime_ns
+        self._groups: dict[bytes, bytes] = {}  # what each further name of a file is a name of
+        self._absent: dict[bytes, int] = {}  # when what is not in the tree was modified
+        self._read_links(folder)
 
     def close(self) -> None:
         """Close what was opened."""
         os.close(self._tree)
+
+    def _read_links(self, folder: int) -> None:
+        """Read what neither tree nor manifest says (docs/store.md, links); bases of before have only their tree."""
+        try:
+            fd = os.open("links", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            first: dict[tuple[int, int], bytes] = {}
+            for path, entry in self.disk.items():
+                if entry.nlink > 1 and stat.S_ISREG(entry.mode):
+                    self._groups[path] = first.setdefault((entry.dev, entry.ino), path)
+            return
+        with os.fdopen(fd, "rb") as file:
+            for line in file:
+                kind, value, path = (unescape(word) for word in line.rstrip(b"\n").split(b" "))
+                if kind == b"h":
+                    self._groups[value] = path
+                else:
+                    seconds, _, rest = value.partition(b".")
+                    self._absent[path] = int(seconds) * 10**9 + int(rest)
+
+    def group(self, path: bytes) -> bytes:
+        """Return the name that all names of a file are further names of; most are their own."""
+        seen = {path}
+        while (path := self._groups.get(path, path)) not in seen:
+            seen.add(path)
+        return path
 
     def size(self, path: bytes) -> int:
         """Return the size of a file, in bytes. Raises `DamagedError` where none is."""
@@ -44,11 +74,11 @@ class Side:
         return found.size
 
     def mtime(self, path: bytes) -> int | None:
-        """Return when an entry was modified, in ns; nothing if it is not there, as a plain user's device nodes."""
+        """Return when an entry was modified, in ns; nothing if that is not known."""
         if not path:
             return self._root
         found = self.disk.get(path)
-        return None if found is None else found.mtime_ns
+        return self._absent.get(path) if found is None else found.mtime_ns
 
     def open(self, path: bytes) -> int:
         """Open a file."""

@@ -19,8 +19,11 @@ _HEAD = struct.Struct("<B3x5IqIIIIQ8x")
 _CHUNK = struct.Struct("<QI")
 
 
-def read_stream(file):
-    """Return the entries of a stream by path, as `scan` does; hard links share a list of their names."""
+def read_stream(file, objects):
+    """Return the entries of a stream by path, as `scan` does; hard links share a list of their names.
+
+    ``objects`` is the store's folder of that name.
+    """
     found = {}
     while True:
         head = file.read(_HEAD.size)
@@ -53,7 +56,20 @@ def read_stream(file):
             entry["device"] = (major, minor)
         if kind == "f":
             entry["content"] = _content(file, size)
+        if kind == "k":
+            entry["kind"] = "f"
+            entry["content"] = _object(objects, link.decode(), entry)
+            assert size == len(entry["content"])
         found[path] = entry
+
+
+def _object(objects, name, entry):
+    """Return the content of an object, which must be as the record says."""
+    path = f"{objects}/{name[:2]}/{name[2:]}"
+    status = os.lstat(path)
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (entry["mode"], entry["mtime"])
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _content(file, size):
@@ -132,7 +148,7 @@ def feed(store, source, **limits):
     def read():
         with os.fdopen(reader, "rb") as file:
             try:
-                found.append(read_stream(file))
+                found.append(read_stream(file, f"{store.path}/objects"))
             except AssertionError as error:
                 found.append(error)
             while file.read(1 << 16):
