@@ -13,6 +13,7 @@ from collections.abc import Sequence
 __all__ = [
     "ArchiveError",
     "BaseInUseError",
+    "BuildError",
     "BusyError",
     "ChangedError",
     "CommandNotExecutableError",
@@ -148,6 +149,18 @@ class StoreError(LayerrunError):
 
 class DamagedError(StoreError):
     """Something the catalog names is missing or altered on disk."""
+
+
+class BuildError(LayerrunError):
+    """A step of a build has failed; what was built before is as it was.
+
+    Args:
+        status: what the command has ended with; 128+N for a signal.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class NotRunningError(LayerrunError):

@@ -243,8 +243,15 @@ class App:
 
     @property
     def shown_name(self) -> str:
-        """What the app is called to people and to what runs inside: a spare has no name of its own yet."""
+        """What the app is called to people and to what runs inside: spares and steps of builds have no names."""
+        if self.is_step:
+            return "build"
         return "try" if self.kind is AppKind.SPARE else self.name
+
+    @property
+    def is_step(self) -> bool:
+        """Whether a step of a build runs in it."""
+        return self.ephemeral and self.parent is None
 
     @property
     def parent_name(self) -> str | None:

@@ -65,6 +65,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "clone": ("snapshots", "clone", "Make another app with all that one has."),
     },
     "Bases": {
+        "build": ("building", "build", "Build an app by a recipe."),
         "push": ("registry", "push", "Push an app to a registry, as an image."),
         "base": ("base", "base", "Import, list, show, verify and remove bases."),
         "update": ("channels", "update", "Bring bases to what their channels offer."),

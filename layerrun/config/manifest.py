@@ -16,7 +16,7 @@ from layerrun.errors import UsageError
 from layerrun.model import AppConfig, Share, check_name, check_path
 from layerrun.policy import Limit, Policy, format_size
 
-__all__ = ["from_toml", "to_toml"]
+__all__ = ["config_of", "from_toml", "to_toml"]
 
 # What lies in the upper depends on these: they are fixed when an app is made.
 _LISTS = ("layers", "command", "env", "shares", "hides", "caches")
@@ -64,12 +64,13 @@ def from_toml(text: str, what: str = "the manifest") -> AppConfig:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{what} is not valid TOML: {error}") from None
     try:
-        return _config(data)
+        return config_of(data)
     except UsageError as error:
         raise UsageError(f"{what}: {error}", hint=error.hint) from None
 
 
-def _config(data: Mapping[str, Any]) -> AppConfig:
+def config_of(data: Mapping[str, Any]) -> AppConfig:
+    """Make a configuration from what TOML holds, or a table of it. Raises `UsageError`."""
     values = {key.replace("-", "_"): value for key, value in data.items()}
     policy = values.pop("policy", {})
     if not isinstance(policy, dict):

@@ -10,11 +10,13 @@ import attrs
 from layerrun.errors import ExistsError, UsageError
 from layerrun.model import App, AppConfig, AppKind, IdMode, Share
 from layerrun.runtime import identity, volumes
+from layerrun.store import making
 
 if TYPE_CHECKING:
+    from layerrun.store.making import Beginning
     from layerrun.store.store import Store
 
-__all__ = ["configure", "create", "profile"]
+__all__ = ["checked", "configure", "create", "profile"]
 
 
 def _canonical(share: Share) -> Share:
@@ -24,6 +26,12 @@ def _canonical(share: Share) -> Share:
     return attrs.evolve(share, source=os.path.realpath(share.source))
 
 
+def checked(config: AppConfig, app: App) -> AppConfig:
+    """Return a new configuration of an app as it may be recorded: shares that it has not yet are looked at."""
+    shares = (share if share in app.config.shares else _canonical(share) for share in config.shares)
+    return attrs.evolve(config, shares=tuple(shares))
+
+
 def create(
     store: Store,
     name: str | None,
@@ -31,9 +39,11 @@ def create(
     *,
     ids: IdMode | None = None,
     kind: AppKind = AppKind.APP,
+    begin: Beginning | None = None,
 ) -> App:
     """Make an app or a throwaway; ``ids=None`` chooses the safest that the caller and the base allow.
 
+    ``begin``: what its data begins with, if not with nothing.
     Raises `ExistsError`, `NotFoundError` (no such base), `UsageError` (a share's source is missing, ``ids``
     is not to be had by this user).
     """
@@ -47,7 +57,7 @@ def create(
             hint=f"leave it out, or choose one of {', '.join(mode.value for mode in allowed)}",
         )
     config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
-    return store.create_app(name, config, kind=kind, ids=ids or identity.choose(base))
+    return making.make_app(store, name, config, kind, ids or identity.choose(base), begin=begin)
 
 
 def configure(store: Store, app: App, config: AppConfig) -> App:
@@ -61,11 +71,11 @@ def configure(store: Store, app: App, config: AppConfig) -> App:
             f"the {what} of {app.name!r} cannot be changed: what is in its layer depends on it",
             hint="make another app, with `layerrun create`",
         )
-    shares = tuple(share if share in app.config.shares else _canonical(share) for share in config.shares)
+    config = checked(config, app)
     resized = config.policy.max_size != app.config.policy.max_size
     if resized:
         volumes.check_size(store, app, config.policy.max_size)
-    now = store.update_app(app.name, attrs.evolve(config, shares=shares))
+    now = store.update_app(app.name, config)
     for one in (now, *store.profiles(now)) if resized else ():
         volumes.resize(store, one)
     return store.app_again(now)

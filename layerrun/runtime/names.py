@@ -40,7 +40,7 @@ _MOST = 1 << 16  # bytes; what is longer is no such file
 
 def host_name(app: App) -> str:
     """Return what an app is called as a machine: hostname(7) has no ``@``."""
-    return app.name.replace("@", "-")[:63]
+    return (app.shown_name if app.is_step else app.name).replace("@", "-")[:63]
 
 
 @attrs.frozen

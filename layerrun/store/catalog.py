@@ -19,6 +19,7 @@ from layerrun.errors import DamagedError, ExistsError, StoreError
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
 from layerrun.store.base_rows import BaseRows
 from layerrun.store.blob_rows import BlobRows
+from layerrun.store.build_rows import BuildRows
 from layerrun.store.channel_rows import ChannelRows
 from layerrun.store.commit_rows import CommitRows
 from layerrun.store.layer_rows import LayerRows
@@ -50,7 +51,7 @@ def _config(text: str) -> AppConfig:
     return AppConfig.from_json(json.loads(text))
 
 
-class Catalog(BaseRows, BlobRows, ChannelRows, CommitRows, LayerRows, SlotRows):
+class Catalog(BaseRows, BlobRows, BuildRows, ChannelRows, CommitRows, LayerRows, SlotRows):
     """One connection to the database at ``path``; rows in, model values out."""
 
     def __init__(self, path: str) -> None:

@@ -21,7 +21,7 @@ _HELD = (
     " UNION SELECT value FROM snapshots, json_each(snapshots.layers)"
     " UNION SELECT value FROM snapshots, json_each(snapshots.frozen)"
     " UNION SELECT layer_id FROM uses"
-    " UNION SELECT layer_id FROM steps"
+    " UNION SELECT layer_id FROM steps WHERE layer_id IS NOT NULL"
     " UNION SELECT value FROM fits, json_each(fits.layers)"
     " UNION SELECT value FROM trials, json_each(trials.layers)"
 )

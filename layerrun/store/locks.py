@@ -127,6 +127,10 @@ class AppLock:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
 
+    def await_end(self, patience: float = PATIENCE) -> bool:
+        """Wait for the end of the sandbox that was handed this lock and has told its status; say whether it ended."""
+        return _await_last(self._fd, patience)
+
     def release(self) -> None:
         """Close this copy of the descriptor; the lock goes when the last copy is closed."""
         if self._fd >= 0:

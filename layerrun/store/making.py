@@ -28,6 +28,7 @@ __all__ = [
     "make_app",
     "make_ephemeral",
     "make_profile",
+    "make_scratch",
     "make_spare",
     "now",
     "root_status",
@@ -42,14 +43,18 @@ class Beginning:
     Attributes:
         frozen: its own frozen layers, the lowest first.
         dress: makes an empty data unit look like what lies beneath; it is given where that lies, a folder and a path.
+        record: records more of the app, whose id it is given, within the transaction.
     """
 
     frozen: tuple[str, ...]
     dress: Callable[[int, str], None]
+    record: Callable[[str], None] | None = None
 
 
 # What a name that is made up for a throwaway begins with.
 THROWAWAY = "try-"
+# The same of what a step of a build runs in.
+SCRATCH = "build-"
 
 
 def now() -> str:
@@ -104,6 +109,30 @@ def make_spare(store: Store, name: str, config: AppConfig, ids: IdMode) -> tuple
     app, lock = _make(store, "the throwaway", config, row, locked=True)
     assert lock is not None
     lock.write_holder(os.getpid(), "try")
+    return app, lock
+
+
+def make_scratch(store: Store, config: AppConfig, ids: IdMode, begin: Beginning) -> tuple[App, AppLock]:
+    """Make a throwaway for one step of a build, locked. It goes, as an ephemeral start does, once its lock is free."""
+
+    def row(id_: str) -> App:
+        return App(
+            id=id_,
+            name=unused_name(store, SCRATCH),
+            kind=AppKind.THROWAWAY,
+            config=config,
+            ids=ids,
+            uid_start=_range(store, ids),
+            created=now(),
+            generation=1,
+            ephemeral=True,
+            frozen=_begin(store, begin, config.layers),
+        )
+
+    app, lock = _make(store, "the step", config, row, locked=True, begin=begin)
+    assert lock is not None
+    lock.name = app.name
+    lock.write_holder(os.getpid(), "build")
     return app, lock
 
 
@@ -209,6 +238,8 @@ def _make(
                     app = row(id_)
                     base_id = None if config.base == HOST_BASE else store.base(config.base).id
                     store.catalog.add_app(app, base_id)
+                    if begin is not None and begin.record is not None:
+                        begin.record(id_)
             except BaseException:
                 os.rename(f"apps/{id_}", "app", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
                 raise

@@ -129,8 +129,13 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE layers ADD COLUMN origin TEXT NOT NULL DEFAULT '{}';
     CREATE TABLE steps (
         key TEXT PRIMARY KEY,
-        layer_id TEXT NOT NULL REFERENCES layers(id) ON DELETE CASCADE,
+        layer_id TEXT REFERENCES layers(id) ON DELETE CASCADE,
         used TEXT NOT NULL
+    );
+    CREATE TABLE recipes (
+        app_id TEXT PRIMARY KEY REFERENCES apps(id) ON DELETE CASCADE,
+        recipe TEXT NOT NULL,
+        built TEXT NOT NULL
     );
     CREATE TABLE blobs (
         digest TEXT PRIMARY KEY,
