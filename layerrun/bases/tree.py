@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from layerrun.bases.manifest import Progress, Summary, digest_of
-from layerrun.errors import DamagedError, ExistsError, UsageError
-from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
-from layerrun.native.syscalls import syncfs
+from layerrun.bases.manifest import Progress, digest_of
+from layerrun.errors import DamagedError, UsageError
+from layerrun.model import HOST_BASE, Base, IdMode, check_name
 from layerrun.store import reserve, spares
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, present
-from layerrun.store.staging import Ticket, new_id
-from layerrun.store.store import Store, now
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, present
+from layerrun.store.store import Store
 
 if TYPE_CHECKING:
-    from layerrun.bases.unpack import Limits
+    from layerrun.images.limits import Limits
 
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
@@ -63,86 +61,20 @@ def import_tar(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Base:
-    """Unpack a tar archive (plain, gzip, xz or bzip2), read from a descriptor, into the store as the base ``name``.
+    """Take a tar archive, plain or compressed by gzip, xz, bzip2 or zstd, into the store as the base ``name``.
 
     ``source`` is what it is remembered as; ``progress`` as for `import_tree`. Raises `ArchiveError` when the archive is
     damaged or holds what is never unpacked (docs/store.md), and then nothing of it is kept; else as `import_tree`.
     """
-    from layerrun.bases.tar import fill_from_tar, id_mode
-    from layerrun.bases.unpack import Limits
+    from layerrun.bases.intake import import_base
+    from layerrun.images.limits import Limits
+    from layerrun.images.tar import TarSource
 
-    if check_name(name, "name of a base") == HOST_BASE:
-        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
-    ids, most = id_mode(store), limits or Limits()
-    return _import(
-        store,
-        name,
-        source,
-        ids,
-        lambda base_fd, folder: fill_from_tar(
-            store, ids, archive, folder=folder, base_fd=base_fd, limits=most, progress=progress
-        ),
+    check_name(name, "name of a base")
+    most = limits or Limits()
+    return import_base(
+        store, name, TarSource(archive, source, most), size=most.size, entries=most.entries, progress=progress
     )
-
-
-def _import(
-    store: Store, name: str, source: str, ids: IdMode, fill_base: Callable[[int, str], Summary]
-) -> Base:
-    """Stage a base, by a function of its folder (a descriptor, and the path) that fills it, and record it."""
-    with store.ticket(ids) as ticket:
-        with explain("stage the base", name):
-            make_dir(ticket.fd, "base")
-            base_fd = os.open("base", DIR_FLAGS, dir_fd=ticket.fd)
-        try:
-            summary = fill_base(base_fd, os.path.join(store.path, "staging", ticket.id, "base"))
-        finally:
-            os.close(base_fd)
-        known = store.catalog.base(name)
-        if known is not None:
-            return _same(known, summary)
-        base = Base(
-            id=new_id(),
-            name=name,
-            kind=BaseKind.TREE,
-            digest=summary.digest,
-            ids=ids,
-            source=source,
-            created=now(),
-            entries=summary.entries,
-            size=summary.size,
-        )
-        try:
-            return _record(store, ticket, base)
-        except ExistsError:
-            known = store.catalog.base(name)  # another import of the name was quicker
-            if known is None:
-                raise
-            return _same(known, summary)
-
-
-def _same(known: Base, summary: Summary) -> Base:
-    if known.digest == summary.digest:
-        return known
-    raise ExistsError(
-        f"there is a base {known.name!r} already, with another content ({known.digest})",
-        hint="choose another name, or remove that one first",
-    )
-
-
-def _record(store: Store, ticket: Ticket, base: Base) -> Base:
-    """Make the staged tree durable and the base known."""
-    with explain("write the base", base.name):
-        # Once for all files: their content must not come after the row that vouches for it.
-        syncfs(ticket.fd)
-        os.rename("base", f"bases/{base.id}", src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
-        fsync_dir(store.fd, "bases")
-    try:
-        with store.catalog.transaction():
-            store.catalog.add_base(base)
-    except BaseException:
-        os.rename(f"bases/{base.id}", "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
-        raise
-    return base
 
 
 def _open_source(store: Store, directory: str) -> int:

@@ -91,7 +91,7 @@ def _record(found: Base) -> dict[str, Any]:
     examples=[
         ("mmdebstrap --variant=minbase bookworm /tmp/tree", "make a Debian tree"),
         ("layerrun base import debian /tmp/tree", "import it as the base debian"),
-        ("layerrun base import debian debian.tar.xz", "import an archive: plain, gzip, xz or bzip2"),
+        ("layerrun base import debian debian.tar.xz", "import an archive: plain, gzip, xz, bzip2 or zstd"),
         ("podman export web | layerrun base import web -", "an archive from a pipe"),
         ("layerrun create web --base debian", "and stand an app on it"),
     ],
@@ -128,7 +128,7 @@ def import_(name: str, source: str, max_size: str | None, as_json: bool) -> int:
 
 def _from_archive(store: Store, name: str, source: str, max_size: str | None, progress: Progress) -> Base:
     from layerrun.bases import tree
-    from layerrun.bases.unpack import Limits
+    from layerrun.images.limits import Limits
     from layerrun.policy import parse_size
     from layerrun.store.fs import explain
 

@@ -375,12 +375,8 @@ def test_killed_while_it_unpacks(layerrun, either, whom):
     process.stdin.flush()
     store = layerrun.store(either)
 
-    def unpacking():
-        return [
-            path for path in pathlib.Path(store).glob("staging/*/base/tree/usr/large") if path.stat().st_size
-        ]
-
-    wait_for(unpacking)
+    # What comes after it is on its way.
+    wait_for(lambda: list(pathlib.Path(store).glob("staging/*/base/tree/usr/plain")))
     inside = wait_for(lambda: len(found := inside_of(process.pid)) > 1 and found)
     os.kill({"import": process.pid, "helper": inside[0], "jail": inside[-1]}[whom], signal.SIGKILL)
     wait_for(lambda: is_gone(inside[-1]))
