@@ -59,9 +59,7 @@ def repair(
     return found, left
 
 
-def _by_entries(
-    store: Store, base: Base, found: Sequence[Problem], staged: int, place: int
-) -> list[Problem]:
+def _by_entries(store: Store, base: Base, found: Sequence[Problem], staged: int, place: int) -> list[Problem]:
     """Put entries back for as long as that helps: a folder comes with all in it, which may be too much."""
     left = list(found)
     for _ in range(4):

@@ -22,6 +22,7 @@ SOURCES = {
     "stored": ["stored", "plan", "error", "seccomp", "landlock"],
     "handoff": ["handoff", "plan", "error", "seccomp", "landlock"],
     "options": ["options"],
+    "tar": ["tar", "tar_io", "tar_parts", "tar_path", "tar_pax", "tar_sparse", "names", "error"],
 }
 FLAGS = (
     "-g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all".split()
@@ -44,7 +45,7 @@ def target(request, tmp_path_factory):
 def words():
     """The words that a plan and its head consist of, from the sources themselves."""
     found = set()
-    for name in ("plan", "stored", "handoff", "options"):
+    for name in ("plan", "stored", "handoff", "options", "tar_pax"):
         with open(f"{ROOT}/csrc/{name}.c") as file:
             found |= set(re.findall(r'"([\w-]+)"', file.read()))
     return sorted(found)
@@ -82,6 +83,37 @@ def handed(plan):
     ]
 
 
+def archives(folder):
+    """Small archives of all forms; the byte before each says whether it is a layer."""
+    top = f"{folder}/tree"
+    os.makedirs(f"{top}/usr/bin")
+    with open(f"{top}/usr/holes", "wb") as file:
+        for offset in (0, 1 << 17, 1 << 18):
+            file.seek(offset)
+            file.write(b"data")
+        file.truncate(1 << 19)
+    os.link(f"{top}/usr/holes", f"{top}/usr/twin")
+    os.symlink("l" * 120, f"{top}/usr/link")
+    for name in (".wh.gone", ".wh..wh..opq", "n" * 120):
+        with open(f"{top}/usr/bin/{name}", "wb"):
+            pass
+    os.setxattr(f"{top}/usr", "user.mark", b"a=\n")
+    for form in (
+        "--format=gnu -S",
+        "--format=ustar",
+        "--format=posix -S --sparse-version=0.0 --xattrs",
+        "--format=posix -S --sparse-version=0.1",
+        "--format=posix -S --sparse-version=1.0 --pax-option=globexthdr.name=x,comment=y",
+        "libarchive",
+    ):
+        words = ["tar", "-c", *form.split(), "-b1", "--numeric-owner", "."]
+        if form == "libarchive":
+            words = ["bsdtar", "-c", "--format", "pax", "--xattrs", "-f", "-", "."]
+        data = subprocess.run(words, cwd=top, capture_output=True).stdout
+        yield b"\0" + data
+        yield b"\1" + data
+
+
 @pytest.fixture
 def seeds(layerrun, folder, plain_user, single_user, store_path):
     """Real plans: of root and of plain users, over the host, with and without everything that can be asked for."""
@@ -92,7 +124,7 @@ def seeds(layerrun, folder, plain_user, single_user, store_path):
         layerrun("create", "full", *options, "true", user=user, check=0)
         layerrun("app", "plain", "--", "true", user=user, check=0)
         layerrun("app", "full", user=user, check=0)
-    made = {"plan": [], "stored": [], "handoff": [], "options": LINES}
+    made = {"plan": [], "stored": [], "handoff": [], "options": LINES, "tar": list(archives(folder))}
     for store in (store_path, layerrun.store(plain_user), layerrun.store(single_user)):
         for name in ("full", "plain"):
             with open(f"{store}/plans/{name}", "rb") as file:
