@@ -94,8 +94,11 @@ def _attributes(found: dict[bytes, bytes], *, userxattr: bool) -> list[bytes]:
 def _line(
     letter: bytes, meta: tuple[int, int, int], value: bytes, path: bytes, attributes: list[bytes]
 ) -> bytes:
-    """``meta``: the mode, the owner and the group."""
-    fields = [letter, b"%04o" % stat.S_IMODE(meta[0]), b"%d" % meta[1], b"%d" % meta[2], value]
+    """``meta``: the mode, the owner and the group. What is a plain user's own is root's inside."""
+    uid, gid = (
+        0 if own == mine else own for own, mine in zip(meta[1:], (os.geteuid(), os.getegid()), strict=True)
+    )
+    fields = [letter, b"%04o" % stat.S_IMODE(meta[0]), b"%d" % uid, b"%d" % gid, value]
     return b" ".join([*fields, path if path == b"." else escape(path), *attributes]) + b"\n"
 
 

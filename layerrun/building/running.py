@@ -116,6 +116,19 @@ def redirected(output: int | None) -> Iterator[None]:
         os.close(null)
 
 
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Let what is run have nothing of the caller's words for languages, and new files the usual modes."""
+    names = [name for name in os.environ if name.startswith("LC_")]
+    saved = {name: os.environ.pop(name) for name in names}
+    umask = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+        os.environ.update(saved)
+
+
 @attrs.frozen
 class Way:
     """How a step is run.
@@ -186,7 +199,7 @@ def _scratch(store: Store, on: Stack, step: Step) -> Iterator[tuple[App, AppLock
 def _run(store: Store, app: App, lock: AppLock, step: Run, way: Way) -> None:
     env = {"SOURCE_DATE_EPOCH": str(way.epoch)} | dict(word.split("=", 1) for word in step.env)
     try:
-        with redirected(way.output):
+        with redirected(way.output), _plain():
             status = launch.run_spare(store, app, lock, step.argv, cwd=step.workdir, env=env)
     except LayerrunError as error:
         raise BuildError(str(error), hint=error.hint, status=error.exit_status) from error

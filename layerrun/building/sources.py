@@ -52,7 +52,7 @@ def opened(
         fd = os.memfd_create("layerrun-text", os.MFD_CLOEXEC)
         try:
             os.write(fd, step.text.encode("utf-8", "surrogateescape"))
-            yield _source(ids, fd, step.target.rstrip("/").rpartition("/")[2], step, ())
+            yield _source(ids, fd, "", step, ())
         finally:
             os.close(fd)
         return

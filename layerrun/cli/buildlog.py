@@ -52,7 +52,7 @@ class BuildLog:
         if self._verbose:
             self._say(click.style(self._head(number), bold=True))
             sys.stderr.flush()
-            return None
+            return 2  # standard output is for what the build itself says
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it is closed when the step has ended)
         if self._live:
             self._ticker = _Ticker(self._head(number), self._file.fileno())
