@@ -24,6 +24,7 @@ HASHING = {
     "marks",
     "objects",
     "reader",
+    "records",
     "sha",
     "taker",
     "verify",

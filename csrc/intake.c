@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,14 @@ struct line {
     bool failed; /* nothing will be taken out */
     struct lr_taker taker;
     struct lr_error err;
+};
+
+/* What is read, and the layer that it belongs to; "" for one without a name. */
+struct reading {
+    struct lr_reader reader;
+    struct lr_recorder recorder;
+    char layer[256];
+    bool empty; /* nothing of it has come yet */
 };
 
 static size_t weight(const struct lr_item *item)
@@ -94,16 +103,73 @@ static void tell(const struct lr_reader *reader)
         return; /* the pipe is full: who reads it is behind anyway */
 }
 
-/* Read all records into the line. */
-static int read_all(struct lr_reader *reader, struct line *line, struct lr_error *err)
+/* A layer whose record the store has: that is read in its stead. */
+static int replay(const struct lr_reader *reader, struct line *line, int fd, struct lr_error *err)
 {
+    struct lr_intake_options options = *reader->options;
+    struct lr_reader own = {0};
+    struct lr_item *item = NULL;
+    options.stream = fd;
+    options.progress = -1;
+    int done = lr_reader_open(&own, &options, err);
+    own.own = true;
+    while (done == 0 && (item = lr_reader_next(&own, err)) && item->head.kind != LR_RECORD_END)
+        if (!put_in(line, item))
+            done = -1;
+    if (done == 0 && item)
+        lr_item_free(item);
+    lr_reader_close(&own);
+    return item ? done : -1;
+}
+
+/* The layer before has come to its end. */
+static int end_layer(struct reading *reading, struct line *line, struct lr_error *err)
+{
+    LR_CLEANUP(lr_close) int fd = -1;
+    if (reading->empty && *reading->layer)
+        fd = lr_record_open(reading->reader.options, reading->layer);
+    if (fd >= 0)
+        return replay(&reading->reader, line, fd, err);
+    if (reading->empty && *reading->layer &&
+        lr_recorder_begin(&reading->recorder, reading->reader.options, reading->layer, err) < 0)
+        return -1;
+    return lr_recorder_end(&reading->recorder, err);
+}
+
+/* What has to do with layers and their records. */
+static int pass_layers(struct reading *reading, struct line *line, const struct lr_item *item,
+                       struct lr_error *err)
+{
+    bool begins = item->head.kind == LR_RECORD_LAYER;
+    if ((begins || item->head.kind == LR_RECORD_END) && end_layer(reading, line, err) < 0)
+        return -1;
+    if (begins) {
+        snprintf(reading->layer, sizeof reading->layer, "%s", item->link);
+        reading->empty = true;
+        return 0;
+    }
+    if (item->head.kind == LR_RECORD_END)
+        return 0;
+    if (reading->empty && *reading->layer &&
+        lr_recorder_begin(&reading->recorder, reading->reader.options, reading->layer, err) < 0)
+        return -1;
+    reading->empty = false;
+    return lr_recorder_add(&reading->recorder, item, err);
+}
+
+/* Read all records into the line. */
+static int read_all(struct reading *reading, struct line *line, struct lr_error *err)
+{
+    struct lr_reader *reader = &reading->reader;
     struct lr_item *item;
     uint64_t told = 0;
     while ((item = lr_reader_next(reader, err))) {
-        if (item->head.kind == LR_RECORD_END) {
+        bool end = item->head.kind == LR_RECORD_END;
+        int done = pass_layers(reading, line, item, err);
+        if (done < 0 || end) {
             lr_item_free(item);
             tell(reader);
-            return 0;
+            return done;
         }
         if (reader->size + (reader->entries << 12) - told > 1U << 20) {
             told = reader->size + (reader->entries << 12);
@@ -115,13 +181,13 @@ static int read_all(struct lr_reader *reader, struct line *line, struct lr_error
     return -1;
 }
 
-static int run(struct lr_reader *reader, struct line *line, struct lr_error *err)
+static int run(struct reading *reading, struct line *line, struct lr_error *err)
 {
     pthread_t thread;
     int done = pthread_create(&thread, NULL, work, line);
     if (done)
         return lr_fail_code(err, done, "start a thread", "");
-    done = read_all(reader, line, err);
+    done = read_all(reading, line, err);
     pthread_mutex_lock(&line->mutex);
     line->ended = true;
     pthread_cond_signal(&line->more);
@@ -134,7 +200,7 @@ static int run(struct lr_reader *reader, struct line *line, struct lr_error *err
 
 int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *result, struct lr_error *err)
 {
-    struct lr_reader reader = {0};
+    struct reading reading = {.recorder = {.fd = -1}};
     struct line *line = calloc(1, sizeof *line);
     if (!line)
         return lr_fail(err, "get memory", NULL);
@@ -143,12 +209,13 @@ int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *
     pthread_cond_init(&line->more, NULL);
     pthread_cond_init(&line->less, NULL);
     line->last = &line->first;
-    int done = lr_reader_open(&reader, options, err);
+    int done = lr_reader_open(&reading.reader, options, err);
     if (done == 0)
         done = lr_taker_open(&line->taker, options, err);
     if (done == 0)
-        done = run(&reader, line, err);
-    lr_reader_close(&reader);
+        done = run(&reading, line, err);
+    lr_reader_close(&reading.reader);
+    lr_recorder_close(&reading.recorder);
     if (done == 0)
         done = lr_manifest_write(&line->taker, result, err);
     result->fresh = line->taker.fresh;

@@ -21,6 +21,7 @@ struct lr_intake_options {
     int owners; /* set them; else all is the caller's, and they stand in the manifest alone */
     int devices; /* make device nodes; else they stand in the manifest alone */
     int strict; /* nobody vouches for the stream: see docs/store.md, archives */
+    int known; /* files may be known ones, whose content the store has */
     int marks; /* what a whiteout becomes: 0: it takes away; else overlayfs's own, 1 trusted.*, 2 user.* */
     uint32_t ids; /* owners are below that; 0: any */
     uint64_t entries, size; /* limits */

@@ -73,7 +73,8 @@ static int add_line(struct writer *writer, int dirfd, const char *name, const ch
         add_value(writer, dirfd, name, st, inode, err) < 0 || lr_buf_add(out, " ", 1, err) < 0 ||
         lr_escape(out, path, length, err) < 0)
         return -1;
-    if (inode && (inode->flags & LR_INODE_XATTRS) &&
+    bool marked = taker->options->marks && S_ISDIR(st->stx_mode);
+    if (((inode && (inode->flags & LR_INODE_XATTRS)) || marked) &&
         lr_line_attributes(out, &writer->value, dirfd, name, err) < 0)
         return -1;
     writer->result->entries++;

@@ -81,16 +81,13 @@ static int empty(struct lr_taker *taker, int folder, const char *path, struct lr
     return done;
 }
 
-int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+/* Take away what earlier layers have. */
+static int apply(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
 {
     bool opaque = item->head.kind == LR_RECORD_OPAQUE;
     const char *slash = strrchr(item->path, '/');
     const char *name = slash ? slash + 1 : item->path;
     size_t length = opaque ? strlen(item->path) : slash ? (size_t)(slash - item->path) : 0;
-    if (!*item->path && !opaque)
-        return lr_taker_refuse("takes the root away", item->path, err);
-    if (taker->layer < 2)
-        return 0;
     forget_absent(taker, item->path, !opaque);
     char *folder = strndup(item->path, length);
     if (!folder)
@@ -105,4 +102,34 @@ int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_
     if (at < 0)
         return lr_taker_refuse("lies behind a link, or behind what is no folder", item->path, err);
     return opaque ? empty(taker, at, item->path, err) : take_away(taker, at, name, item->path, err);
+}
+
+/* Say it in overlayfs's own way, for a tree that lies above others: a device node 0:0, or an attribute of the folder. */
+static int leave(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+{
+    const char *key = taker->options->marks == 1 ? "trusted.overlay.opaque" : "user.overlay.opaque";
+    int at;
+    if (item->head.kind == LR_RECORD_OPAQUE) {
+        if (lr_taker_go_to(taker, item->path, strlen(item->path), err) < 0)
+            return -1;
+        at = lr_chain_fd(&taker->chain);
+        return lr_xattr_set(at, ".", key, "y", 1) < 0 ? lr_fail(err, "set the attributes of", item->path) : 0;
+    }
+    const char *slash = strrchr(item->path, '/');
+    if (lr_taker_go_to(taker, item->path, slash ? (size_t)(slash - item->path) : 0, err) < 0)
+        return -1;
+    at = lr_chain_fd(&taker->chain);
+    /* What this layer itself has there hides the rest anyway. */
+    if (mknodat(at, slash ? slash + 1 : item->path, S_IFCHR, 0) < 0 && errno != EEXIST)
+        return lr_fail(err, "make the whiteout", item->path);
+    return 0;
+}
+
+int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+{
+    if (!*item->path && item->head.kind == LR_RECORD_WHITEOUT)
+        return lr_taker_refuse("takes the root away", item->path, err);
+    if (taker->layer > 1 && apply(taker, item, err) < 0)
+        return -1;
+    return taker->options->marks ? leave(taker, item, err) : 0;
 }

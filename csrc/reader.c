@@ -85,6 +85,8 @@ static const char *wrong_head(const struct lr_reader *reader, const struct lr_it
         return "is a link to nowhere";
     if (hard && (head->link == 0 || wrong_path(item->link, head->link, options->strict)))
         return "is a hard link to what is not there, or behind a link";
+    if (known && !options->known && !reader->own)
+        return "claims to be known";
     if (known && (head->link != LR_OBJECT - 1 || strspn(item->link, "0123456789abcdef-") != head->link))
         return "is no proper record";
     if (head->path == 0 && !strchr("done", head->kind))

@@ -97,8 +97,7 @@ static int enter(struct lr_taker *taker, const char *name, const char *path, siz
     return done ? done : fail(taker, "open the new folder", name, err);
 }
 
-/* Go to the folder that is the first `length` bytes of a path. */
-static int go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err)
+int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err)
 {
     struct lr_chain *chain = &taker->chain;
     for (;;) {
@@ -127,7 +126,7 @@ static int go_to(struct lr_taker *taker, const char *path, size_t length, struct
 static const char *go_around(struct lr_taker *taker, const char *path, struct lr_error *err)
 {
     const char *slash = strrchr(path, '/');
-    if (go_to(taker, path, slash ? (size_t)(slash - path) : 0, err) < 0)
+    if (lr_taker_go_to(taker, path, slash ? (size_t)(slash - path) : 0, err) < 0)
         return NULL;
     return slash ? slash + 1 : path;
 }
@@ -429,7 +428,7 @@ static int take_hard(struct lr_taker *taker, struct lr_item *item, const char *n
 static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
 {
     const char *name = *item->path ? go_around(taker, item->path, err) : ".";
-    if (!name || (!*item->path && go_to(taker, "", 0, err) < 0))
+    if (!name || (!*item->path && lr_taker_go_to(taker, "", 0, err) < 0))
         return -1;
     if (note(taker, item->path, err) < 0)
         return -1;

@@ -52,13 +52,27 @@ struct lr_reader {
     struct lr_feed feed;
     struct lr_sha content, meta;
     uint64_t entries, size, temporaries;
-    uint64_t left_out;
+    bool own; /* what is read is the store's */
 };
 
 int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *options, struct lr_error *err);
 struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err);
 void lr_reader_close(struct lr_reader *reader);
 void lr_item_free(struct lr_item *item);
+
+/* records.c: what a layer consists of, as it comes in. fd: -1 while none is recorded. */
+struct lr_recorder {
+    int fd;
+    struct lr_buf out;
+};
+
+int lr_recorder_begin(struct lr_recorder *recorder, const struct lr_intake_options *options,
+                      const char *layer, struct lr_error *err);
+int lr_recorder_add(struct lr_recorder *recorder, const struct lr_item *item, struct lr_error *err);
+int lr_recorder_end(struct lr_recorder *recorder, struct lr_error *err);
+void lr_recorder_close(struct lr_recorder *recorder);
+/* The record of a layer that the store has; -1: none. */
+int lr_record_open(const struct lr_intake_options *options, const char *layer);
 
 /* What is known of an inode of the tree, so that the manifest is written without reading. */
 struct lr_inode {
@@ -127,6 +141,8 @@ struct lr_taker {
 int lr_taker_open(struct lr_taker *taker, const struct lr_intake_options *options, struct lr_error *err);
 int lr_taker_take(struct lr_taker *taker, struct lr_item *item, struct lr_error *err);
 void lr_taker_close(struct lr_taker *taker);
+/* Go to the folder that is the first `length` bytes of a path; what is not there of it is made. */
+int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err);
 int lr_taker_refuse(const char *why, const char *path, struct lr_error *err); /* EBADMSG */
 
 /* objects.c: a file of the tree by an object; 1: done, 0: errno is ENOENT or EMLINK: it is to be made, EEXIST: something is

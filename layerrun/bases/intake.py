@@ -7,22 +7,20 @@ passes on how far it is. Nothing is in its place before `keep`.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import stat
-import struct
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from layerrun.bases.manifest import Progress, Summary
-from layerrun.errors import ArchiveError, ExistsError, LayerrunError, SystemError, UsageError
+from layerrun.bases.taking import GoneError, Maps, Run
+from layerrun.errors import ExistsError, UsageError
 from layerrun.images.stream import Feed, Source
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
+from layerrun.native import trees
 from layerrun.native.subids import id_maps, subids
 from layerrun.native.syscalls import syncfs
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present
@@ -31,18 +29,15 @@ from layerrun.store.store import Store, now
 from layerrun.store.uids import COUNT, for_helpers, taken_elsewhere
 
 if TYPE_CHECKING:
-    from layerrun.native.intake import Taken
+    pass
 
 __all__ = ["ENTRIES", "SIZE", "import_base", "keep", "maps", "record", "renew_objects", "take_in"]
 
 # How much may come in: bytes of files, holes counted, and entries.
 SIZE = 64 << 30
 ENTRIES = 2_000_000
-_PIPE = 1 << 20
 _OBJECT = 64 + 1 + 16  # bytes of an object's name
-_PAIR = struct.Struct("=QQ")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-Maps = tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]
 
 
 def import_base(
@@ -122,6 +117,9 @@ def keep(store: Store, ticket: Ticket, folder: str, place: str) -> None:
     syncfs(ticket.fd)
     with ExitStack() as stack:
         keep_objects(_opened(stack, ticket.fd, "objects"), _opened(stack, store.fd, "objects"))
+        fresh, records = _opened(stack, ticket.fd, "records"), _opened(stack, store.fd, "records")
+        for name in os.listdir(fresh):
+            os.rename(name, name, src_dir_fd=fresh, dst_dir_fd=records)
     os.rename(folder, place, src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
     fsync_dir(store.fd, os.path.dirname(place))
 
@@ -163,39 +161,78 @@ def take_in(
     progress: Progress | None = None,
     rooted: bool = True,
     anew: bool = False,
+    marks: bool = False,
 ) -> tuple[Summary, Mapping[str, Any]]:
     """Make of a source ``tree``, ``manifest`` and ``links`` in the new ``folder`` of a ticket; see `keep`.
 
-    ``rooted``: it must be a root file system. ``anew``: with no object that is there already. Returns what the
-    manifest covers, and what the source says of itself.
+    ``rooted``: it must be a root file system. ``anew``: with no object that is there already.
+    ``marks``: it is to lie above others, and its whiteouts become overlayfs's. Returns what the manifest covers, and
+    what the source says of itself.
     """
+    uid_map, gid_map = maps(store, ids)
+    vouched = bool(getattr(source, "vouched", False))
+    scheme = "owners" if ids in (IdMode.RANGE, IdMode.NONE) else ids.value
+    given = {
+        "scheme": scheme,
+        "owners": ids is not IdMode.SINGLE,
+        "devices": vouched and not store.rootless,
+        "strict": not vouched,
+        "known": vouched or getattr(source, "expected", None) is not None,
+        "ids": 0 if vouched else COUNT if ids is IdMode.SINGLE else sum(line[2] for line in uid_map),
+        "entries": entries,
+        "size": size,
+        "marks": (2 if store.rootless else 1) if marks else 0,
+    }
+    feed = Feed(
+        out=-1,
+        ids=ids,
+        uid_map=uid_map,
+        gid_map=gid_map,
+        mapped=ids is IdMode.RANGE,
+        size=size,
+        entries=entries,
+        known=frozenset() if anew else _known(store, scheme),
+    )
+    take = partial(
+        _take, store, (ticket_fd, folder), source, given, progress=progress, rooted=rooted, anew=anew
+    )
+    try:
+        return take(feed)
+    except GoneError:
+        # Objects of a layer whose record is there have gone; the source has to tell it all.
+        for name in (folder, "objects", "records"):
+            trees.remove_tree(ticket_fd, os.fsencode(name))
+        return take(attrs.evolve(feed, known=frozenset()))
+
+
+def _known(store: Store, scheme: str) -> frozenset[str]:
+    """Return the names of the layers whose records the store has."""
+    try:
+        names = os.listdir(f"{store.path}/records")
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(name.removesuffix(f".{scheme}") for name in names if name.endswith(f".{scheme}"))
+
+
+def _take(
+    store: Store,
+    place: tuple[int, str],
+    source: Source,
+    given: Mapping[str, Any],
+    feed: Feed,
+    *,
+    progress: Progress | None,
+    rooted: bool,
+    anew: bool,
+) -> tuple[Summary, Mapping[str, Any]]:
     with ExitStack() as stack:
         with explain("stage", source.text):
-            given = _stage(store, ticket_fd, folder, stack)
-            if anew:
-                given["objects"] = given["fresh"]
-        vouched = bool(getattr(source, "vouched", False))
-        uid_map, gid_map = maps(store, ids)
-        given |= {
-            "scheme": "owners" if ids in (IdMode.RANGE, IdMode.NONE) else ids.value,
-            "owners": ids is not IdMode.SINGLE,
-            "devices": vouched and not store.rootless,
-            "strict": not vouched,
-            "ids": 0 if vouched else COUNT if ids is IdMode.SINGLE else sum(line[2] for line in uid_map),
-            "entries": entries,
-            "size": size,
-            "marks": 0,
-        }
-        run = _Run(source, given, (uid_map, gid_map), rootless=store.rootless)
-        feed = Feed(
-            out=-1,
-            ids=ids,
-            uid_map=uid_map,
-            gid_map=gid_map,
-            mapped=ids is IdMode.RANGE,
-            size=size,
-            entries=entries,
-        )
+            fds = _stage(store, *place, stack)
+        if anew:
+            fds["objects"] = fds["fresh"]
+        if not feed.known:
+            fds["records"] = -1
+        run = Run(source, {**given, **fds}, (feed.uid_map, feed.gid_map), rootless=store.rootless)
         taken, origin = run.run(feed, progress)
         expected = getattr(source, "expected", None)
         if expected is not None and taken.digest != expected:
@@ -203,7 +240,7 @@ def take_in(
                 f"{source.text!r} made {taken.digest}, and it should be {expected}",
                 hint="nothing of it was kept",
             )
-        if rooted and not _is_root(given["tree"]):
+        if rooted and not _is_root(fds["tree"]):
             raise UsageError(
                 f"{source.text!r} does not look like a root file system: it has neither usr nor bin",
                 hint="its paths must begin at the root, as `tar -C TREE -c .` writes them",
@@ -228,8 +265,8 @@ def _stage(store: Store, ticket_fd: int, folder: str, stack: ExitStack) -> dict[
         "tree": _opened(stack, at, "tree"),
         "fresh": _opened(stack, ticket_fd, "objects", make=True),
         "objects": _opened(stack, store.fd, "objects", make=True),
-        "records": -1,
-        "layers": -1,
+        "records": _opened(stack, store.fd, "records", make=True),
+        "layers": _opened(stack, ticket_fd, "records", make=True),
     }
     for name in ("manifest", "links"):
         given[name] = os.open(name, _NEW, 0o600, dir_fd=at)
@@ -244,186 +281,3 @@ def _is_root(tree: int) -> bool:
             os.stat(name, dir_fd=tree, follow_symlinks=False)
             return True
     return False
-
-
-class _Run:
-    """One intake: its pipes and its threads."""
-
-    def __init__(self, source: Source, given: Mapping[str, Any], maps: Maps, *, rootless: bool) -> None:
-        self._source, self._given, self._maps, self._rootless = source, given, maps, rootless
-        self._origin: Mapping[str, Any] = {}
-        self._failed: BaseException | None = None  # the source
-        self._taken: Taken | None = None
-        self._broke: BaseException | None = None  # what takes in
-
-    def run(self, feed: Feed, progress: Progress | None) -> tuple[Taken, Mapping[str, Any]]:
-        stream, out = os.pipe()
-        cancel, cancelling = os.pipe()
-        ahead, progressing = os.pipe()
-        with suppress(OSError):  # more than a plain user may have
-            fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, _PIPE)
-        os.set_blocking(stream, False)
-        os.set_blocking(progressing, False)
-        threads = [
-            threading.Thread(target=self._feed, args=(attrs.evolve(feed, out=out),), daemon=True),
-            threading.Thread(target=self._take, args=(stream, cancel, progressing), daemon=True),
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            while data := os.read(ahead, _PAIR.size * 64):
-                if progress is not None and len(data) >= _PAIR.size:
-                    progress(*_PAIR.unpack(data[-_PAIR.size :]))
-            for thread in reversed(threads):
-                thread.join()
-        except BaseException:
-            # Interrupted: nothing may be written any more to what is about to be removed.
-            os.write(cancelling, b"x")
-            threads[1].join(10.0)
-            raise
-        finally:
-            os.close(cancelling)
-            os.close(ahead)
-            os.close(cancel)
-        return self._outcome(), self._origin
-
-    def _feed(self, feed: Feed) -> None:
-        try:
-            self._origin = self._source.feed(feed)
-        except BaseException as error:  # noqa: BLE001  (it is raised in the caller's thread)
-            self._failed = error
-        finally:
-            os.close(feed.out)
-
-    def _take(self, stream: int, cancel: int, progress: int) -> None:
-        values = {**self._given, "stream": stream, "cancel": cancel, "progress": progress}
-        try:
-            if self._rootless:
-                from layerrun.native.intake import Taken
-                from layerrun.native.worker import run_in_userns
-
-                fds = [value for name, value in values.items() if name in _FDS and value >= 0]
-                answer = run_in_userns(
-                    f"{__name__}:take_here",
-                    values,
-                    uid_map=self._maps[0],
-                    gid_map=self._maps[1],
-                    pass_fds=fds,
-                )
-                error = answer.pop("error")
-                self._taken = Taken(**answer, error=tuple(error) if error else None)
-            else:
-                from layerrun.native.intake import Options, take
-
-                self._taken = take(Options(**values))
-        except BaseException as error:  # noqa: BLE001
-            self._broke = error
-        finally:
-            os.close(stream)  # the source gets EPIPE
-            os.close(progress)
-
-    def _outcome(self) -> Taken:
-        """Return what came of it, or raise the error that came first."""
-        failed, taken = self._failed, self._taken
-        if isinstance(failed, OSError) and failed.errno == errno.EPIPE:
-            failed = None
-        if taken is None:
-            raise self._broke if self._broke is not None else failed or RuntimeError("nothing came of it")
-        cut = taken.error is not None and taken.error[:2] == (errno.EBADMSG, _CUT)
-        if failed is not None and (taken.error is None or cut):
-            raise failed
-        if taken.error is not None:
-            raise _error(self._source.text, *taken.error)
-        return taken
-
-
-# What lr_intake says when the stream ends before its end.
-_CUT = "ends too soon"
-_FDS = {
-    "stream",
-    "cancel",
-    "progress",
-    "tree",
-    "objects",
-    "fresh",
-    "records",
-    "layers",
-    "manifest",
-    "links",
-}
-
-
-def take_here(values: dict[str, Any]) -> dict[str, Any]:
-    """Take a stream in, as the worker calls it."""
-    from layerrun.native.intake import Options, take
-
-    return attrs.asdict(take(Options(**values)))
-
-
-def _error(text: str, code: int, step: str, path: str) -> LayerrunError:
-    """Return the error of `take` as an exception."""
-    shown = ascii(path)[1:-1] if not path.isprintable() else path
-    if code == errno.EBADMSG:
-        about = f"the archive's entry {shown!r}" if path else "the archive"
-        return ArchiveError(f"{about} {step}", hint="nothing of it was kept")
-    if code == errno.ENODATA:
-        return ArchiveError(f"an object for {shown!r} is gone", hint="try again")
-    return SystemError(
-        f"cannot {step}{f' {shown}' if path else ''}: {os.strerror(code)}",
-        errno=code,
-        path=path or None,
-        hint="free some space, or put the store elsewhere with LAYERRUN_STORE"
-        if code in (errno.ENOSPC, errno.EDQUOT)
-        else None,
-    )
-
-
-@attrs.frozen
-class FolderSource:
-    """A root file system in a folder, whose owner vouches for it; ``fd`` is open for as long as it is used."""
-
-    fd: int
-    text: str
-    vouched: bool = True
-
-    def ids(self, *, rootless: bool) -> IdMode:
-        """Choose whose ids the copy keeps: all (root), the caller's and its subordinate ones, or none.
-
-        Subordinate ids serve where the tree's root folder belongs to one of them or to the caller; a tree
-        whose owners the caller cannot map (root's own) would have them all as nobody.
-        """
-        if not rootless:
-            return IdMode.RANGE
-        found = subids()
-        owner = os.fstat(self.fd).st_uid
-        if found is not None and (owner == os.geteuid() or found[0] <= owner < found[0] + found[2]):
-            return IdMode.SUBIDS
-        return IdMode.SINGLE
-
-    def feed(self, to: Feed) -> Mapping[str, Any]:
-        """Write the tree; a folder says nothing of itself."""
-        from layerrun.native.intake import emit_tree
-
-        own = stat.S_ISDIR(os.fstat(self.fd).st_mode) and os.fstat(self.fd).st_uid == os.geteuid()
-        if to.mapped or (to.ids is IdMode.SINGLE and not own):
-            emit_tree(self.fd, to.out)
-            return {}
-        from layerrun.native.worker import run_in_userns
-
-        # Also where all is the caller's own: only a root of sorts can read a folder of mode 0000.
-        run_in_userns(
-            f"{__name__}:emit_here",
-            self.fd,
-            to.out,
-            uid_map=to.uid_map,
-            gid_map=to.gid_map,
-            pass_fds=(self.fd, to.out),
-        )
-        return {}
-
-
-def emit_here(fd: int, out: int) -> None:
-    """Write a tree as a stream, as the worker calls it."""
-    from layerrun.native.intake import emit_tree
-
-    emit_tree(fd, out)

@@ -40,7 +40,8 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
     tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
     when the name stands for another tree, `UsageError` when the folder holds no root file system.
     """
-    from layerrun.bases.intake import FolderSource, import_base
+    from layerrun.bases.folder import FolderSource
+    from layerrun.bases.intake import import_base
 
     check_name(name, "name of a base")
     source = _open_source(store, directory)

@@ -95,8 +95,9 @@ class Feed:
 class Source(Protocol):
     """Where a tree comes from.
 
-    One may also have ``vouched``: its owner vouches for what is in it; and ``expected``: the digest that the tree must
-    turn out to have.
+    One may also have ``expected``, the digest that the tree must turn out to have; and ``vouched``: what it says of
+    owners, device nodes and extended attributes is believed, as of a folder of the machine's own. Known objects
+    (kind ``k``) are believed of either.
     """
 
     @property

@@ -31,6 +31,7 @@ class Options:
     owners: bool
     devices: bool
     strict: bool
+    known: bool
     marks: int
     ids: int
     entries: int

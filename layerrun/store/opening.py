@@ -22,6 +22,7 @@ FOLDERS = ("apps", "bases", "commits", "kept", "layers", "objects", "skeletons",
 _KNOWN = {
     *FOLDERS,
     "plans",
+    "records",
     "reserve",
     "store.lock",
     *("catalog.db" + end for end in ("", "-journal", "-wal", "-shm")),
