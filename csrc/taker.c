@@ -425,13 +425,8 @@ static int take_hard(struct lr_taker *taker, struct lr_item *item, const char *n
     return note_group(taker, item, err);
 }
 
-static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+static int take_kind(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
 {
-    const char *name = *item->path ? go_around(taker, item->path, err) : ".";
-    if (!name || (!*item->path && lr_taker_go_to(taker, "", 0, err) < 0))
-        return -1;
-    if (note(taker, item->path, err) < 0)
-        return -1;
     switch (item->head.kind) {
     case LR_RECORD_FOLDER:
         return take_folder(taker, item, name, err);
@@ -448,6 +443,18 @@ static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_er
     default:
         return take_other(taker, item, name, err);
     }
+}
+
+static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    const char *name = ".";
+    if (*item->path)
+        name = go_around(taker, item->path, err);
+    else if (lr_taker_go_to(taker, "", 0, err) < 0)
+        return -1;
+    if (!name || take_kind(taker, item, name, err) < 0)
+        return -1;
+    return note(taker, item->path, err);
 }
 
 int lr_taker_take(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)

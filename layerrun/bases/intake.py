@@ -17,7 +17,7 @@ import attrs
 
 from layerrun.bases.manifest import Progress, Summary
 from layerrun.bases.taking import GoneError, Maps, Run
-from layerrun.errors import ExistsError, UsageError
+from layerrun.errors import ArchiveError, ExistsError, UsageError
 from layerrun.images.stream import Feed, Source
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native import trees

@@ -1,0 +1,214 @@
+"""Streams of records become trees: layers one upon another, records that are used again, and what is refused."""
+
+import io
+import os
+import stat
+
+import attrs
+import pytest
+from support.streams import Told, file, folder_of
+
+from layerrun.bases import intake, tree
+from layerrun.errors import ArchiveError
+from layerrun.images.stream import Record
+from layerrun.model import IdMode
+from layerrun.native.intake import sweep_objects
+from layerrun.store.store import Store
+
+
+@pytest.fixture
+def store(store_path):
+    with Store.open(store_path) as opened:
+        yield opened
+
+
+def take(store, *told, **options):
+    return intake.import_base(store, options.pop("name", "b"), Told(told, **options))
+
+
+def paths(store, base):
+    top = f"{store.path}/bases/{base.id}/tree"
+    return sorted(os.path.relpath(os.path.join(at, name), top) for at, d, f in os.walk(top) for name in d + f)
+
+
+def test_layers_one_upon_another(store):
+    base = take(
+        store,
+        Record("n", link=b"one"),
+        folder_of("usr"),
+        file("usr/a", b"1"),
+        file("usr/sub/b", b"2"),
+        file("usr/sub/c", b"3"),
+        Record("l", b"usr/link", link=b"a"),
+        Record("n", link=b"two"),
+        file("usr/sub/new", b"4"),
+        Record("w", b"usr/a"),
+        Record("o", b"usr/sub"),
+        file("usr/link", b"no link any more"),
+        Record("w", b"usr/never"),
+        Record("w", b"nowhere/at/all"),
+        Record("n", link=b"three"),
+        Record("h", b"usr/again", link=b"usr/sub/new"),
+        file("usr/z", b""),
+    )
+    assert paths(store, base) == ["usr", "usr/again", "usr/link", "usr/sub", "usr/sub/new", "usr/z"]
+    assert tree.verify(store, base) == []
+
+
+def test_a_layer_replaces_folders_and_files(store):
+    base = take(
+        store,
+        Record("n", link=b"one"),
+        file("usr/is-folder/x", b"x"),
+        file("usr/is-file", b"y"),
+        Record("n", link=b"two"),
+        file("usr/is-folder", b"now a file"),
+        folder_of("usr/is-file"),
+        file("usr/is-file/x", b"now beneath a folder"),
+    )
+    assert paths(store, base) == ["usr", "usr/is-file", "usr/is-file/x", "usr/is-folder"]
+
+
+def test_what_a_layer_brings_its_own_whiteouts_leave(store):
+    base = take(
+        store,
+        Record("n", link=b"one"),
+        file("usr/d/old", b"1"),
+        Record("n", link=b"two"),
+        file("usr/d/new", b"2"),
+        Record("w", b"usr/d"),
+    )
+    assert paths(store, base) == ["usr", "usr/d", "usr/d/new"]
+
+
+def test_known_layers_are_not_told_again(store):
+    layers = [
+        Record("n", link=b"sha256:aa"),
+        folder_of("usr"),
+        file("usr/a", b"content", xattrs={b"user.x": b"1"}),
+        Record("n", link=b"sha256:bb"),
+        file("usr/b", b"more"),
+    ]
+    first = take(store, *layers)
+    second = Told([layers[0], layers[3], Record("n", link=b"sha256:cc"), file("usr/c", b"third")])
+    made = intake.import_base(store, "second", second)
+    assert second.known == {"sha256:aa", "sha256:bb"}
+    assert paths(store, made) == ["usr", "usr/a", "usr/b", "usr/c"]
+    assert tree.verify(store, made) == []
+    # Without its objects a record is worth nothing, and the source is asked for all of it.
+    for base in (first, made):
+        tree.remove_base(store, base.name)
+    objects = os.open(f"{store.path}/objects", os.O_RDONLY)
+    sweep_objects(objects)
+    os.close(objects)
+    again = Told(layers, short=[layers[0], layers[3]])
+    made = intake.import_base(store, "third", again)
+    assert again.fed == 2
+    assert paths(store, made) == ["usr", "usr/a", "usr/b"]
+    assert made.digest == first.digest
+
+
+def test_marks_of_a_tree_that_lies_above_others(store):
+    source = Told([file("etc/x", b"x"), Record("w", b"usr/gone"), Record("o", b"var")])
+    with store.ticket() as ticket:
+        intake.take_in(store, ticket.fd, "layer", source, IdMode.RANGE, rooted=False, marks=True)
+        top = f"{store.path}/staging/{ticket.id}/layer/tree"
+        gone = os.lstat(f"{top}/usr/gone")
+        assert stat.S_ISCHR(gone.st_mode)
+        assert gone.st_rdev == 0
+        assert os.getxattr(f"{top}/var", "trusted.overlay.opaque") == b"y"
+        with open(f"{top}/../manifest") as text:
+            assert "c 0000 0 0 0:0 usr/gone" in [line.strip() for line in text]
+
+
+LINK = Record("l", b"usr/out", link=b"/etc")
+REFUSED = {
+    "a name that leads up": ([file("usr/../../x", b"")], "leads elsewhere"),
+    "an absolute name": ([file("/usr/x", b"")], "leads elsewhere"),
+    "an empty part": ([file("usr//x", b"")], "leads elsewhere"),
+    "through a link": ([LINK, file("usr/out/x", b"")], "behind a link"),
+    "a folder over a link": ([LINK, folder_of("usr/out")], "no folder"),
+    "a file over a folder": ([folder_of("usr/d"), file("usr/d", b"")], "place of a folder"),
+    "a hard link to nothing": ([Record("h", b"usr/h", link=b"usr/no")], "not there"),
+    "a hard link through a link": ([LINK, Record("h", b"usr/h", link=b"usr/out/passwd")], "behind a link"),
+    "a hard link to a link": ([LINK, Record("h", b"usr/h", link=b"usr/out")], "no file"),
+    "a hard link to a folder": ([folder_of("usr/d"), Record("h", b"usr/h", link=b"usr/d")], "no file"),
+    "a hard link that leads up": ([Record("h", b"usr/h", link=b"../etc/passwd")], "not there"),
+    "a root that is a link": ([Record("l", b"", link=b"/etc")], "root"),
+    "a whiteout of the root": ([Record("w", b"")], "root"),
+    "a whiteout node": ([Record("c", b"usr/w")], "device node"),
+    "an owner that nobody is": ([file("usr/x", b"", uid=65536)], "id"),
+    "a known object": ([Record("k", b"usr/k", link=b"0" * 64 + b"-" + b"0" * 16)], "claims to be known"),
+    "more modes than there are": ([file("usr/x", b"", mode=0o10000)], "no proper record"),
+    "an unknown kind": ([Record("x", b"usr/x")], "no proper record"),
+    "a name that is too long": ([file("usr/" + "n" * 256, b"")], "255"),
+    "too deep": ([file("usr/" + "d/" * 2000 + "x", b"")], "too deep"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_and_nothing_kept(store, what):
+    told, words = REFUSED[what]
+    with pytest.raises(ArchiveError, match=words):
+        take(store, folder_of("usr"), file("usr/first", b"first"), *told)
+    assert not os.listdir(f"{store.path}/bases")
+    assert not os.listdir(f"{store.path}/staging")
+    assert not os.listdir(f"{store.path}/objects")
+
+
+def test_what_nobody_vouches_for_is_left_out(store):
+    xattrs = {
+        b"user.kept": b"1",
+        b"user.overlay.opaque": b"y",
+        b"trusted.overlay.opaque": b"y",
+        b"trusted.x": b"1",
+        b"security.selinux": b"x",
+        b"security.capability": b"\1\0\0\3" + bytes(20),
+    }
+    base = take(
+        store,
+        folder_of("usr", xattrs=xattrs),
+        file("usr/x", b"x", xattrs=xattrs),
+        Record("c", b"dev/null", major=1, minor=3),
+    )
+    top = f"{store.path}/bases/{base.id}/tree"
+    assert os.listxattr(f"{top}/usr") == os.listxattr(f"{top}/usr/x") == ["user.kept"]
+    assert os.listdir(f"{top}/dev") == []
+    with open(f"{top}/../manifest") as text:
+        assert "c 0000 0 0 1:3 dev/null\n" in text.readlines()
+    assert tree.verify(store, base) == []
+
+
+@pytest.mark.parametrize("size", [1, 100, 65, 64, 4000])
+def test_a_stream_cut_short(store, size):
+    class Cut(Told):
+        def feed(self, to):
+            whole = io.BytesIO()
+            self.write(whole)
+            with os.fdopen(os.dup(to.out), "wb") as out:
+                out.write(whole.getvalue()[:-size])
+            return {}
+
+    with pytest.raises(ArchiveError, match="ends too soon"):
+        intake.import_base(store, "b", Cut([folder_of("usr"), file("usr/x", b"x" * 5000)]))
+    assert not os.listdir(f"{store.path}/staging")
+
+
+def test_holes_are_kept_and_do_not_change_the_digest(store):
+    data = bytes(1 << 20) + b"end"
+    plain = take(store, file("usr/x", data), name="plain")
+    holed = take(store, attrs.evolve(file("usr/x", data), holes=True), name="holed", mtime=5)
+    assert plain.digest == holed.digest
+    blocks = os.stat(f"{store.path}/bases/{holed.id}/tree/usr/x").st_blocks
+    assert blocks < os.stat(f"{store.path}/bases/{plain.id}/tree/usr/x").st_blocks or blocks < 100
+
+
+@pytest.mark.long
+def test_more_names_than_an_object_can_have(store):
+    """ext4 allows 65,000: the 65,000th empty file begins another object."""
+    many = [file(f"usr/{n:05}", b"") for n in range(66_000)]
+    base = take(store, *many)
+    assert base.entries == 66_002
+    assert tree.verify(store, base) == []
+    inodes = {entry.inode() for entry in os.scandir(f"{store.path}/bases/{base.id}/tree/usr")}
+    assert len(inodes) <= 2
