@@ -8,13 +8,14 @@ passes on how far it is. Nothing is in its place before `keep`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from layerrun.bases import recording
 from layerrun.bases.manifest import Progress, Summary
 from layerrun.bases.taking import GoneError, Maps, Run
 from layerrun.errors import ArchiveError, ExistsError, UsageError
@@ -48,8 +49,12 @@ def import_base(
     size: int = SIZE,
     entries: int = ENTRIES,
     progress: Progress | None = None,
+    version: bool = False,
 ) -> Base:
-    """Take a root file system into the store as the first version of the base ``name``.
+    """Take a root file system into the store as the first version of the base ``name``; with ``version`` as its next.
+
+    The next version (`BaseRows.add_next_version`) does not become the current one; a version that has this content is
+    returned as it is. An update holds the lock of updates meanwhile.
 
     ``progress`` is called now and then with the entries and the bytes taken in so far. Importing the same tree under
     the same name again makes nothing and returns the base that is there. Raises `ExistsError` when the name stands for
@@ -62,9 +67,9 @@ def import_base(
         summary, origin = take_in(
             store, ticket.fd, "base", source, ids, size=size, entries=entries, progress=progress
         )
-        known = store.catalog.base(name)
+        known = recording.known(store, name, summary.digest, version=version)
         if known is not None:
-            return _same(known, summary)
+            return known
         base = Base(
             id=new_id(),
             name=name,
@@ -78,32 +83,22 @@ def import_base(
             origin=origin,
         )
         try:
-            record(store, ticket, base, lambda: store.catalog.add_base(base))
-        except ExistsError:
-            known = store.catalog.base(name)  # another import of the name was quicker
+            return record(store, ticket, base, version=version)
+        except ExistsError:  # another import of the name was quicker
+            known = recording.known(store, name, summary.digest, version=version)
             if known is None:
                 raise
-            return _same(known, summary)
-        return base
+            return known
 
 
-def _same(known: Base, summary: Summary) -> Base:
-    if known.digest == summary.digest:
-        return known
-    raise ExistsError(
-        f"there is a base {known.name!r} already, with another content ({known.digest})",
-        hint="choose another name, update it, or remove that one first",
-    )
-
-
-def record(store: Store, ticket: Ticket, base: Base, add: Callable[[], None]) -> None:
-    """Make the staged ``base`` durable and known: ``add`` writes its rows, within a transaction."""
+def record(store: Store, ticket: Ticket, base: Base, *, version: bool = False) -> Base:
+    """Make the staged ``base`` durable and known; see `layerrun.bases.recording.add`."""
     place = f"bases/{base.id}"
     with explain("write the base", base.name):
         keep(store, ticket, "base", place)
     try:
         with store.catalog.transaction():
-            add()
+            return recording.add(store, base, version=version)
     except BaseException:
         os.rename(place, "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
         raise

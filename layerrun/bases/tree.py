@@ -12,8 +12,7 @@ import attrs
 from layerrun.bases.manifest import Progress, digest_of
 from layerrun.errors import DamagedError, UsageError
 from layerrun.model import HOST_BASE, Base, IdMode, check_name
-from layerrun.store import reserve, spares
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, present
+from layerrun.store.fs import DIR_FLAGS, present
 from layerrun.store.store import Store
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
 
-__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "remove_base", "verify"]
+__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "verify"]
 
 
 @attrs.frozen
@@ -33,12 +32,15 @@ class Problem:
     path: str
 
 
-def import_tree(store: Store, name: str, directory: str, progress: Progress | None = None) -> Base:
+def import_tree(
+    store: Store, name: str, directory: str, progress: Progress | None = None, *, version: bool = False
+) -> Base:
     """Copy the root file system in ``directory`` into the store as the base ``name``.
 
     ``progress`` is called now and then with the entries and the bytes read so far. Importing the same
     tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
-    when the name stands for another tree, `UsageError` when the folder holds no root file system.
+    when the name stands for another tree, `UsageError` when the folder holds no root file system. ``version``: as
+    for `layerrun.bases.intake.import_base`.
     """
     from layerrun.bases.folder import FolderSource
     from layerrun.bases.intake import import_base
@@ -47,7 +49,12 @@ def import_tree(store: Store, name: str, directory: str, progress: Progress | No
     source = _open_source(store, directory)
     try:
         return import_base(
-            store, name, FolderSource(source, os.path.realpath(directory)), size=_MOST, progress=progress
+            store,
+            name,
+            FolderSource(source, os.path.realpath(directory)),
+            size=_MOST,
+            progress=progress,
+            version=version,
         )
     finally:
         os.close(source)
@@ -61,6 +68,7 @@ def import_tar(
     *,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    version: bool = False,
 ) -> Base:
     """Take a tar archive, plain or compressed by gzip, xz, bzip2 or zstd, into the store as the base ``name``.
 
@@ -74,7 +82,13 @@ def import_tar(
     check_name(name, "name of a base")
     most = limits or Limits()
     return import_base(
-        store, name, TarSource(archive, source, most), size=most.size, entries=most.entries, progress=progress
+        store,
+        name,
+        TarSource(archive, source, most),
+        size=most.size,
+        entries=most.entries,
+        progress=progress,
+        version=version,
     )
 
 
@@ -162,28 +176,6 @@ def verify_here(base: int, out: int, owners: bool) -> None:
         links = opened("links", os.O_RDONLY) if present(base, "links") else -1
         tree, manifest = opened("tree", os.O_RDONLY | os.O_DIRECTORY), opened("manifest", os.O_RDONLY)
         intake.verify(tree, manifest, links, out, owners=owners)
-
-
-def remove_base(store: Store, name: str) -> None:
-    """Remove a base; raises `BaseInUseError` while an app or a throwaway stands on it."""
-    base = store.base(name)
-    if base.name == HOST_BASE:
-        raise UsageError("the base 'host' is the machine's own / and cannot be removed")
-    reserve.using(store, lambda: _remove(store, base))
-
-
-def _remove(store: Store, base: Base) -> None:
-    spares.drop_idle(store, base.name)
-    with store.ticket(base.ids) as ticket:
-        ticket.linked = True
-        with store.catalog.transaction():
-            store.catalog.delete_base(base)
-        with explain("remove the files of base", base.name):
-            try:
-                os.rename(f"bases/{base.id}", "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
-            except FileNotFoundError:
-                return
-            fsync_dir(store.fd, "bases")
 
 
 def in_userns(ids: IdMode | None, function: str, *args: Any, fds: Sequence[int]) -> Any:

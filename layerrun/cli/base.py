@@ -32,6 +32,16 @@ __all__ = ["ELSEWHERE", "base"]
 # Verbs of other modules: verb -> (module in layerrun.cli, its function there, the line in the list of commands)
 ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "follow": ("channels", "follow", "Follow a signed channel."),
+    "health": ("updating", "health", "List, add or drop what every new version must pass."),
+    "history": ("slots", "history", "List what happened to a base."),
+    "keep": ("slots", "keep", "Set how many versions are kept."),
+    "pin": ("slots", "pin", "Keep a version."),
+    "rollback": ("slots", "rollback", "Go back to the version before."),
+    "shadows": ("updating", "shadows", "List what apps hide of what changed."),
+    "switch": ("slots", "switch", "Let a base stand on another version."),
+    "unpin": ("slots", "unpin", "Let a pinned version go again."),
+    "update": ("updating", "update", "Give a base another version, if it passes every check."),
+    "versions": ("slots", "versions", "List the versions of bases."),
     "unfollow": ("channels", "unfollow", "Follow no channel any more."),
     "push": ("registry", "base_push", "Push a base to a registry, as an image."),
     "delta": ("delta", "delta", "Write what turns one base into another, as a small file."),
@@ -251,16 +261,22 @@ def verify(name: str, as_json: bool, as_nul: bool) -> int:
 @base_argument
 @yes_option
 def remove(name: str, yes: bool) -> int:
-    """Remove the base NAME. It is refused (3) while an app or a throwaway stands on it."""
+    """Remove the base NAME with all its versions, or NAME@VERSION alone.
+
+    It is refused (3) while an app or a throwaway stands on it.
+    """
     asking = ask_before("base remove destroys data", yes=yes)
     with open_store() as store:
-        from layerrun.bases import tree
+        from layerrun.bases import versions
 
         found = store.base(name)
         if asking:
             ask(
                 "Remove this base?",
-                [f"{name}: {size(found.size)} in {plural(found.entries, 'entry', 'entries')}"],
+                [
+                    f"{one.full_name}: {size(one.size)} in {plural(one.entries, 'entry', 'entries')}"
+                    for one in ([found] if "@" in name else store.catalog.versions(name))
+                ],
             )
-        tree.remove_base(store, name)
+        versions.remove(store, name)
     return 0

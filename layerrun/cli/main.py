@@ -67,12 +67,13 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Bases": {
         "build": ("building", "build", "Build an app by a recipe."),
         "push": ("registry", "push", "Push an app to a registry, as an image."),
-        "base": ("base", "base", "Import, list, show, verify and remove bases."),
+        "base": ("base", "base", "Import, update, list, show, verify and remove bases."),
         "update": ("channels", "update", "Bring bases to what their channels offer."),
         "channel": ("publishing", "channel", "Run a channel that bases follow."),
     },
     "Machine": {
         "doctor": ("machine", "doctor", "Check what this machine and the store can do."),
+        "status": ("slots", "status", "Say how the bases and their updates stand."),
         "completion": ("machine", "completion", "Print the completion script of a shell."),
         "version": ("machine", "version", "Print the version."),
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from layerrun.bases import sharing
+from layerrun.bases import sharing, versions
 from layerrun.commit import aging
 from layerrun.runtime import old_snapshots
 from layerrun.store.garbage import Garbage
@@ -23,6 +23,7 @@ SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
     aging.garbage,
     old_snapshots.garbage,
     sharing.garbage,
+    versions.garbage,
 )
 
 

@@ -14,6 +14,7 @@ from layerrun.model import HOST_BASE, App, Base, IdMode, check_path
 from layerrun.runtime import jobs, snapshots
 from layerrun.runtime.units import layer_folder
 from layerrun.runtime.uppers import read_roots
+from layerrun.store.catalog import HOST
 from layerrun.store.fs import open_dir
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class Side:
 
 
 def side(store: Store, reference: str) -> Side:
-    """Return what ``NAME``, ``NAME@PROFILE``, ``NAME:SNAPSHOT`` or the name of a base means, an app first.
+    """Return what ``NAME``, ``NAME@PROFILE``, ``NAME:SNAPSHOT``, or a base or a version of one means, an app first.
 
     Raises `NotFoundError` with the nearest names of apps.
     """
     name, snapshot = snapshots.parse(reference)
     if snapshot is None and store.catalog.app(name) is None:
-        base = next((base for base in store.bases() if base.name == name), None)
+        base = HOST if name == HOST_BASE else store.catalog.base(name)
         if base is not None:
             return Side(reference, base, ids=base.ids)
     app = store.app(name)
@@ -71,7 +72,7 @@ def factory(store: Store, reference: str) -> Side:
     Raises `UsageError` for a base, which changes nothing.
     """
     name, snapshot = snapshots.parse(reference)
-    if snapshot is None and store.catalog.app(name) is None and any(b.name == name for b in store.bases()):
+    if snapshot is None and store.catalog.app(name) is None and _is_base(store, name):
         raise UsageError(
             f"{name!r} is a base", hint=f"name something to compare it with: layerrun diff {name} NAME"
         )
@@ -79,6 +80,10 @@ def factory(store: Store, reference: str) -> Side:
     if snapshot is None:
         return factory_of(store, app)
     return attrs.evolve(factory_of(store, app), layers=snapshots.find(store, app, snapshot).layers)
+
+
+def _is_base(store: Store, name: str) -> bool:
+    return name == HOST_BASE or store.catalog.base(name) is not None
 
 
 def rows(store: Store, old: Side, new: Side, only: Sequence[str] = ()) -> list[Row]:

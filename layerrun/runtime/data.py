@@ -33,6 +33,7 @@ __all__ = [
     "deltas",
     "diff",
     "discard",
+    "literal",
     "matching",
     "put_together",
     "reset",
@@ -284,7 +285,7 @@ def _caches(app: App) -> list[str]:
     return sorted({path for path in paths if not any(f"{path}/".startswith(f"{s}/") for s in shares)})
 
 
-def _literal(path: str) -> str:
+def literal(path: str) -> str:
     """Return a pattern that matches just this path."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
@@ -299,7 +300,7 @@ def _clear_cache(store: Store, app: App) -> list[str]:
         fresh = [posixpath.join(identity.person(app).home, ".cache")] * (app.config.home is Home.FRESH)
         return _to_factory(store, app, sorted([*_caches(app), *fresh]))
     with _changing(store, app, "clear the cache") as (data, trash_fd):
-        dropped = _restore(store, app, data, trash_fd, [_literal(path) for path in _caches(app)])
+        dropped = _restore(store, app, data, trash_fd, [literal(path) for path in _caches(app)])
         if app.config.home is Home.FRESH:
             home = open_dir(data, "home", closed=True)
             try:

@@ -30,6 +30,7 @@ __all__ = [
     "on_ids",
     "restore_job",
     "rows_job",
+    "shadows_job",
     "squash_job",
     "tidy_job",
     "usage_job",
@@ -253,6 +254,18 @@ def put_back_job(*arguments: Any) -> list[list[str]]:
     beneath, wanted = (Stack(part, userxattr, cross_mounts) for part in (fds[:count], fds[count:]))
     found = put_back(upper, beneath, wanted, map(os.fsencode, paths))
     return [[os.fsdecode(path) for path in part] for part in found]
+
+
+def shadows_job(*arguments: Any) -> list[list[str]]:
+    """Arguments: layers, then paths with whether each is a folder (a list of pairs), userxattr.
+
+    Return for each layer what it hides of them; see `layerrun.layers.shadows.hidden`.
+    """
+    from layerrun.layers.shadows import hidden
+
+    *fds, paths, userxattr = arguments
+    wanted = [(os.fsencode(path), is_folder) for path, is_folder in paths]
+    return [list(map(os.fsdecode, hidden(fd, wanted, userxattr=userxattr))) for fd in fds]
 
 
 def which_job(*arguments: Any) -> tuple[str, str, int | None]:

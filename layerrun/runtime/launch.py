@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from layerrun.store.locks import AppLock
     from layerrun.store.store import Store
 
-__all__ = ["compile_plan", "enter", "run", "run_ephemeral", "run_spare"]
+__all__ = ["compile_plan", "enter", "run", "run_ephemeral", "run_locked", "run_spare"]
 
 _NOT_IN = (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE)
 # Seconds: with one holder of the lock who does not let us in, and with all of them. Where fifty starts share a
@@ -211,6 +211,11 @@ def run_spare(
     if door is not None:
         door = attrs.evolve(door, uppers=stored_uppers(store, app.name))
     return _start(store, app, lock, _Wanted(argv, cwd, env, door, status_fd))
+
+
+def run_locked(store: Store, app: App, lock: AppLock, argv: Sequence[str]) -> int:
+    """Run a command in an app whose lock the caller holds, and wait; as `run`."""
+    return _start(store, app, lock, _Wanted(argv, None, None, None))
 
 
 def enter(

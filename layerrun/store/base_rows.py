@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from layerrun.errors import BaseInUseError, DamagedError, ExistsError
+import attrs
+
+from layerrun.errors import BaseInUseError, DamagedError, ExistsError, NotFoundError
 from layerrun.model import AppKind, Base, BaseKind, IdMode, Slot
 from layerrun.store.rows import Rows
 
@@ -88,6 +90,25 @@ class BaseRows(Rows):
             "UPDATE slots SET last_version = max(last_version, ?) WHERE name = ?", (base.version, base.name)
         )
 
+    def add_next_version(self, base: Base) -> Base:
+        """Record the next version of a base, which an update is looking at, and return it; within a transaction."""
+        slot = self.slot(base.name)
+        if slot is None:
+            raise NotFoundError(
+                f"there is no base {base.name!r}", hint=f"layerrun base import {base.name} SRC"
+            )
+        made = attrs.evolve(base, version=slot.last_version + 1)
+        self.add_version(made)
+        self._db.execute("UPDATE slots SET pending = ? WHERE name = ?", (made.id, base.name))
+        return made
+
+    def free_version(self, base: Base) -> None:
+        """Give the number of a version that is gone, and was the last, again; within a transaction."""
+        self._db.execute(
+            "UPDATE slots SET last_version = last_version - 1 WHERE name = ? AND last_version = ?",
+            (base.name, base.version),
+        )
+
     def delete_base(self, base: Base) -> None:
         """Forget a version, and the base with its last; within a transaction.
 
@@ -100,8 +121,9 @@ class BaseRows(Rows):
             )
         ]
         if users:
+            shown_name = base.name if base.version == 1 else base.full_name
             shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-            raise BaseInUseError(f"base {base.name!r} is in use by {shown}", hint="remove those first")
+            raise BaseInUseError(f"base {shown_name!r} is in use by {shown}", hint="remove those first")
         if len(self.versions(base.name)) == 1:
             self._db.execute("DELETE FROM slots WHERE name = ?", (base.name,))
         self._db.execute("DELETE FROM bases WHERE id = ?", (base.id,))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from layerrun.store.store import Store
 
 __all__ = [
+    "CHECK",
+    "SCRATCH",
     "THROWAWAY",
     "Beginning",
     "image_size",
@@ -55,6 +57,8 @@ class Beginning:
 THROWAWAY = "try-"
 # The same of what a step of a build runs in.
 SCRATCH = "build-"
+# And of what looks whether a version of a base is well.
+CHECK = "check-"
 
 
 def now() -> str:
@@ -112,14 +116,25 @@ def make_spare(store: Store, name: str, config: AppConfig, ids: IdMode) -> tuple
     return app, lock
 
 
-def make_scratch(store: Store, config: AppConfig, ids: IdMode, begin: Beginning) -> tuple[App, AppLock]:
-    """Make a throwaway for one step of a build, locked. It goes, as an ephemeral start does, once its lock is free."""
+def make_scratch(
+    store: Store,
+    config: AppConfig,
+    ids: IdMode,
+    begin: Beginning | None,
+    *,
+    kind: AppKind = AppKind.THROWAWAY,
+    called: str = SCRATCH,
+) -> tuple[App, AppLock]:
+    """Make a throwaway for one step of a build, or for a check, locked.
+
+    It goes, as an ephemeral start does, once its lock is free. What it is ``called`` begins like that.
+    """
 
     def row(id_: str) -> App:
         return App(
             id=id_,
-            name=unused_name(store, SCRATCH),
-            kind=AppKind.THROWAWAY,
+            name=unused_name(store, called),
+            kind=kind,
             config=config,
             ids=ids,
             uid_start=_range(store, ids),
@@ -132,7 +147,7 @@ def make_scratch(store: Store, config: AppConfig, ids: IdMode, begin: Beginning)
     app, lock = _make(store, "the step", config, row, locked=True, begin=begin)
     assert lock is not None
     lock.name = app.name
-    lock.write_holder(os.getpid(), "build")
+    lock.write_holder(os.getpid(), "build" if called == SCRATCH else "check")
     return app, lock
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from support.stores import check_whole, die_at_line
 
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.bases.manifest import escape, unescape
 from layerrun.errors import BaseInUseError, DamagedError, ExistsError, NotFoundError, UsageError
 from layerrun.model import AppConfig, IdMode
@@ -255,7 +255,7 @@ def test_what_is_no_root_file_system(store, folder, source):
 
 def test_host_is_no_tree(store):
     with pytest.raises(UsageError, match="cannot be removed"):
-        tree.remove_base(store, "host")
+        versions.remove(store, "host")
     with pytest.raises(UsageError, match="nothing is recorded"):
         tree.verify(store, store.base("host"))
 
@@ -265,15 +265,15 @@ def test_in_use(store, source):
     for number in range(7):
         store.create_app(f"a{number}", AppConfig(base="b"), ids=IdMode.RANGE)
     with pytest.raises(BaseInUseError, match="a0, a1, a2, a3, a4 and 2 more"):
-        tree.remove_base(store, "b")
+        versions.remove(store, "b")
     for number in range(6):
         store.remove_app(f"a{number}")
     store.update_app("a6", AppConfig())
-    tree.remove_base(store, "b")
+    versions.remove(store, "b")
     assert [b.name for b in store.bases()] == ["host"]
     assert os.listdir(f"{store.path}/bases") == []
     with pytest.raises(NotFoundError):
-        tree.remove_base(store, "b")
+        versions.remove(store, "b")
     assert base not in store.bases()
 
 
@@ -310,7 +310,7 @@ def test_crash_during_import(folder, source, store_path):
         with Store.open(store_path) as store:
             base = tree.import_tree(store, "b", source)
             assert tree.verify(store, base) == []
-            tree.remove_base(store, "b")
+            versions.remove(store, "b")
         check_whole(store_path)
         shutil.rmtree(store_path)
         number += 5
@@ -324,7 +324,7 @@ def test_crash_during_removal(folder, source, store_path):
 
     def act():
         with Store.open(store_path) as store:
-            tree.remove_base(store, "b")
+            versions.remove(store, "b")
 
     number, killed = 1, True
     while killed:
@@ -363,7 +363,7 @@ def test_escape(data):
 
 ROOTLESS = """
 import sys
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.model import *
 from layerrun.store.store import Store
 path, source = sys.argv[1:]
@@ -373,7 +373,7 @@ with Store.open(path) as store:
     print(tree.import_tree(store, "b", source) == base, tree.verify(store, base))
     store.create_app("a", AppConfig(base="b"), ids=base.ids)
     store.remove_app("a")
-    tree.remove_base(store, "b")
+    versions.remove(store, "b")
 """
 
 

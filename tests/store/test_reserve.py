@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.errors import LayerrunError
 from layerrun.model import AppConfig, IdMode
 from layerrun.runtime import data
@@ -59,7 +59,7 @@ WAYS = {
     "remove": lambda store: store.remove_app("one"),
     "reset --path": lambda store: data.reset_paths(store, store.app("one"), ["/var"]),
     "clear-cache": lambda store: data.clear_cache(store, store.app("one")),
-    "base remove": lambda store: tree.remove_base(store, "b"),
+    "base remove": lambda store: versions.remove(store, "b"),
 }
 
 

@@ -1,0 +1,160 @@
+"""Making another version of a base the current one, for every app that stands on it, in one transaction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+
+import attrs
+
+from layerrun.errors import BusyError, ConflictError, LayerrunError, NotFoundError, UsageError
+from layerrun.model import HOST_BASE, Base, Move
+from layerrun.store import spares
+from layerrun.store.fs import fsync_dir, present
+from layerrun.store.making import now
+from layerrun.store.names import unknown
+from layerrun.store.store import Store
+
+__all__ = ["Switched", "back_to", "check_ids", "find", "switch"]
+
+Layers = tuple[str, ...]
+
+
+@attrs.frozen
+class Switched:
+    """What became of a base: the version that was current and the one that is, and the names of apps that moved.
+
+    ``running`` are those of them that still have the old one, until they end.
+    """
+
+    old: Base
+    new: Base
+    apps: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything has changed."""
+        return self.old.id != self.new.id
+
+
+def find(store: Store, name: str, version: int | str) -> Base:
+    """Return a version of a base: its number, or NAME@NUMBER. Raises `NotFoundError`, `UsageError`."""
+    text = str(version)
+    if "@" in text:
+        base, _, text = text.partition("@")
+        if base != name:
+            raise UsageError(f"{version!r} is no version of {name!r}", hint=f"layerrun base history {name}")
+    if store.base(name).name == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own /, and has no versions")
+    found = store.catalog.base(f"{name}@{text}")
+    if found is None:
+        raise unknown("version", f"{name}@{text}", [one.full_name for one in store.catalog.versions(name)])
+    return found
+
+
+def check_ids(old: Base, new: Base) -> None:
+    """Raise `ConflictError` if apps made over one version could not stand on the other: owners mean other ids."""
+    modes = {old.ids, new.ids}
+    if len(modes) > 1:
+        known = ", ".join(sorted(mode.value for mode in modes if mode))
+        raise ConflictError(
+            f"{old.full_name} and {new.full_name} keep owners in two ways ({known}), and an app stands on one of them",
+            hint="import it from the same kind of source, or under another name",
+        )
+
+
+def switch(
+    store: Store,
+    target: Base,
+    *,
+    what: str,
+    layers: Mapping[str, Layers] | None = None,
+    note: str = "",
+    trial: bool | None = None,
+) -> Switched:
+    """Make ``target`` the current version of its base; the caller holds the lock of updates.
+
+    Apps go along, each at its next start; throwaways stay where they are. An app whose layers were built for the
+    version before gets those that were built for this one: ``layers``, by the app's id, or what was noted of
+    earlier. ``what`` and ``note`` go to the history. With ``trial`` (default: to a later version) an app whose starts
+    fail goes back by itself.
+    """
+    spares.drop_idle(store, target.name)
+    catalog = store.catalog
+    with catalog.transaction():
+        slot = catalog.slot(target.name)
+        old = None if slot is None else catalog.base_by_id(slot.current)
+        if old is None or catalog.base_by_id(target.id) is None:
+            raise NotFoundError(f"{target.full_name!r} was removed meanwhile")
+        if old.id == target.id:
+            catalog.set_slot(target.name, pending=None)
+            return Switched(old, target)
+        check_ids(old, target)
+        names = catalog.switch(old, target)
+        before = _exchange_layers(store, old, target, layers or {})
+        for name in names:
+            with suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(f"plans/{name}", dir_fd=store.fd)
+        if names and present(store.fd, "plans"):
+            fsync_dir(store.fd, "plans")
+        if trial if trial is not None else target.version > old.version:
+            catalog.add_trials(old, now(), before)
+        catalog.add_move(target.name, now(), what, target.version, earlier=old.version, note=note)
+    apps = tuple(name for name in names if not name.startswith("."))
+    return Switched(old, target, apps, tuple(name for name in apps if _runs(store, name)))
+
+
+def _exchange_layers(store: Store, old: Base, new: Base, built: Mapping[str, Layers]) -> dict[str, Layers]:
+    """Give apps the layers that fit the new version, and note which fit the old one; return what they had."""
+    catalog = store.catalog
+    fit_old, fit_new = catalog.fits(old.id), {**catalog.fits(new.id), **built}
+    before: dict[str, Layers] = {}
+    for id_, layers in fit_new.items():
+        app = catalog.app_by_id(id_)
+        if app is None or app.base_id != new.id or app.config.layers == layers:
+            continue
+        # Layers that were committed since are not to be lost: those stay, and are rebuilt by hand.
+        if id_ not in built and fit_old.get(id_) != app.config.layers:
+            continue
+        before[id_] = app.config.layers
+        catalog.set_fit(id_, old.id, app.config.layers)
+        catalog.set_fit(id_, new.id, layers)
+        catalog.add_uses(id_, app.config.layers)
+        catalog.set_layers(id_, layers)
+    return before
+
+
+def _runs(store: Store, name: str) -> bool:
+    """Say whether an app runs, at a glance: its lock is held."""
+    app = store.catalog.app(name)
+    if app is None:
+        return False
+    try:
+        store.app_lock(app, "look", patience=0.0).release()
+    except BusyError:
+        return True
+    except LayerrunError:
+        return False
+    return False
+
+
+def back_to(store: Store, name: str) -> Base:
+    """Return the version that was current before the last change of that, to which a rollback goes.
+
+    Raises `NotFoundError` where there was none, or it is gone.
+    """
+    slot = store.catalog.slot(name)
+    if slot is None:
+        store.base(name)  # says which there are
+        raise UsageError("the base 'host' is the machine's own /, and has no versions")
+    moves: list[Move] = [move for move in store.catalog.moves(name) if move.earlier is not None]
+    versions = {base.version: base for base in store.catalog.versions(name)}
+    current = next((base for base in versions.values() if base.id == slot.current), None)
+    for move in reversed(moves):
+        if move.earlier in versions and versions[move.earlier] != current:
+            return versions[move.earlier]
+    raise NotFoundError(
+        f"there is no earlier version of {name!r} to go back to", hint=f"layerrun base history {name}"
+    )

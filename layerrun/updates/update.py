@@ -1,0 +1,206 @@
+"""``base update``: the next version is imported beside the current one, looked at, and only then switched to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import attrs
+
+from layerrun.bases import versions
+from layerrun.errors import HealthError, LayerrunError, NotFoundError, UsageError
+from layerrun.model import HOST_BASE, Base
+from layerrun.store.making import now
+from layerrun.store.store import Store
+from layerrun.updates import health, shadows, switching
+from layerrun.updates.guard import updating
+from layerrun.updates.health import Check, Outcome
+from layerrun.updates.shadows import Shadow
+from layerrun.updates.switching import Switched
+
+__all__ = ["Found", "Wanted", "update"]
+
+Layers = tuple[str, ...]
+# Of what a check that failed has said, the last ones are told.
+_LINES = 20
+
+
+@attrs.frozen
+class Wanted:
+    """What an update is to do.
+
+    ``checks`` are commands beside those that the base and its apps have; ``timeout`` in seconds, for each of them.
+    ``stage``: the switch is left to the next start of an app of the base. ``dry_run``: look, and change nothing.
+    """
+
+    checks: Sequence[str] = ()
+    timeout: float = health.TIMEOUT
+    stage: bool = False
+    dry_run: bool = False
+
+
+@attrs.frozen
+class Found:
+    """What an update has found, before it switches.
+
+    ``changed`` is how many paths differ between the versions; ``outcomes`` are those of the checks, in order;
+    ``hidden`` is by the name of the app; ``rebuilt`` are apps whose layers were built anew.
+    """
+
+    old: Base
+    new: Base
+    changed: int = 0
+    outcomes: tuple[Outcome, ...] = ()
+    hidden: Mapping[str, Sequence[Shadow]] = attrs.field(factory=dict)
+    rebuilt: tuple[str, ...] = ()
+
+
+def _agree(_found: Found) -> bool:
+    return True
+
+
+def _hear(_text: str) -> None:
+    pass
+
+
+def update(
+    store: Store,
+    name: str,
+    bring: Callable[[], Base],
+    wanted: Wanted,
+    *,
+    agree: Callable[[Found], bool] = _agree,
+    told: Callable[[str], None] = _hear,
+) -> tuple[Found, Switched | None]:
+    """Make what ``bring`` imports the current version of the base ``name``, if it passes all checks.
+
+    ``bring`` records it by `BaseRows.add_next_version`, or returns a version that is there already. ``agree`` is asked
+    before anything changes for anybody; after a no, and after a failure of any kind, everything is as it was. ``told``
+    hears what is being done. Return what was found, and the switch; ``None`` where none was made: it is
+    current already, only staged, or this was a dry run.
+
+    Raises `HealthError` when a check fails, `BusyError` while another update is under way, `LayerrunError`: the
+    answer was no.
+    """
+    _check_name(store, name)
+    with updating(store):
+        old = store.base(name)
+        new = bring()
+        if new.id == old.id:
+            return Found(old, new), None
+        with _taken_back(store, new):
+            switching.check_ids(old, new)
+            found, layers = _look(store, old, new, wanted, told)
+            if wanted.dry_run:
+                _leave(store, new, unseen=True)
+                return found, None
+            if not agree(found):
+                _leave(store, new, unseen=True)
+                raise LayerrunError("stopped: the answer was no, and nothing was done")
+            if wanted.stage:
+                _stage(store, old, new, layers)
+                return found, None
+            switched = switching.switch(store, new, what="update", layers=layers, note=new.source)
+        versions.prune(store, name)
+        return found, switched
+
+
+def _check_name(store: Store, name: str) -> None:
+    if name == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own /, which its own package manager updates")
+    if "@" in name:
+        raise UsageError(
+            f"{name!r} is one version: a base is updated",
+            hint=f"layerrun base update {name.partition('@')[0]}",
+        )
+    store.base(name)
+
+
+@contextmanager
+def _taken_back(store: Store, new: Base) -> Iterator[None]:
+    """Remove a version that was imported for an update, if the update comes to nothing."""
+    try:
+        yield
+    except BaseException:
+        _leave(store, new)
+        raise
+
+
+def _leave(store: Store, new: Base, *, unseen: bool = False) -> None:
+    slot = store.catalog.slot(new.name)
+    if slot is not None and slot.pending == new.id:  # else it was there before
+        versions.take_back(store, new, unseen=unseen)
+
+
+def _look(
+    store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
+) -> tuple[Found, dict[str, Layers]]:
+    """Look at a new version in every way; return what was found, and the layers built for it by app's id."""
+    layers = _rebuild(store, new, told)
+    checks = health.checks_of(store, new.name, wanted.checks)
+
+    def say(check: Check) -> None:
+        told(f"checking {new.full_name} for {check.of}: {check.command}")
+
+    outcomes = health.run_checks(store, new, checks, timeout=wanted.timeout, layers=layers, told=say)
+    failed = next((one for one in outcomes if not one.is_well), None)
+    if failed is not None:
+        for text in failed.output.splitlines()[-_LINES:]:
+            told(f"  {text}")
+        _fail(store, old, new, failed, dry_run=wanted.dry_run)
+    changed = shadows.changes(store, old, new)
+    hidden = shadows.all_shadows(store, old, new, changed)
+    names = [app.name for app in map(store.catalog.app_by_id, layers) if app is not None]
+    return Found(old, new, len(changed), tuple(outcomes), hidden, tuple(sorted(names))), layers
+
+
+def _fail(store: Store, old: Base, new: Base, failed: Outcome, *, dry_run: bool) -> None:
+    """Note why an update comes to nothing, and raise it."""
+    whose = "" if failed.check.app is None else f" of {failed.check.app.name}"
+    reason = f"{failed.check.command!r}{whose} failed over it: {failed.why}"
+    if not dry_run:
+        with store.catalog.transaction():
+            store.catalog.set_slot(new.name, failed=f"{now()} {new.source}: {reason}")
+            store.catalog.add_move(new.name, now(), "failed", new.version, note=reason)
+    raise HealthError(
+        f"{new.name!r} stays at {old.full_name}: {reason}",
+        hint="layerrun status  (says it again)",
+    )
+
+
+def _rebuild(store: Store, new: Base, told: Callable[[str], None]) -> dict[str, Layers]:
+    """Build the layers of the apps that have a recipe anew, over a version; return them by app's id."""
+    return {}
+
+
+def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Layers]) -> None:
+    """Let the next start of an app of the base switch to a version that has passed."""
+    from layerrun.store.plans import forget_plan
+
+    catalog = store.catalog
+    with catalog.transaction():
+        if catalog.base_by_id(new.id) is None:
+            raise NotFoundError(f"{new.full_name!r} was removed meanwhile")
+        for id_, built in layers.items():
+            app = catalog.app_by_id(id_)
+            if app is not None:
+                catalog.set_fit(id_, old.id, app.config.layers)
+                catalog.set_fit(id_, new.id, built)
+        catalog.set_slot(new.name, staged=new.id, pending=None, failed="")
+        catalog.add_move(new.name, now(), "staged", new.version, note=new.source)
+        for id_ in catalog.slot_apps(new.name):
+            app = catalog.app_by_id(id_)
+            if app is not None:
+                forget_plan(store, app.name)  # its next start is to ask
+
+
+def apply_staged(store: Store, name: str) -> Switched | None:
+    """Switch a base to the version that is staged for it, if one is. Waits a while for another update."""
+    with updating(store, wait=10.0):
+        slot = store.catalog.slot(name)
+        staged = None if slot is None or slot.staged is None else store.catalog.base_by_id(slot.staged)
+        if staged is None:
+            return None
+        switched = switching.switch(store, staged, what="update", note="staged")
+        versions.prune(store, name)
+        return switched
