@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +50,11 @@ def words(request: Request) -> list[str]:
 
 def main(text: str) -> int:
     """Run what is asked for; return its exit status, `COULD_NOT` with a line on stderr if it never ran."""
-    import prctl
-
+    from layerrun.native.privileges import end_with
     from layerrun.store.store import Store
 
     asked: dict[str, Any] = json.loads(text)
-    parent = asked.pop("parent")
-    prctl.set_pdeathsig(signal.SIGKILL)
-    if os.getppid() != parent:
-        return COULD_NOT
+    end_with(asked.pop("parent"))
     request = Request(**asked | {"layers": tuple(asked["layers"])})
     try:
         with Store.open(request.store, create=False) as store:
