@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,7 @@ from layerrun.cli.common import (
 from layerrun.cli.output import emit, fields, lines, nul, plural, quoted, say, size, table
 
 if TYPE_CHECKING:
-    from layerrun.bases.manifest import Progress
     from layerrun.model import Base
-    from layerrun.store.store import Store
 
 __all__ = ["ELSEWHERE", "base"]
 
@@ -121,36 +118,16 @@ def import_(name: str, source: str, max_size: str | None, as_json: bool) -> int:
 
     check_name(name, "name of a base")
     with open_store() as store, counter(f"importing {name}") as progress:
-        from layerrun.bases import tree
+        from layerrun.bases.sources import bring
 
         known = {found.id for found in store.bases()}
-        if source == "-" or os.path.isfile(source):
-            made = _from_archive(store, name, source, max_size, progress)
-        else:
-            made = tree.import_tree(store, name, source, progress=progress)
+        made = bring(store, name, source, max_size=max_size, progress=progress)
     if as_json:
         emit(_record(made))
     else:
         done = "is there already, with the same content" if made.id in known else "imported"
         say(f"{name} {done}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
     return 0
-
-
-def _from_archive(store: Store, name: str, source: str, max_size: str | None, progress: Progress) -> Base:
-    from layerrun.bases import tree
-    from layerrun.images.limits import Limits
-    from layerrun.policy import parse_size
-    from layerrun.store.fs import explain
-
-    limits = Limits() if max_size is None else Limits(size=parse_size(max_size))
-    with explain("open", source):
-        # The helper's standard input is another.
-        fd = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    known_as = source if source == "-" else os.path.realpath(source)
-    try:
-        return tree.import_tar(store, name, fd, known_as, limits=limits, progress=progress)
-    finally:
-        os.close(fd)
 
 
 @base.command(

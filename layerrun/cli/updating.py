@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,12 +111,13 @@ def update(
     from layerrun.cli.progress import counter
 
     with open_store() as store, counter(f"importing {name}") as progress:
-        from layerrun.updates.sources import bringer
+        from layerrun.bases.sources import bring, source_of
         from layerrun.updates.update import Wanted, update
 
         if app is not None:
             store.app(app)
-        bring = bringer(store, name, source, max_size=max_size, progress=progress)
+        place = source_of(store, name) if source is None else source
+        brought = partial(bring, store, name, place, max_size=max_size, progress=progress, version=True)
         told: Callable[[str], None] = (lambda _text: None) if as_json else (lambda text: say(printable(text)))
 
         def agree(found: Found) -> bool:
@@ -127,7 +129,7 @@ def update(
             return answer(f"{word} {found.new.full_name}? [y/N] ") in ("y", "yes")
 
         wanted = Wanted(checks, timeout, stage, dry_run)
-        found, switched = update(store, name, bring, wanted, agree=agree, told=told)
+        found, switched = update(store, name, brought, wanted, agree=agree, told=told)
     if as_json:
         emit(_record(found, switched, staged=stage and not dry_run and found.new.id != found.old.id))
     elif found.new.id == found.old.id:
