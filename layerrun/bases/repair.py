@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from layerrun.bases.folder import FolderSource
 from layerrun.bases.intake import renew_objects, take_in
 from layerrun.bases.manifest import Progress, escape
-from layerrun.bases.tree import Problem, in_userns, verify
+from layerrun.bases.tree import Problem, in_userns, open_folder, verify
 from layerrun.errors import ConflictError
 from layerrun.images.stream import Source
 from layerrun.model import Base
@@ -17,7 +18,25 @@ from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2, syncfs
 from layerrun.store.fs import DIR_FLAGS, explain, open_dir
 from layerrun.store.store import Store
 
-__all__ = ["repair"]
+__all__ = ["opened_source", "repair"]
+
+
+@contextmanager
+def opened_source(store: Store, text: str) -> Iterator[Source]:
+    """Open what ``base import`` was given: a folder, or a tar archive (``-`` is standard input)."""
+    if text != "-" and not os.path.isfile(text):
+        fd = open_folder(store, text)
+        source: Source = FolderSource(fd, os.path.realpath(text))
+    else:
+        from layerrun.images.tar import TarSource
+
+        with explain("open", text):
+            fd = os.dup(0) if text == "-" else os.open(text, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        source = TarSource(fd, text)
+    try:
+        yield source
+    finally:
+        os.close(fd)
 
 
 def repair(

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
 
+<<<<<<< HEAD
 __all__ = ["Problem", "import_tar", "import_tree", "in_userns", "verify"]
+=======
+__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "remove_base", "verify"]
+>>>>>>> b6474e0 (base verify --repair; bases that share files, tested as root and as plain users)
 
 
 @attrs.frozen
@@ -46,7 +50,7 @@ def import_tree(
     from layerrun.bases.intake import import_base
 
     check_name(name, "name of a base")
-    source = _open_source(store, directory)
+    source = open_folder(store, directory)
     try:
         return import_base(
             store,
@@ -92,7 +96,8 @@ def import_tar(
     )
 
 
-def _open_source(store: Store, directory: str) -> int:
+def open_folder(store: Store, directory: str) -> int:
+    """Open a folder that holds a root file system, and not the store; else `UsageError`. The caller closes it."""
     path = os.path.realpath(directory)
     try:
         fd = os.open(path, DIR_FLAGS)

@@ -199,30 +199,56 @@ def show(name: str, as_json: bool) -> int:
     examples=[
         ("layerrun base verify debian", "read every byte; 1 if anything differs"),
         ("layerrun base verify debian -0 | xargs -0 -n1 echo", "the kind, a space and the raw path"),
+        ("layerrun base verify debian --repair debian.tar.xz", "and put right what is wrong"),
     ],
 )
 @base_argument
+@click.option("--repair", metavar="DIR|FILE|-", help="Put right what is wrong from there.")
 @json_option
 @nul_option
-def verify(name: str, as_json: bool, as_nul: bool) -> int:
+@yes_option
+def verify(*, name: str, repair: str | None, as_json: bool, as_nul: bool, yes: bool) -> int:
     """Read the whole base NAME again and name every path that is not as it was imported.
 
-    The exit status is 1 if there is any.
+    With --repair, what the source has takes the place of what differs, if its digest is the one that was recorded;
+    what was added is removed. No app may run on the base meanwhile. The exit status is 1 if anything differs, or
+    still does.
     """
     if as_json and as_nul:
         raise click.UsageError("--json and -0 exclude each other")
+    asking = repair is not None and ask_before("base verify --repair removes what was added", yes=yes)
     with open_store() as store:
         from layerrun.bases import tree
 
         found = store.base(name)
-        problems = list(tree.verify(store, found))
+        problems = before = list(tree.verify(store, found))
+        if repair is not None and problems:
+            if asking:
+                ask("Put this right?", [f"{p.kind:<8} {quoted(p.path)}" for p in problems])
+            from layerrun.bases import repair as library
+            from layerrun.cli.progress import counter
+
+            with library.opened_source(store, repair) as source, counter(f"repairing {name}") as progress:
+                before, problems = library.repair(store, found, source, progress=progress)
+    repaired = [one for one in before if one not in problems]
     if as_json:
         bad = [{"kind": str(p.kind), "path": p.path} for p in problems]
-        emit({"name": found.name, "digest": found.digest, "intact": not problems, "problems": bad})
+        good = [{"kind": str(p.kind), "path": p.path} for p in repaired]
+        emit(
+            {
+                "name": found.name,
+                "digest": found.digest,
+                "intact": not problems,
+                "problems": bad,
+                "repaired": good,
+            }
+        )
     elif as_nul:
         nul(f"{p.kind} {p.path}" for p in problems)
     else:
         lines(f"{p.kind:<8} {quoted(p.path)}" for p in problems)
+        for one in repaired:
+            say(f"put right: {quoted(one.path)}")
         if not problems and sys.stdout.isatty():
             say(f"{name} is intact")
     return 1 if problems else 0
