@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
 
-<<<<<<< HEAD
-__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "verify"]
-=======
-__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "remove_base", "verify"]
->>>>>>> b6474e0 (base verify --repair; bases that share files, tested as root and as plain users)
+__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "verify"]
 
 
 @attrs.frozen
