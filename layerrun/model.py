@@ -173,6 +173,10 @@ class AppConfig:
     health: tuple[str, ...] = ()
     policy: Policy = attrs.field(factory=Policy)
 
+    def __attrs_post_init__(self) -> None:
+        if not all(command.strip() and "\0" not in command for command in self.health):
+            raise UsageError("a health command is empty")
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data with every field, shares as ``SRC[:DST][:ro]``."""
         return {

@@ -8,7 +8,7 @@ import click
 
 from layerrun.cli.common import RunVerb, app_argument, has_terminal, kill_option, open_store
 from layerrun.cli.output import say
-from layerrun.cli.policy import changed_policy, env_option, policy_options, warn_of_limits
+from layerrun.cli.policy import changed_policy, env_option, health_option, policy_options, warn_of_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +24,7 @@ _KEYED: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "share": ("shares", lambda share: share.target),
     "hide": ("hides", str),
     "cache": ("caches", str),
+    "health": ("health", str),
 }
 _KEYED_POLICY: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "publish": ("publish", str),
@@ -75,6 +76,7 @@ def read_manifest(path: str) -> str:
 @click.option("--cache", "caches", multiple=True, metavar="PATH", help="Another path that clear-cache drops.")
 @policy_options
 @env_option
+@health_option
 @click.option(
     "--unset",
     "unset",
@@ -149,6 +151,8 @@ def _changed(
         if key in given:
             paths = (check_path(path, f"--{option}") for path in given.pop(key))
             values[key] = _merged(getattr(config, key), paths, option)
+    if "health" in given:
+        values["health"] = _merged(config.health, given.pop("health"), "health")
     if "home" in given:
         values["home"] = given.pop("home")
     if argv is not None:

@@ -146,6 +146,7 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             "layers": config.layers,
             "command": shlex_join(config.command),
             "env": [quoted(word) for word in config.env],
+            "health": [printable(command) for command in config.health],
             "caches": [quoted(path) for path in config.caches],
             "preset": config.policy.preset,
             "not there": [quoted(str(lack)) for lack in compiled.lacks],

@@ -21,7 +21,7 @@ from layerrun.cli.common import (
 )
 from layerrun.cli.edit import from_option, read_manifest
 from layerrun.cli.output import plural, say
-from layerrun.cli.policy import asked_policy, env_option, policy_options, warn_of_limits
+from layerrun.cli.policy import asked_policy, env_option, health_option, policy_options, warn_of_limits
 from layerrun.cli.sizes import sized
 from layerrun.cli.userns import id_mode, no_userns_option, warn_of
 
@@ -66,6 +66,7 @@ __all__ = ["create", "remove", "rename"]
 )
 @policy_options
 @env_option
+@health_option
 @click.option("--command", metavar="LINE", help="The app's own command, split into words as a shell would.")
 @from_option("Take all of this from a TOML file, as `show --toml` prints it (- is standard input).")
 @no_userns_option
@@ -83,6 +84,7 @@ def create(
     home: str,
     caches: tuple[str, ...],
     env: tuple[str, ...],
+    health: tuple[str, ...],
     command: str | None,
     no_userns: bool,
     ids: str | None,
@@ -108,6 +110,7 @@ def create(
             caches=tuple(check_path(path, "--cache") for path in caches),
             command=argv or _words(command),
             env=env_words(env),
+            health=health,
             policy=asked_policy(policy),
         )
     with open_store() as store:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from layerrun.policy import Policy
     from layerrun.store.store import Store
 
-__all__ = ["asked_policy", "changed_policy", "env_option", "policy_options", "warn_of_limits"]
+__all__ = [
+    "asked_policy",
+    "changed_policy",
+    "env_option",
+    "health_option",
+    "policy_options",
+    "warn_of_limits",
+]
 
 _OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -60,6 +67,17 @@ def env_option(function: F) -> F:
         multiple=True,
         metavar="NAME[=VALUE]",
         help="Set a variable at each start; without VALUE, pass on the caller's.",
+    )(function)
+
+
+def health_option(function: F) -> F:
+    """Add ``--health``."""
+    return click.option(
+        "--health",
+        "health",
+        multiple=True,
+        metavar="CMD",
+        help="A command line that goes well in the app while it is well: a new version of its base must pass.",
     )(function)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli import exits
+from layerrun.cli import exits, trials
 from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option, settings
 from layerrun.cli.output import say
 from layerrun.cli.userns import check_mode, id_mode, no_userns_option, warn_of
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from layerrun.model import App, IdMode
-    from layerrun.runtime.handoff import Ended
+    from layerrun.runtime.handoff import Door, Ended
     from layerrun.store.store import Store
 
 __all__ = ["app", "env_words", "run_options", "shell", "variables"]
@@ -137,9 +137,10 @@ def app(
     given = variables(env)
     from layerrun.runtime import handoff
 
-    if ephemeral and (end := handoff.ended()):
-        return _thrown_away(end)
+    if end := handoff.ended():
+        return _thrown_away(end) if ephemeral else trials.after(end, own=argv is None)
     with open_store() as store:
+        trials.switch_staged(store, name)
         from layerrun.runtime import launch
 
         if profile is not None or ephemeral:
@@ -180,9 +181,14 @@ def _run(
 ) -> int:
     from layerrun.runtime import launch
 
-    door = front_door(created=created)
     status_fd = settings().status_fd
-    return launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=status_fd, detach=detach)
+
+    def start(door: Door | None) -> int:
+        return launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=status_fd, detach=detach)
+
+    if trials.is_on(store, app):
+        return trials.run(store, app, start, own=argv is None, detach=detach)
+    return start(front_door(created=created))
 
 
 def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str | None]:

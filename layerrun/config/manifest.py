@@ -19,7 +19,7 @@ from layerrun.policy import Limit, Policy, format_size
 __all__ = ["config_of", "from_toml", "to_toml"]
 
 # What lies in the upper depends on these: they are fixed when an app is made.
-_LISTS = ("layers", "command", "env", "shares", "hides", "caches")
+_LISTS = ("layers", "command", "env", "health", "shares", "hides", "caches")
 _POLICY_LISTS = ("publish", "sockets", "devices", "allow", "deny")
 
 
@@ -82,7 +82,7 @@ def config_of(data: Mapping[str, Any]) -> AppConfig:
         if key in values and not isinstance(values[key], str):
             raise UsageError(f"{key} must be a string")
     if "base" in values:
-        check_name(values["base"], "name of a base")
+        check_name(values["base"].partition("@")[0], "name of a base")
     values["shares"] = tuple(Share.parse(share) for share in values["shares"])
     for key in ("hides", "caches"):
         values[key] = tuple(check_path(path, key) for path in values[key])

@@ -258,7 +258,7 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
     # A spare is ready. Making anything in it would be a change.
     plan = compile_plan(store, app, make=app.kind is not AppKind.SPARE)
     _check_there(app, plan)
-    if is_repeatable(app, plan):
+    if is_repeatable(app, plan) and not _is_on_trial(store, app):
         store_plan(store, app, plan, mounts)
     app_fd = store.open_app_dir(app) if wanted.is_open(app) else -1
     keep: list[int] = []
@@ -280,6 +280,12 @@ def _start(store: Store, app: App, lock: AppLock, wanted: _Wanted) -> int:
                 os.close(fd)
 
 
+def _is_on_trial(store: Store, app: App) -> bool:
+    """Say whether somebody wants to know how each start of an app ends: its base was updated."""
+    trial = store.catalog.trial(app.parent or app.id)
+    return trial is not None and not trial.fallen
+
+
 def _check_there(app: App, plan: Plan) -> None:
     """Raise `LaunchError` if something is not there that was asked for by name; what a preset grants may be missing."""
     for lack in plan.lacks:
@@ -296,7 +302,8 @@ def _join(store: Store, app: App, wanted: _Wanted, until: float) -> int | None:
             return None
         start = wanted.start(app, compile_plan(store, app), app_fd=app_fd)
         if wanted.door is not None:
-            wanted.door.through(start, app, join_until=until)
+            # A join holds no lock, and nothing is left to do after it.
+            attrs.evolve(wanted.door, after="").through(start, app, join_until=until)
         flush()
         return join_plan(start)
     except Failure as failure:
