@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from layerrun.cli.common import (
     Verb,
+    answer,
     ask,
+    ask_before,
     base_argument,
     complete_from,
     has_terminal,
     json_option,
     open_store,
+    settings,
     yes_option,
 )
-from layerrun.cli.output import emit, say, size, table
+from layerrun.cli.output import emit, say, table
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from layerrun.fleet.release import Release
     from layerrun.fleet.updating import News
+    from layerrun.store.store import Store
+    from layerrun.updates.switching import Switched
+    from layerrun.updates.update import Found
 
 __all__ = ["follow", "unfollow", "update"]
 
@@ -134,43 +141,177 @@ def unfollow(name: str) -> int:
 @click.command(
     cls=Verb,
     examples=[
-        ("layerrun update", "bring every base that follows a channel up to date"),
+        ("layerrun update", "bring every base that follows a channel up to date, and ask before each"),
         ("layerrun update --check", "only say what there is"),
+        (
+            "layerrun update --stage",
+            "as a timer does: get it and check it; the next start of an app switches",
+        ),
+        ("layerrun update debian --apply", "switch now to what is staged"),
+        ("layerrun update --timer /etc/systemd/system", "write a timer that stages every day"),
     ],
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_complete_followers)
-@click.option("--check", "only_check", is_flag=True, help="Say what there is, and fetch nothing.")
+@click.option("--check", "how", flag_value="check", help="Say what there is, and fetch nothing.")
+@click.option(
+    "--stage", "how", flag_value="stage", help="Get it; the next start of an app of the base switches."
+)
+@click.option("--apply", "how", flag_value="apply", help="Ask nobody; switch to what is staged.")
+@click.option(
+    "--test", "checks", metavar="CMD", multiple=True, help="A command that must go well over it, too."
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    help="For each check.",
+)
+@click.option(
+    "--timer",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write systemd's units for it into DIR, and do nothing else.",
+)
 @json_option
 @yes_option
-def update(*, names: tuple[str, ...], only_check: bool, as_json: bool, yes: bool) -> int:
-    """Bring the bases NAME, or all that follow a channel, to what their channels offer."""
-    from layerrun.cli.progress import counter
-    from layerrun.errors import LayerrunError
-    from layerrun.fleet import following, updating
+def update(
+    *,
+    names: tuple[str, ...],
+    how: str | None,
+    checks: tuple[str, ...],
+    timeout: float,
+    timer: str | None,
+    as_json: bool,
+    yes: bool,
+) -> int:
+    """Bring the bases NAME, or all that follow a channel, to what their channels offer.
 
-    results: list[tuple[News, str]] = []
+    A new version is fetched, imported beside the current one and checked as `base update` does; what runs keeps what it
+    has. If a base cannot be brought there the others are, and the exit status says so: 4 for a check that failed. What
+    failed is not tried again until the channel has something newer, or it is named. A base that is not there yet is
+    imported.
+    """
+    if timer is not None:
+        return _write_timer(timer)
+    asking = how is None and ask_before("update changes what apps stand on", yes=yes)
     with open_store() as store:
+        from layerrun.fleet import following
+
         wanted = [following.channel_of(store, name) for name in names] or store.catalog.channels()
-        for channel in wanted:
-            news = updating.check(store, channel.slot)
-            done = "current" if not news.new else "available"
-            if news.new and not only_check:
-                if store.catalog.base(channel.slot) is not None:
-                    raise LayerrunError("updates of bases that are there are not made yet")
-                with counter(f"fetching {channel.slot}") as progress:
-                    updating.get(store, news, progress=progress)
-                done = "imported"
-            results.append((news, done))
+        work = _Work(store, how, checks, timeout, named=bool(names), asking=asking, quiet=as_json)
+        results = [work.bring(channel.slot) for channel in wanted]
     if as_json:
-        emit(
-            {"bases": [{"name": n.channel.slot, "state": done, **_release(n.release)} for n, done in results]}
+        emit({"bases": results})
+    else:
+        table(
+            ["BASE", "CHANNEL", "VERSION", "STATE"],
+            (
+                [one["name"], one.get("channel", "-"), one.get("version", "-"), one["state"]]
+                for one in results
+            ),
         )
-        return 0
-    table(
-        ["BASE", "CHANNEL", "VERSION", ">SIZE", "STATE"],
-        (
-            [n.channel.slot, n.release.channel, n.release.version, size(n.release.image.size), done]
-            for n, done in results
-        ),
-    )
+    return max([work.status], default=0)
+
+
+def _write_timer(folder: str) -> int:
+    from layerrun.fleet import timer
+    from layerrun.store.paths import default_store
+
+    store = settings().store
+    timer.write_units(folder, os.path.abspath(store) if store else default_store())
+    user = "" if os.geteuid() == 0 else " --user"
+    say(f"wrote {' and '.join(timer.UNITS)}; to enable it: systemctl{user} enable --now {timer.UNITS[1]}")
     return 0
+
+
+class _Work:
+    """One call of `update`: what is done to each base, and the worst exit status so far."""
+
+    def __init__(
+        self,
+        store: Store,
+        how: str | None,
+        checks: tuple[str, ...],
+        timeout: float,
+        *,
+        named: bool,
+        asking: bool,
+        quiet: bool,
+    ) -> None:
+        self.status = 0
+        self._store, self._how, self._checks, self._timeout = store, how, checks, timeout
+        self._named, self._asking, self._quiet = named, asking, quiet
+
+    def bring(self, name: str) -> dict[str, Any]:
+        """Bring one base along; return what became of it, as JSON."""
+        from layerrun.cli.exits import report, status_of
+        from layerrun.errors import LayerrunError
+
+        try:
+            return {"name": name, **(self._apply(name) if self._how == "apply" else self._ask(name))}
+        except (LayerrunError, OSError) as error:
+            report(error)
+            self.status = max(self.status, status_of(error))
+            return {"name": name, "state": _word(error), "error": str(error)}
+
+    def _apply(self, name: str) -> dict[str, Any]:
+        from layerrun.fleet import updating
+
+        switched = updating.apply(self._store, name)
+        if switched is None:
+            return {"state": "current"}
+        self._said(switched)
+        return {"state": "updated", "base": switched.new.full_name}
+
+    def _ask(self, name: str) -> dict[str, Any]:
+        from layerrun.fleet import updating
+
+        news = updating.check(self._store, name)
+        state = news.state
+        if self._how != "check":
+            if state == "staged" and self._how is None:
+                return {**self._apply(name), **_release(news.release)}
+            if state == "available" or (state == "failed" and self._named):
+                state = self._get(news)
+        return {"state": state, **_release(news.release)}
+
+    def _get(self, news: News) -> str:
+        from layerrun.cli.progress import counter
+        from layerrun.fleet import updating
+
+        name = news.channel.slot
+        wanted = updating.Wanted(self._how == "stage", self._checks, self._timeout)
+        with counter(f"getting {name}") as progress:
+            state, _, switched = updating.get(
+                self._store, news, wanted, progress=progress, agree=self._agree, told=self._tell
+            )
+        if switched is not None:
+            self._said(switched)
+        return state
+
+    def _tell(self, text: str) -> None:
+        if not self._quiet:
+            say(text)
+
+    def _said(self, switched: Switched) -> None:
+        from layerrun.cli.updating import say_switched
+
+        if not self._quiet:
+            say_switched(switched)
+
+    def _agree(self, found: Found) -> bool:
+        from layerrun.cli.updating import show
+
+        if not self._quiet:
+            show(found, None)
+        return not self._asking or answer(f"Switch to {found.new.full_name}? [y/N] ") in ("y", "yes")
+
+
+def _word(error: Exception) -> str:
+    """Return one word for why a base was not brought along."""
+    from layerrun.errors import BusyError, HealthError, TrustError, UnreachableError
+
+    words = {TrustError: "refused", UnreachableError: "unreachable", HealthError: "failed", BusyError: "busy"}
+    return next((word for kind, word in words.items() if isinstance(error, kind)), "error")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import Verb, VerbGroup, json_option
-from layerrun.cli.output import emit, fields, line, say, table
+from layerrun.cli.common import Verb, VerbGroup, json_option, open_store
+from layerrun.cli.output import emit, fields, line, say, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from layerrun.fleet.publishing import Missing
+    from layerrun.fleet.release import Release
 
 __all__ = ["channel"]
 
@@ -152,56 +153,100 @@ def init(  # noqa: PLR0917  (click gives them by name)
 @channel.command(
     cls=Verb,
     examples=[
-        ("layerrun channel add /srv/www/bases stable debian.tar.zst --version 12.8", "publish an archive"),
         (
-            "layerrun channel add /srv/www/bases stable oci://reg.example/debian@sha256:3f2a... --version 12.8",
-            "or an image",
+            "layerrun channel add /srv/www/bases stable --base debian --version 12.8",
+            "publish a base, with deltas",
+        ),
+        ("layerrun channel add /srv/www/bases stable debian.tar.zst --version 12.8", "or an archive"),
+        (
+            "layerrun channel add /srv/www/bases stable oci://reg.example/debian@sha256:3f2a... --version 9",
+            "an image",
         ),
     ],
 )
 @_folder
 @click.argument("name", metavar="CHANNEL")
-@click.argument("source", metavar="FILE|oci://...@DIGEST")
+@click.argument("source", metavar="[FILE|oci://...@DIGEST]", required=False)
+@click.option("--base", "base", metavar="BASE", help="Publish this base of the store (NAME or NAME@VERSION).")
 @click.option("--version", "text", metavar="TEXT", required=True, help="What people call it.")
 @click.option("--arch", metavar="ARCH", help="For which machines.  [default: this one's]")
-@click.option("--tree", metavar="DIGEST", help="The digest that the base has once root has imported it.")
 @click.option(
-    "--delta", "deltas", metavar="DIGEST=FILE", multiple=True, help="A delta from the base with that digest."
+    "--tree", metavar="DIGEST", help="The digest that the base must have once root has imported it."
+)
+@click.option(
+    "--delta",
+    "deltas",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(),
+    help="A delta that makes it of an older base.",
+)
+@click.option(
+    "--deltas",
+    "count",
+    metavar="N",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 10),
+    help="With --base: from how many versions before it deltas are made.",
 )
 @_keys
 @json_option
-def add(  # noqa: PLR0917  (click gives them by name)
+def add(
+    *,
     folder: str,
     name: str,
-    source: str,
+    source: str | None,
+    base: str | None,
     text: str,
     arch: str | None,
     tree: str | None,
     deltas: tuple[str, ...],
+    count: int,
     keys: str | None,
     files: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Publish a release of CHANNEL, which is made if it is new. A FILE is copied into DIR."""
-    from layerrun.fleet import publishing, release
+    """Publish a release of CHANNEL, which is made if it is new. What it consists of is copied into DIR."""
+    from layerrun.fleet import publishing, release, releasing
 
-    pairs = [tuple(one.rpartition("=")[::2]) for one in deltas]
-    made = publishing.add(
-        folder,
-        name,
-        source,
-        _beside(folder, keys),
-        version=text,
-        arch=arch or release.machine(),
-        tree=tree,
-        deltas=[(old, path) for old, path in pairs],
-        files=files,
-    )
-    if as_json:
-        emit({"channel": made.channel, "arch": made.arch, "version": made.version, "sequence": made.sequence})
+    if (source is None) == (base is None) or (base is not None and (tree or deltas)):
+        raise click.UsageError(
+            "name a FILE or an image, or say --base NAME, which takes neither --tree nor --delta"
+        )
+    values: dict[str, Any] = {"version": text, "arch": arch or release.machine(), "files": files}
+    if source is not None:
+        pairs = {path: releasing.delta_of(path) for path in deltas}
+        for path, (_, new) in pairs.items():
+            tree = tree or new
+            if new != tree:
+                raise click.UsageError(f"the delta {path!r} makes {new}, and not {tree}")
+        values |= {"tree": tree, "deltas": [(old, path) for path, (old, _) in pairs.items()]}
+        made = publishing.add(folder, name, source, _beside(folder, keys), **values)
     else:
-        say(f"{made.channel} for {made.arch} is {made.version} now, release {made.sequence}")
+        told: Callable[[str], None] = (lambda _: None) if as_json else say
+        with open_store() as store:
+            made = releasing.add_base(
+                store, str(base), folder, name, _beside(folder, keys), deltas=count, told=told, **values
+            )
+    if as_json:
+        emit(_added(made))
+    else:
+        what = f", {size(made.image.size)}" * bool(made.image.size)
+        smaller = "".join(f", a delta of {size(one.size)}" for one in made.deltas)
+        say(f"{made.channel} for {made.arch} is {made.version} now, release {made.sequence}{what}{smaller}")
     return 0
+
+
+def _added(made: Release) -> dict[str, Any]:
+    return {
+        "channel": made.channel,
+        "arch": made.arch,
+        "version": made.version,
+        "sequence": made.sequence,
+        "size": made.image.size,
+        "deltas": [{"from": one.old, "size": one.size} for one in made.deltas],
+    }
 
 
 @channel.command(

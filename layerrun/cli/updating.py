@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from layerrun.updates.switching import Switched
     from layerrun.updates.update import Found
 
-__all__ = ["health", "say_switched", "seconds", "shadows", "switched_record", "update"]
+__all__ = ["health", "say_switched", "seconds", "shadows", "show", "switched_record", "update"]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -122,7 +122,7 @@ def update(
 
         def agree(found: Found) -> bool:
             if not as_json:
-                _show(found, app)
+                show(found, app)
             if not asking:
                 return True
             word = "Stage" if stage else "Switch to"
@@ -135,7 +135,7 @@ def update(
     elif found.new.id == found.old.id:
         say(f"{name} is up to date: {found.old.full_name} has the same content")
     elif dry_run:
-        _show(found, app)
+        show(found, app)
         say(f"nothing was changed: {name} stays at {found.old.full_name}")
     elif switched is None:
         say(f"{found.new.full_name} is staged: the next start of an app of {name} switches to it")
@@ -144,7 +144,7 @@ def update(
     return 0
 
 
-def _show(found: Found, app: str | None) -> None:
+def show(found: Found, app: str | None) -> None:
     """Say what an update would change, and what hides what of it."""
     say(f"{found.new.full_name} differs from {found.old.full_name} in {plural(found.changed, 'path')}")
     for outcome in found.outcomes:

@@ -46,6 +46,25 @@ class _Web(Urllib3Fetcher):
         finally:
             response.close()
 
+    def fetch_from(self, url: str, start: int) -> tuple[int, Iterator[bytes]]:
+        """Ask for the rest of a file; return where the answer begins, and it."""
+        try:
+            response = self._proxy_env.request(
+                "GET",
+                url,
+                preload_content=False,
+                timeout=QUIET,
+                headers={"Range": f"bytes={start}-", "Accept-Encoding": "identity"},
+            )
+        except Exception as error:  # as python-tuf does for the whole of a file
+            raise exceptions.DownloadError(str(error)) from error
+        if response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            return start, self._chunks(response)
+        if response.status >= 300:
+            response.close()
+            raise exceptions.DownloadHTTPError(f"status {response.status}", response.status)
+        return 0, self._chunks(response)
+
 
 class Fetcher(FetcherInterface):
     """Fetches by http, https, or from a folder (``file``); ``seconds`` is how long one answer may take as a whole."""
@@ -63,6 +82,14 @@ class Fetcher(FetcherInterface):
         except FileNotFoundError as error:
             raise exceptions.DownloadHTTPError(f"there is no {url}", 404) from error
         return self._local(fd)
+
+    def fetch_from(self, url: str, start: int) -> tuple[int, Iterator[bytes]]:
+        """Fetch a file from its byte ``start`` on; return where the answer begins: 0 if the server knows no parts."""
+        if urlsplit(url).scheme == "file" or not start:
+            chunks = self.fetch(url)
+            return 0, chunks
+        first, chunks = self._web.fetch_from(url, start)
+        return first, self._in_time(chunks)
 
     def _local(self, fd: int) -> Iterator[bytes]:
         with os.fdopen(fd, "rb") as file:

@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import attrs
-from tuf.api import exceptions
 
-from layerrun.errors import TrustError
-from layerrun.fleet import following, trust
+from layerrun.errors import ArchiveError, HealthError, TrustError, UnreachableError
+from layerrun.fleet import following
+from layerrun.fleet.fetching import Progress, fetched
 from layerrun.fleet.release import Delta, Image, Release
 from layerrun.model import Base
 from layerrun.store.channel_rows import Channel
-from layerrun.store.fs import explain
 from layerrun.store.store import Store
 
-__all__ = ["News", "check", "fetched", "get"]
+if TYPE_CHECKING:
+    from layerrun.updates.switching import Switched
+    from layerrun.updates.update import Found
 
-# How long a file may take, in seconds; between two parts of it no more than `trust.QUIET`.
-_HOURS = 12 * 3600
-
-Progress = Callable[[int, int], None]
+__all__ = ["News", "Wanted", "apply", "check", "get"]
 
 
 @attrs.frozen
 class News:
-    """What a channel offers to a base: ``done`` is the sequence that it has, 0 of a base that is not there yet."""
+    """What a channel offers to a base, which has the release number ``done``, 0 if it is not there yet.
+
+    ``failed`` is the number of one that did not pass its checks. ``staged``: a version waits for the next start.
+    """
 
     channel: Channel
     release: Release
     done: int
+    failed: int = 0
+    staged: bool = False
 
     @property
-    def new(self) -> bool:
-        """Whether the base is behind."""
-        return self.release.sequence > self.done
+    def state(self) -> str:
+        """``current``, ``staged``, ``failed`` (did not pass, and is not tried again unasked) or ``available``."""
+        if self.release.sequence <= self.done:
+            return "staged" if self.staged else "current"
+        return "failed" if self.release.sequence == self.failed else "available"
+
+
+@attrs.frozen
+class Wanted:
+    """How to get it. ``stage``: the switch is left to the next start. ``checks``, ``timeout``: as for `base update`."""
+
+    stage: bool = False
+    checks: Sequence[str] = ()
+    timeout: float = 60.0
 
 
 def check(store: Store, name: str) -> News:
@@ -49,48 +62,134 @@ def check(store: Store, name: str) -> News:
 
 def _news(store: Store, channel: Channel, release: Release) -> News:
     """Compare what is offered with what is there; a base that was removed has nothing."""
-    there = store.catalog.base(channel.slot) is not None
-    return News(channel, release, int(channel.state.get("done", 0)) if there else 0)
+    slot = store.catalog.slot(channel.slot)
+    if slot is None:
+        return News(channel, release, 0)
+    done, failed = (int(channel.state.get(key, 0)) for key in ("done", "failed"))
+    return News(channel, release, done, failed, slot.staged is not None)
 
 
-def get(store: Store, news: News, *, progress: Progress | None = None) -> Base:
-    """Import what a channel offers as the first version of a base that is not there yet."""
-    from layerrun.bases import tree
+def get(
+    store: Store,
+    news: News,
+    wanted: Wanted,
+    *,
+    progress: Progress | None = None,
+    agree: Callable[[Found], bool],
+    told: Callable[[str], None],
+) -> tuple[str, Found | None, Switched | None]:
+    """Make what a channel offers the current version of its base, or stage it; a base that is not there is imported.
 
-    name, image = news.channel.slot, news.release.image
-    with fetched(store, news.channel.url, image, progress) as path:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    Return ``imported``, ``updated``, ``staged`` or ``current`` (the same content was there already), what was found and
+    the switch. Raises as `layerrun.updates.update.update`: after a failure of any kind the base is as it was.
+    """
+    from layerrun.updates.update import Wanted as Asked
+    from layerrun.updates.update import update
+
+    name = news.channel.slot
+    with following.locked(store, name) as fd:
+        if store.catalog.slot(name) is None:
+            _import(store, fd, news, progress)
+            return "imported", None, None
+        asked = Asked(checks=tuple(wanted.checks), timeout=wanted.timeout, stage=wanted.stage)
         try:
-            made = tree.import_tar(store, name, fd, f"{news.channel.url}/{image.file}", progress=progress)
-        finally:
-            os.close(fd)
-    following.note(store, name, {"done": news.release.sequence})
+            found, switched = update(
+                store, name, lambda: _bring(store, fd, news, progress), asked, agree=agree, told=told
+            )
+        except HealthError:
+            following.note(store, name, {"failed": news.release.sequence})
+            raise
+        following.note(store, name, {"done": news.release.sequence, "failed": None})
+    if switched is not None:
+        return "updated", found, switched
+    return "staged" if found.new.id != found.old.id else "current", found, None
+
+
+def apply(store: Store, name: str) -> Switched | None:
+    """Switch a base to what is staged for it now; ``None`` if nothing is."""
+    from layerrun.updates.update import apply_staged
+
+    return apply_staged(store, name)
+
+
+def _import(store: Store, fd: int, news: News, progress: Progress | None) -> None:
+    from layerrun.bases import versions
+    from layerrun.bases.sources import bring
+
+    with _source(fd, news, news.release.image, progress) as source:
+        made = bring(store, news.channel.slot, source, progress=progress)
+    try:
+        _check_tree(store, news, made)
+    except TrustError:
+        versions.remove(store, made.name)
+        raise
+    _remember(store, news, made)
+    following.note(store, made.name, {"done": news.release.sequence, "failed": None})
+
+
+def _bring(store: Store, fd: int, news: News, progress: Progress | None) -> Base:
+    """Import a release as the next version of its base, from a delta if there is one for a version that is there."""
+    there = {base.digest for base in store.catalog.versions(news.channel.slot)}
+    made = None
+    for delta in news.release.deltas:
+        if delta.old in there:
+            # Whatever is wrong with it, the whole is as good.
+            with suppress(ArchiveError, TrustError, UnreachableError):
+                made = _next(store, fd, news, delta, progress)
+                break
+    if made is None:
+        made = _next(store, fd, news, news.release.image, progress)
+    _remember(store, news, made)
+    return made
+
+
+def _next(store: Store, fd: int, news: News, what: Image | Delta, progress: Progress | None) -> Base:
+    from layerrun.bases import versions
+    from layerrun.bases.sources import bring
+
+    with _source(fd, news, what, progress) as source:
+        made = bring(store, news.channel.slot, source, progress=progress, version=True)
+    try:
+        _check_tree(store, news, made)
+    except TrustError:
+        slot = store.catalog.slot(made.name)
+        if slot is not None and slot.pending == made.id:
+            versions.take_back(store, made)
+        raise
     return made
 
 
 @contextmanager
-def fetched(store: Store, url: str, what: Image | Delta, progress: Progress | None = None) -> Iterator[str]:
-    """Fetch a file of a channel into the store for a while; give its path. It is the one that is signed."""
-    with store.ticket() as ticket:
-        path = os.path.join(store.path, "staging", ticket.id, "file" + _ending(what.file))
-        with explain("fetch", what.file), open(path, "wb") as file, trust.told(url):
-            digest, count = hashlib.sha256(), 0
-            for chunk in trust.Fetcher(_HOURS).fetch(f"{url}/{what.file}"):
-                count += len(chunk)
-                if count > what.size:
-                    raise exceptions.DownloadLengthMismatchError
-                digest.update(chunk)
-                file.write(chunk)
-                if progress is not None:
-                    progress(0, count)
-        if f"sha256:{digest.hexdigest()}" != what.digest:
-            raise TrustError(
-                f"{url}/{what.file} is not the file that is signed",
-                hint="nothing was changed here; try again later",
-            )
+def _source(fd: int, news: News, what: Image | Delta, progress: Progress | None) -> Iterator[str]:
+    """Give what `base import` takes: the address of an image, or the path of a file that was fetched."""
+    if isinstance(what, Image) and what.reference:
+        yield what.reference
+        return
+    with fetched(fd, news.channel.url, what, progress) as path:
         yield path
 
 
-def _ending(name: str) -> str:
-    """Return ``.tar.zst`` of a name in files/, whose first part is a digest."""
-    return "".join(os.path.basename(name).partition(".")[1:])
+def _check_tree(store: Store, news: News, made: Base) -> None:
+    """Raise `TrustError` if the tree is not the one that is signed."""
+    # A plain user's import may keep other owners, and so have another digest.
+    if news.release.tree not in (None, made.digest) and not store.rootless:
+        raise TrustError(
+            f"what channel {news.release.channel!r} offers as {news.release.version} has the digest {made.digest},"
+            f" and {news.release.tree} is signed",
+            hint="tell whoever runs the channel; nothing was changed here",
+        )
+
+
+def _remember(store: Store, news: News, made: Base) -> None:
+    """Record where a version comes from: not from a file in the store that is gone by then."""
+    release = news.release
+    channel = {
+        "url": news.channel.url,
+        "name": release.channel,
+        "arch": release.arch,
+        "version": release.version,
+        "sequence": release.sequence,
+    }
+    source = release.image.reference or f"{news.channel.url}/{release.image.file}"
+    with store.catalog.transaction():
+        store.catalog.set_origin(made.id, source, {**made.origin, "channel": channel})

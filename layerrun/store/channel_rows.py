@@ -51,6 +51,13 @@ class ChannelRows(Rows):
         """Forget what a base follows; within a transaction."""
         self._db.execute("DELETE FROM channels WHERE slot = ?", (slot,))
 
+    def set_origin(self, base_id: str, source: str, origin: Mapping[str, Any]) -> None:
+        """Say where a version of a base comes from, better than the file it was imported from; in a transaction."""
+        self._db.execute(
+            "UPDATE bases SET source = ?, origin = ? WHERE id = ?",
+            (source, json.dumps(dict(origin)), base_id),
+        )
+
     def _channel(self, row: tuple[Any, ...]) -> Channel:
         slot, url, checked, state = row
         try:
