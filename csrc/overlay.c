@@ -45,9 +45,27 @@ static int open_stored(const char *path, const struct lr_mounts *mounts)
                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
+/* A base that is an image; each start mounts it anew, for what is mounted goes with the app. */
+static int open_base_image(const char *path, unsigned flags, const struct lr_mounts *mounts,
+                           struct lr_error *err, const struct lr_op *op)
+{
+    struct mount_attr map = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mounts->userns};
+    LR_FD mount = lr_image_lower(AT_FDCWD, path, err);
+    if (mount < 0) {
+        err->op = op->number;
+        return -1;
+    }
+    if (flags & LR_FLAG_IDMAP && mounts->userns >= 0 &&
+        mount_setattr(mount, "", AT_EMPTY_PATH, &map, sizeof map))
+        return lr_op_fail(err, op, "map the ids of", path);
+    return lr_steal(&mount);
+}
+
 static int open_lower(const char *path, unsigned flags, const struct lr_mounts *mounts, struct lr_error *err,
                       const struct lr_op *op)
 {
+    if (flags & LR_FLAG_IMAGE)
+        return open_base_image(path, flags, mounts, err, op);
     /* What is missing, or is a mount of its own within the store, is said or done below. */
     int fd = flags & LR_FLAG_IDMAP ? open_stored(path, mounts) : -1;
     return fd >= 0 ? fd : open_layer(path, flags | LR_FLAG_RO, mounts, err, op);

@@ -29,7 +29,7 @@ static const struct {
     [LR_OP_VOLUME] = {"volume", 2, 0, ONCE}, /* image or memory; its path, or bytes */
     [LR_OP_DATA] = {"data", 1, 0, MUST}, /* the folder that holds every upper and work folder */
     [LR_OP_OVERLAY] = {"overlay", 4, LR_FLAG_USERXATTR | LR_FLAG_TRY, MANY}, /* target, upper, work */
-    [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO | LR_FLAG_APART,
+    [LR_OP_LOWER] = {"lower", 2, LR_FLAG_IDMAP | LR_FLAG_RO | LR_FLAG_APART | LR_FLAG_IMAGE,
                      MANY}, /* belongs to the overlay before it */
     [LR_OP_PLACE] = {"place", 2, 0, MANY}, /* path, dir or file; behind the lowers of an overlay */
     [LR_OP_BIND] = {"bind", 3, OWN | LR_FLAG_DATA | LR_FLAG_RO | LR_FLAG_REC | LR_FLAG_IDMAP | LR_FLAG_TRY,
@@ -71,7 +71,7 @@ static const struct {
     {"userxattr", LR_FLAG_USERXATTR}, {"ro", LR_FLAG_RO},         {"rec", LR_FLAG_REC},
     {"idmap", LR_FLAG_IDMAP},         {"try", LR_FLAG_TRY},       {"noexec", LR_FLAG_NOEXEC},
     {"data", LR_FLAG_DATA},           {"nosuid", LR_FLAG_NOSUID}, {"nodev", LR_FLAG_NODEV},
-    {"apart", LR_FLAG_APART},
+    {"apart", LR_FLAG_APART},         {"image", LR_FLAG_IMAGE},
 };
 
 int lr_op_fail(struct lr_error *err, const struct lr_op *op, const char *step, const char *path)

@@ -69,6 +69,7 @@ enum lr_flag {
     LR_FLAG_NODEV = 1 << 7,
     LR_FLAG_APART = 1
         << 10, /* lower: shown through a read-only overlay of its own, for others lie within it */
+    LR_FLAG_IMAGE = 1 << 11, /* lower: a file that holds a file system, which is mounted */
     LR_FLAG_DATA = 1 << 9, /* bind: the source is relative to the data folder */
     LR_FLAG_UNHELD = 1 << 8, /* limit: the control group does not hold it; never written */
 };

@@ -84,6 +84,7 @@ class BaseKind(enum.StrEnum):
 
     HOST = "host"
     TREE = "tree"
+    IMAGE = "image"
 
 
 class AppKind(enum.StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -117,7 +118,13 @@ def _line(
 
 def _root_line(root_fd: int) -> bytes:
     status = os.fstat(root_fd)
-    xattrs = [(os.fsencode(key), os.getxattr(root_fd, key)) for key in os.listxattr(root_fd)]
+    try:
+        keys = os.listxattr(root_fd)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # squashfs, of a kernel that knows no attributes in it
+            raise
+        keys = []
+    xattrs = [(os.fsencode(key), os.getxattr(root_fd, key)) for key in keys]
     return _line(status.st_mode, (status.st_uid, status.st_gid), b"-", b".", xattrs)
 
 

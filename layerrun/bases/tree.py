@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _MOST = 1 << 44
 
-__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "verify"]
+__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "open_root", "verify"]
 
 
 @attrs.frozen
@@ -163,6 +163,15 @@ def _differences(store: Store, base: Base, fd: int) -> list[tuple[str, str]]:
     ]
 
 
+def open_root(base: int) -> int:
+    """Open the root folder of a base by the base's own folder; an image is mounted for it."""
+    from layerrun.native.volumes import open_lower_image
+
+    if present(base, "image"):
+        return open_lower_image(base, "image")
+    return os.open("tree", DIR_FLAGS, dir_fd=base)
+
+
 def verify_here(base: int, out: int, owners: bool) -> None:
     """Compare the folder ``base`` with its manifest; see `layerrun.native.intake.verify`."""
     from layerrun.native import intake
@@ -175,7 +184,8 @@ def verify_here(base: int, out: int, owners: bool) -> None:
             return fd
 
         links = opened("links", os.O_RDONLY) if present(base, "links") else -1
-        tree, manifest = opened("tree", os.O_RDONLY | os.O_DIRECTORY), opened("manifest", os.O_RDONLY)
+        tree, manifest = open_root(base), opened("manifest", os.O_RDONLY)
+        stack.callback(os.close, tree)
         intake.verify(tree, manifest, links, out, owners=owners)
 
 

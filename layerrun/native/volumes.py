@@ -8,7 +8,7 @@ import os
 from layerrun.errors import LayerrunError, StoreError, SystemError
 from layerrun.native import ffi, lib, new_error, raise_error
 
-__all__ = ["IMAGE", "grow_image", "make_image", "open_image", "room"]
+__all__ = ["IMAGE", "grow_image", "make_image", "open_image", "open_lower_image", "room"]
 
 IMAGE = "image"
 _TOOLS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -21,6 +21,21 @@ def open_image(dir_fd: int, name: str = IMAGE) -> int:
     """
     err = new_error()
     mount: int = lib.lr_image_open(dir_fd, ffi.new("char[]", os.fsencode(name)), err)
+    if mount < 0:
+        raise_error(err)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
+
+
+def open_lower_image(dir_fd: int, name: str) -> int:
+    """Mount an erofs or squashfs image, read-only, for this process alone and return its root folder, as root.
+
+    Raises `layerrun.errors.SystemError`; with EINVAL if it is neither.
+    """
+    err = new_error()
+    mount: int = lib.lr_image_lower(dir_fd, ffi.new("char[]", os.fsencode(name)), err)
     if mount < 0:
         raise_error(err)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import DamagedError, UsageError
-from layerrun.model import HOST_BASE, App, AppKind, Home, IdMode
+from layerrun.model import HOST_BASE, App, AppKind, Base, BaseKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
 from layerrun.runtime import confine, identity, names, network, pasta
@@ -51,10 +51,11 @@ class _Compiler:
     plan: Plan
     skeleton: Skeleton
     uppers: Uppers
-    base_root: str
+    base_root: str  # where it is to be seen now
     who: identity.Person
     grants: Grants
     volume: tuple[str, str] | None = None
+    base_image: str = ""  # a file, if the base is to be mounted
     bound: list[tuple[str, ...]] = attrs.field(factory=list)
     in_sys: list[tuple[str, ...]] = attrs.field(factory=list)
     session_env: dict[str, str] = attrs.field(factory=dict)
@@ -101,10 +102,10 @@ class _Compiler:
                 self.plan.add(*op)
         else:
             self.mount_points()
-            lowers = [*layers, self.base_root]
+            lowers = [*layers, self.base_image or self.base_root]
             if self.skeleton.entries:
                 lowers.append(self.skeleton.store(self.store, make=self.uppers.make))
-            add_tree(self.plan, self.app, lowers, data, self.uppers)
+            add_tree(self.plan, self.app, lowers, data, self.uppers, image=self.base_image)
             self.plan.note("/", Policy.OVERLAID, f"the base {self.app.config.base}")
 
     def _root_over_skeleton(self, layers: list[str]) -> None:
@@ -379,9 +380,29 @@ def compile_plan(
     skeletons of mount points, roots of overlays in the upper. ``argv`` is what is run instead of the
     app's own command. Raises `UsageError`, `DamagedError`, `LaunchError`.
     """
-    plan = Plan()
     base = store.base(app.config.base)
-    root = "/" if base.name == HOST_BASE else os.path.join(store.path, "bases", base.id, "tree")
+    if base.kind is not BaseKind.IMAGE:
+        return _compile(store, app, argv, base, store.base_path(base), env=env, make=make)
+    # It is mounted to be looked at; a start mounts it by itself.
+    mounted = store.open_base(base)
+    try:
+        return _compile(store, app, argv, base, f"/proc/self/fd/{mounted}", env=env, make=make)
+    finally:
+        os.close(mounted)
+
+
+def _compile(
+    store: Store,
+    app: App,
+    argv: Sequence[str] | None,
+    base: Base,
+    root: str,
+    *,
+    env: Mapping[str, str] | None,
+    make: bool,
+) -> Plan:
+    """Compile over a base that is to be seen at ``root``."""
+    plan = Plan()
     grants = app.config.policy.grants()
     who, groups = _person(store, app, plan, grants, root)
     identity.add_identity(plan, app, who)
@@ -394,6 +415,7 @@ def compile_plan(
         uppers = Uppers(data_fd, unprivileged=os.geteuid() != 0 and base.name == HOST_BASE, make=make)
         compiler = _Compiler(store, app, plan, Skeleton(), uppers, root, who, grants)
         compiler.volume = volume_of(store, app)
+        compiler.base_image = store.base_path(base) if base.kind is BaseKind.IMAGE else ""
         compiler.stack()
     finally:
         os.close(data_fd)

@@ -58,13 +58,14 @@ def _shell(app: App, store: Store) -> list[str]:
     """Return a login shell that is there inside: the person's own, else bash, else sh."""
     from layerrun.runtime.identity import person
 
-    root = (
-        "/" if app.config.base == HOST_BASE else f"{store.path}/bases/{store.base(app.config.base).id}/tree"
-    )
-    for shell in (person(app).shell, "/bin/bash", "/bin/sh"):
-        if shell != "/bin/sh" and os.path.lexists(root.rstrip("/") + shell) and "nologin" not in shell:
-            return [shell, "-l"]
-    return ["/bin/sh", "-l"]
+    root = store.open_base(store.base(app.config.base))
+    try:
+        for shell in (person(app).shell, "/bin/bash"):
+            if os.path.lexists(f"/proc/self/fd/{root}{shell}") and "nologin" not in shell:
+                return [shell, "-l"]
+        return ["/bin/sh", "-l"]
+    finally:
+        os.close(root)
 
 
 @attrs.frozen

@@ -35,15 +35,20 @@ def _lower_flags(app: App) -> str:
     return "idmap" if app.ids is IdMode.RANGE else ""
 
 
-def add_tree(plan: Plan, app: App, lowers: list[str], data: str, uppers: Uppers) -> None:
-    """Add the one overlay of an app over an imported base. ``lowers``: paths, the topmost first."""
+def add_tree(plan: Plan, app: App, lowers: list[str], data: str, uppers: Uppers, *, image: str = "") -> None:
+    """Add the one overlay of an app over an imported base.
+
+    ``lowers``: paths, the topmost first; the one that is called ``image`` is a file to be mounted.
+    """
     place = uppers.prepare("/")
     if place is None:
         raise AssertionError("the upper's own root is a folder")
     plan.add("data", data)
     plan.add("overlay", "/", *place, overlay_flags(app))
     for lower in lowers:
-        plan.add("lower", lower, _lower_flags(app))
+        plan.add(
+            "lower", lower, ",".join(filter(None, (_lower_flags(app), "image" if lower == image else "")))
+        )
 
 
 def beneath(path: str, top: str) -> bool:

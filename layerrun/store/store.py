@@ -15,7 +15,7 @@ from types import TracebackType
 import attrs
 
 from layerrun.errors import DamagedError, ExistsError, LayerrunError, NotFoundError, UsageError
-from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, check_name
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, Home, IdMode, check_name
 from layerrun.store import freezing, making, paths, profiles, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
 from layerrun.store.fs import DIR_FLAGS, explain, make_dir, open_dir, present
@@ -226,7 +226,26 @@ class Store:
         if base.name == HOST_BASE:
             with explain("open", "/"):
                 return os.open("/", DIR_FLAGS)
+        if base.kind is BaseKind.IMAGE:
+            return self._open_image(base)
         return self._open_lower(f"bases/{base.id}/tree", f"base {base.name!r}")
+
+    def _open_image(self, base: Base) -> int:
+        """Mount a base that is an image, for this process alone."""
+        from layerrun.native.volumes import open_lower_image
+
+        try:
+            return open_lower_image(self.fd, f"bases/{base.id}/image")
+        except FileNotFoundError:
+            raise DamagedError(
+                f"base {base.name!r} is missing: {self.base_path(base)!r}", hint="run `layerrun doctor`"
+            ) from None
+
+    def base_path(self, base: Base) -> str:
+        """Return where a base lies: a folder, or the file of an image."""
+        if base.name == HOST_BASE:
+            return "/"
+        return os.path.join(self.path, "bases", base.id, "image" if base.kind is BaseKind.IMAGE else "tree")
 
     def _open_lower(self, path: str, what: str) -> int:
         try:

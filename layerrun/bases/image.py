@@ -1,0 +1,165 @@
+"""Bases that are images of a file system (erofs, squashfs), kept as they are: root mounts them at each start.
+
+The kernel reads them, which trusts them more than an archive needs to be trusted: docs/images.md says when not to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from layerrun.bases.manifest import Progress, Summary, write_manifest
+from layerrun.errors import ArchiveError, ExistsError, SystemError, UsageError
+from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
+from layerrun.native import trees
+from layerrun.native.syscalls import syncfs
+from layerrun.native.volumes import open_lower_image
+from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
+from layerrun.store.staging import Ticket, new_id
+from layerrun.store.store import Store, now
+from layerrun.store.uids import COUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["import_image"]
+
+_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 16 << 20
+_BELIEVED = (b"trusted.overlay.", b"user.overlay.")
+_MAX_ENTRIES = 2_000_000
+
+
+def import_image(
+    store: Store,
+    name: str,
+    image: int,
+    source: str,
+    *,
+    progress: Progress | None = None,
+    known: Callable[[Summary], Base | None] | None = None,
+    add: Callable[[Base], None] | None = None,
+) -> Base:
+    """Copy an erofs or squashfs image, read from a descriptor, into the store as the base ``name``; root only.
+
+    Its digest is that of the tree in it, as if that had been imported. ``known`` finds a base that has it already, and
+    ``add`` writes the rows, within a transaction; by default as a first version. Raises `ArchiveError` when
+    there is in it what a base must not hold, `ExistsError` when the name stands for another tree.
+    """
+    if check_name(name, "name of a base") == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    with store.ticket(IdMode.RANGE) as ticket:
+        with explain("stage the base", name):
+            make_dir(ticket.fd, "base")
+            base_fd = os.open("base", DIR_FLAGS, dir_fd=ticket.fd)
+        try:
+            _copy(image, base_fd, source)
+            summary = _seal(base_fd, source, progress)
+        finally:
+            os.close(base_fd)
+        there = known(summary) if known else _known(store, name, summary)
+        if there is not None:
+            return there
+        base = Base(
+            id=new_id(),
+            name=name,
+            kind=BaseKind.IMAGE,
+            digest=summary.digest,
+            ids=IdMode.RANGE,
+            source=source,
+            created=now(),
+            entries=summary.entries,
+            size=summary.size,
+        )
+        _record(store, ticket, base, add or store.catalog.add_base)
+        return base
+
+
+def _known(store: Store, name: str, summary: Summary) -> Base | None:
+    known = store.catalog.base(name)
+    if known is None or known.digest == summary.digest:
+        return known
+    raise ExistsError(
+        f"there is a base {known.name!r} already, with another content ({known.digest})",
+        hint=f"`layerrun base update {name} --from SRC` makes it its next version; or choose another name",
+    )
+
+
+def _record(store: Store, ticket: Ticket, base: Base, add: Callable[[Base], None]) -> None:
+    place = f"bases/{base.id}"
+    with explain("write the base", base.name):
+        syncfs(ticket.fd)
+        os.rename("base", place, src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
+        fsync_dir(store.fd, "bases")
+    try:
+        with store.catalog.transaction():
+            add(base)
+    except BaseException:
+        os.rename(place, "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
+        raise
+
+
+def _copy(image: int, base_fd: int, source: str) -> None:
+    """Copy the image."""
+    found = os.fstat(image)
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"{source!r} is no regular file")
+    with explain("copy", source):
+        out = os.open("image", _NEW, 0o400, dir_fd=base_fd)
+        try:
+            done = 0
+            while done < found.st_size:
+                copied = os.sendfile(out, image, done, min(_CHUNK, found.st_size - done))
+                if not copied:
+                    raise ArchiveError(f"{source!r} became shorter while it was read")
+                done += copied
+        finally:
+            os.close(out)
+
+
+def _seal(base_fd: int, source: str, progress: Progress | None) -> Summary:
+    """Look through what is in the image, and write its manifest."""
+    try:
+        tree = open_lower_image(base_fd, "image")
+    except SystemError as error:
+        raise ArchiveError(f"{source!r} cannot be mounted: {error}", hint="is the image damaged?") from None
+    try:
+        _look_through(tree, source)
+        return write_manifest(tree, base_fd, "manifest", progress)
+    finally:
+        os.close(tree)
+
+
+def _look_through(tree: int, source: str) -> None:
+    """Refuse what an archive is refused for: nothing of a mounted image can be left out."""
+    if not {"usr", "bin"} & set(os.listdir(tree)):
+        raise UsageError(f"the image {source!r} holds no root file system: it has neither usr nor bin")
+    own: list[str] = []
+    with suppress(OSError):  # a kernel without attributes in squashfs
+        own = os.listxattr(tree)
+    if any(os.fsencode(key).startswith(_BELIEVED) for key in own):
+        raise ArchiveError("the image's root has an attribute that overlayfs would believe")
+    for count, entry in enumerate(trees.list_tree(tree), 1):
+        if (why := _wrong(entry)) is not None:
+            raise ArchiveError(
+                f"the image's entry {os.fsdecode(entry.path)!r} {why}",
+                hint="nothing of it was kept; unpack it, take that out, and import the folder",
+            )
+        if count > _MAX_ENTRIES:
+            raise ArchiveError(f"the image holds more than {_MAX_ENTRIES:,} entries")
+
+
+def _wrong(entry: trees.Entry) -> str | None:
+    kind = stat.S_IFMT(entry.mode)
+    if kind not in _TYPES:
+        return "is a socket"
+    if kind in (stat.S_IFCHR, stat.S_IFBLK) and (not entry.path.startswith(b"dev/") or not entry.rdev):
+        return "is a device node"
+    if not (entry.uid < COUNT and entry.gid < COUNT):
+        return f"belongs to {entry.uid}:{entry.gid}, and ids go up to {COUNT - 1}"
+    if any(key.startswith(_BELIEVED) for key in entry.xattrs):
+        return "has an attribute that overlayfs would believe"
+    return None
