@@ -97,7 +97,8 @@ static int apply(struct lr_taker *taker, const struct lr_item *item, struct lr_e
     int kept = errno;
     free(folder);
     errno = kept;
-    if (at < 0 && errno == ENOENT)
+    /* ENOTDIR: what was a folder has become a file, by this layer, and umoci says so of what was in it all the same. */
+    if (at < 0 && (errno == ENOENT || errno == ENOTDIR))
         return 0;
     if (at < 0)
         return lr_taker_refuse("lies behind a link, or behind what is no folder", item->path, err);

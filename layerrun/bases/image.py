@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from layerrun.bases import recording
 from layerrun.bases.manifest import Progress, Summary, write_manifest
-from layerrun.errors import ArchiveError, ExistsError, SystemError, UsageError
+from layerrun.errors import ArchiveError, SystemError, UsageError
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native import trees
 from layerrun.native.syscalls import syncfs
@@ -20,9 +20,6 @@ from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
 from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
 from layerrun.store.uids import COUNT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["import_image"]
 
@@ -40,14 +37,13 @@ def import_image(
     source: str,
     *,
     progress: Progress | None = None,
-    known: Callable[[Summary], Base | None] | None = None,
-    add: Callable[[Base], None] | None = None,
+    version: bool = False,
 ) -> Base:
     """Copy an erofs or squashfs image, read from a descriptor, into the store as the base ``name``; root only.
 
-    Its digest is that of the tree in it, as if that had been imported. ``known`` finds a base that has it already, and
-    ``add`` writes the rows, within a transaction; by default as a first version. Raises `ArchiveError` when
-    there is in it what a base must not hold, `ExistsError` when the name stands for another tree.
+    Its digest is that of the tree in it, as if that had been imported; with ``version`` it becomes the next version.
+    Raises `ArchiveError` when there is in it what a base must not hold, `ExistsError` when the name stands for another
+    tree.
     """
     if check_name(name, "name of a base") == HOST_BASE:
         raise UsageError("the base 'host' is the machine's own / and cannot be imported")
@@ -60,7 +56,7 @@ def import_image(
             summary = _seal(base_fd, source, progress)
         finally:
             os.close(base_fd)
-        there = known(summary) if known else _known(store, name, summary)
+        there = recording.known(store, name, summary.digest, version=version)
         if there is not None:
             return there
         base = Base(
@@ -74,21 +70,10 @@ def import_image(
             entries=summary.entries,
             size=summary.size,
         )
-        _record(store, ticket, base, add or store.catalog.add_base)
-        return base
+        return _record(store, ticket, base, version=version)
 
 
-def _known(store: Store, name: str, summary: Summary) -> Base | None:
-    known = store.catalog.base(name)
-    if known is None or known.digest == summary.digest:
-        return known
-    raise ExistsError(
-        f"there is a base {known.name!r} already, with another content ({known.digest})",
-        hint=f"`layerrun base update {name} --from SRC` makes it its next version; or choose another name",
-    )
-
-
-def _record(store: Store, ticket: Ticket, base: Base, add: Callable[[Base], None]) -> None:
+def _record(store: Store, ticket: Ticket, base: Base, *, version: bool) -> Base:
     place = f"bases/{base.id}"
     with explain("write the base", base.name):
         syncfs(ticket.fd)
@@ -96,7 +81,7 @@ def _record(store: Store, ticket: Ticket, base: Base, add: Callable[[Base], None
         fsync_dir(store.fd, "bases")
     try:
         with store.catalog.transaction():
-            add(base)
+            return recording.add(store, base, version=version)
     except BaseException:
         os.rename(place, "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
         raise

@@ -100,18 +100,28 @@ def _record(found: Base) -> dict[str, Any]:
         ("layerrun base import debian /tmp/tree", "import it as the base debian"),
         ("layerrun base import debian debian.tar.xz", "import an archive: plain, gzip, xz, bzip2 or zstd"),
         ("podman export web | layerrun base import web -", "an archive from a pipe"),
+        ("layerrun base import web layout:stable", "the image stable of an OCI image layout"),
+        ("podman save -o web.tar web; layerrun base import web web.tar", "a docker archive"),
+        ("layerrun base import debian debian.erofs", "an image of a file system: root mounts it as it is"),
         ("layerrun create web --base debian", "and stand an app on it"),
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.argument("source", metavar="DIR|FILE|-", type=click.Path(readable=False))
+@click.argument("source", metavar="DIR|FILE[:IMAGE]|-", type=click.Path(readable=False))
 @click.option("--max-size", metavar="SIZE", help="How much an archive may come to.  [default: 64G]")
+@click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="Which image of several to take, as linux/arm64.  [default: this machine's]",
+)
 @json_option
-def import_(name: str, source: str, max_size: str | None, as_json: bool) -> int:
+def import_(name: str, source: str, max_size: str | None, platform: str | None, as_json: bool) -> int:
     """Copy the root file system in DIR into the store as the base NAME; it never changes from then on.
 
-    A FILE, or - for standard input, is a tar archive. A process that can reach nothing else unpacks it, and one
-    that holds what does not belong into a root file system is refused as a whole.
+    A FILE, or - for standard input, is a tar archive. A process that can reach nothing else reads it, and one
+    that holds what does not belong into a root file system is refused as a whole. A DIR may be an OCI image layout, a
+    FILE a docker archive or a layout in a tar; IMAGE is a name or a digest in it. An erofs or squashfs image is not
+    unpacked as root: each start mounts it, so it must come from somebody whom you trust.
     """
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
@@ -121,7 +131,7 @@ def import_(name: str, source: str, max_size: str | None, as_json: bool) -> int:
         from layerrun.bases.sources import bring
 
         known = {found.id for found in store.bases()}
-        made = bring(store, name, source, max_size=max_size, progress=progress)
+        made = bring(store, name, source, max_size=max_size, platform=platform, progress=progress)
     if as_json:
         emit(_record(made))
     else:
