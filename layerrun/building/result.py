@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,17 @@ from layerrun.store.plans import forget_plan
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Recipe", "apply", "built_layers", "existing", "has_data", "is_current", "rebuild", "recipe_of"]
+__all__ = [
+    "Recipe",
+    "apply",
+    "built_layers",
+    "existing",
+    "has_data",
+    "is_current",
+    "rebuild",
+    "rebuild_all",
+    "recipe_of",
+]
 
 
 def existing(store: Store, name: str) -> App | None:
@@ -142,3 +153,22 @@ def rebuild(store: Store, app: App, base: Base, *, watch: Watch | None = None) -
         return None
     built = build(store, recipe, stack_over(base, app.ids), built=known, watch=watch)
     return built.layers + app.config.layers[len(known) :]
+
+
+def rebuild_all(
+    store: Store, base: Base, told: Callable[[str], None] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Rebuild all apps that stand on the base of which ``base`` is a version, and have a recipe.
+
+    Returns their layers over it, by app's id. ``told`` is given a line for each app. Raises as `build`.
+    """
+    found = {}
+    for app in store.apps(AppKind.APP):
+        if app.config.base != base.name or app.parent is not None or store.catalog.recipe(app.id) is None:
+            continue
+        if told is not None:
+            told(f"building {app.name} over {base.full_name}")
+        layers = rebuild(store, app, base)
+        if layers is not None:
+            found[app.id] = layers
+    return found

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layerrun.native.trees import Usage
     from layerrun.runtime.plan import Plan
     from layerrun.runtime.reach import Reach
+    from layerrun.store.store import Store
 
 __all__ = ["list_apps", "plan", "show", "which"]
 
@@ -115,11 +116,13 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
         profiles = [profile.name for profile in store.profiles(app)]
         # The mounts do not depend on the command, and an app need not have one.
         compiled = launch.compile_plan(store, app, app.config.command or ("true",))
+        steps = [_step_of(store, layer) for layer in app.config.layers]
+        recipe = _recipe(store, app)
         mounts = compiled.mounts
     if as_json:
         emit(
             _record(app)
-            | {"uid_start": app.uid_start, "profiles": profiles}
+            | {"uid_start": app.uid_start, "profiles": profiles, "recipe": recipe}
             | {"config": app.config.to_json()}
             | used
             | {
@@ -143,7 +146,8 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             "profile of": app.parent_name or "",
             "profiles": profiles,
             "base": config.base,
-            "layers": config.layers,
+            "layers": [f"{id_} {step}".rstrip() for id_, step in zip(config.layers, steps, strict=True)],
+            "built": f"{recipe['built']} by {quoted(recipe['folder'] or '-')}" if recipe else "",
             "command": shlex_join(config.command),
             "env": [quoted(word) for word in config.env],
             "health": [printable(command) for command in config.health],
@@ -170,6 +174,24 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             ["MOUNT", "TYPE", "POLICY", "WHY"], ([quoted(m.path), m.fstype, m.policy, m.why] for m in mounts)
         )
     return 0
+
+
+def _step_of(store: Store, layer: str) -> str:
+    """Return what step of a build a layer comes from, ``""`` if none."""
+    found = store.catalog.layer(layer)
+    return "" if found is None else printable(str(found.origin.get("step", "")))
+
+
+def _recipe(store: Store, app: App) -> dict[str, Any] | None:
+    """Return what the recipe says that an app was built by."""
+    found = store.catalog.recipe(app.id)
+    if found is None:
+        return None
+    from layerrun.building.recipe import Recipe
+
+    recipe = Recipe.from_json(found[0])
+    steps = [step.title for step in recipe.steps]
+    return {"base": recipe.base, "steps": steps, "folder": recipe.folder, "built": found[1]}
 
 
 def _by_kind(reached: Sequence[Reach]) -> dict[str, list[str]]:

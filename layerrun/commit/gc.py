@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerrun.bases import sharing, versions
 from layerrun.commit import aging
-from layerrun.runtime import old_snapshots
+from layerrun.runtime import old_builds, old_snapshots
 from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ DAYS = 30
 SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
     aging.garbage,
     old_snapshots.garbage,
+    old_builds.garbage,
     sharing.garbage,
     versions.garbage,
 )

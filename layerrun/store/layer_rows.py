@@ -15,16 +15,17 @@ __all__ = ["LayerRows"]
 _LAYER = "id, ids, created, digest, entries, size, origin"
 _SNAPSHOT = "app_id, number, tag, layers, frozen, created, pinned, automatic"
 # The lists of layers that something stands on.
-_HELD = (
+_STOOD_ON = (
     "SELECT value FROM apps, json_each(apps.frozen)"
     " UNION SELECT value FROM apps, json_each(apps.config, '$.layers')"
     " UNION SELECT value FROM snapshots, json_each(snapshots.layers)"
     " UNION SELECT value FROM snapshots, json_each(snapshots.frozen)"
     " UNION SELECT layer_id FROM uses"
-    " UNION SELECT layer_id FROM steps WHERE layer_id IS NOT NULL"
     " UNION SELECT value FROM fits, json_each(fits.layers)"
     " UNION SELECT value FROM trials, json_each(trials.layers)"
 )
+# What a build came to is kept for the next.
+_HELD = _STOOD_ON + " UNION SELECT layer_id FROM steps WHERE layer_id IS NOT NULL"
 
 
 class LayerRows(Rows):
@@ -60,6 +61,10 @@ class LayerRows(Rows):
         """Return the layers that no app, no snapshot and no start refers to."""
         query = f"SELECT {_LAYER} FROM layers WHERE id NOT IN ({_HELD}) ORDER BY id"
         return [self._layer(row) for row in self._rows(query)]
+
+    def held_layers(self) -> set[str]:
+        """Return the ids of the layers that an app, a snapshot or a start refers to, not only a build."""
+        return {row[0] for row in self._rows(_STOOD_ON)}
 
     def delete_layers(self, ids: Iterable[str]) -> None:
         """Forget layers; within a transaction."""
