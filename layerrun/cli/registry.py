@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from layerrun.fleet.push import Pushed
     from layerrun.images.transport import Access
 
-__all__ = ["access_of", "base_push", "push", "registry_options"]
+__all__ = ["access_of", "base_pull", "base_push", "push", "registry_options"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -120,6 +120,71 @@ def push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) ->
     What it has written since is not sent. What the registry has is not sent again.
     """
     return _push("push_app", name, reference, gzip=gzip, as_json=as_json, access=access)
+
+
+_platform_option = click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="Of an image for several, the one for this.  [default: this machine]",
+)
+
+
+@click.command(
+    "pull",
+    cls=Verb,
+    examples=[
+        ("layerrun base pull debian oci://docker.io/library/debian:12", "the image as the base debian"),
+        ("layerrun base pull debian oci://127.0.0.1:5000/debian --insecure", "without TLS"),
+        (
+            "layerrun base pull web oci://registry.example.org/web@sha256:… --platform linux/arm64",
+            "exactly that one",
+        ),
+    ],
+)
+@click.argument("name", metavar="NAME")
+@click.argument("reference", metavar="oci://HOST/NAME[:TAG][@DIGEST]")
+@_platform_option
+@registry_options
+@json_option
+def base_pull(name: str, reference: str, platform: str | None, as_json: bool, **access: Any) -> int:
+    """Pull an image from a registry into the store as the base NAME.
+
+    Each byte is verified by its digest. A pull that was cut short goes on where it was, at the next try.
+    """
+    from layerrun.cli.progress import counter
+    from layerrun.model import check_name
+
+    check_name(name, "name of a base")
+    with open_store() as store, counter(f"pulling {name}") as progress:
+        from layerrun.bases.intake import import_base
+        from layerrun.bases.pulled import open_pulled
+        from layerrun.images.platform import parse_platform
+
+        known = {found.id for found in store.catalog.versions()}
+        with open_pulled(
+            store,
+            reference,
+            access=access_of(**access),
+            platform=parse_platform(platform) if platform else None,
+            fetching=lambda count, _total: progress(0, count),
+        ) as source:
+            made = import_base(store, name, source, progress=progress)
+    if as_json:
+        emit(
+            {
+                "name": made.name,
+                "id": made.id,
+                "digest": made.digest,
+                "source": made.source,
+                "entries": made.entries,
+                "size": made.size,
+                "image": made.origin.get("digest"),
+            }
+        )
+        return 0
+    done = "is there already, with the same content" if made.id in known else "pulled"
+    say(f"{name} {done}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
+    return 0
 
 
 def _push(

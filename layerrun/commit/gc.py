@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from layerrun.bases import sharing, versions
+from layerrun.bases import pulled, sharing, versions
 from layerrun.commit import aging
 from layerrun.runtime import old_builds, old_snapshots
 from layerrun.store.garbage import Garbage
@@ -25,6 +25,7 @@ SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
     old_builds.garbage,
     sharing.garbage,
     versions.garbage,
+    pulled.garbage,
 )
 
 

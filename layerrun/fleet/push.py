@@ -19,7 +19,7 @@ from layerrun.images.transport import Access, Transport
 from layerrun.images.upload import mount_blob, put_blob, put_manifest
 from layerrun.model import HOST_BASE, App, AppKind, Base, IdMode
 from layerrun.store.blob_rows import Blob
-from layerrun.store.fs import explain
+from layerrun.store.fs import explain, open_dir
 from layerrun.store.staging import Ticket
 from layerrun.store.store import Store
 
@@ -106,13 +106,13 @@ def _base(store: Store, name: str) -> Base:
 
 def _of_base(store: Store, base: Base) -> _Part:
     assert base.digest is not None
-    return _Part(base.digest, base.ids, layer=False, open=lambda: store.open_base(base))
+    return _Part(base.digest, base.ids, layer=False, open=lambda: open_dir(store.fd, f"bases/{base.id}"))
 
 
 def _of_layer(store: Store, app: App, id_: str) -> _Part:
     layer = store.catalog.layer(id_)
     ids = app.ids if layer is None else layer.ids
-    return _Part(f"layer:{id_}", ids, layer=True, open=lambda: store.open_layer(id_))
+    return _Part(f"layer:{id_}", ids, layer=True, open=lambda: open_dir(store.fd, f"layers/{id_}"))
 
 
 class _Push:

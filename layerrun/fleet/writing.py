@@ -6,15 +6,19 @@ import hashlib
 import io
 import os
 import zlib
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 
+from layerrun.bases.manifest import unescape
 from layerrun.model import IdMode
 from layerrun.native import trees
 from layerrun.native.worker import run_in_userns
+from layerrun.store.fs import DIR_FLAGS
 
 if TYPE_CHECKING:
+    from layerrun.images.stream import Record
     from layerrun.store.store import Store
 
 __all__ = ["GZIP", "MEDIA_TYPES", "ZSTD", "Written", "write_layer"]
@@ -43,38 +47,84 @@ class _Compressor(Protocol):
 
 
 def write_layer(
-    store: Store, ids: IdMode | None, tree: int, out: int, *, layer: bool, compression: str = ZSTD
+    store: Store, ids: IdMode | None, folder: int, out: int, *, layer: bool, compression: str = ZSTD
 ) -> Written:
-    """Write the tree ``tree`` as an archive to the empty file ``out``; both are descriptors.
+    """Write the ``tree`` in a base's or a layer's ``folder`` as an archive to the empty file ``out``; both descriptors.
 
     ``layer``: it is a layer, with overlayfs's marks. What belongs to subordinate ids is read by a process that is root
     of a namespace with them, and so has the owners that it has inside.
     """
     if not store.rootless:
-        return _write(tree, out, layer, compression)
+        return _write(folder, out, layer=layer, compression=compression, single=False)
     maps: dict[str, Any] = {}
     if ids is not IdMode.SUBIDS:
         maps = {"uid_map": [(0, os.geteuid(), 1)], "gid_map": [(0, os.getegid(), 1)]}
+    single = ids is IdMode.SINGLE
     values = run_in_userns(
-        f"{__name__}:write_here", tree, out, layer, compression, pass_fds=(tree, out), **maps
+        f"{__name__}:write_here", folder, out, layer, compression, single, pass_fds=(folder, out), **maps
     )
     return Written(*values)
 
 
-def write_here(tree: int, out: int, layer: bool, compression: str) -> list[str | int]:
+def write_here(folder: int, out: int, layer: bool, compression: str, single: bool) -> list[str | int]:
     """`write_layer`, as the worker calls it."""
-    return list(attrs.astuple(_write(tree, out, layer, compression)))
+    return list(attrs.astuple(_write(folder, out, layer=layer, compression=compression, single=single)))
 
 
-def _write(tree: int, out: int, layer: bool, compression: str) -> Written:
-    from layerrun.images.records import records_of
+def _lines(folder: int, name: str) -> Iterator[bytes] | None:
+    """Yield the lines of a file in a base's or a layer's folder, or return ``None`` if it has none."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return iter(file.read().splitlines())
+
+
+def _groups(folder: int) -> dict[bytes, bytes] | None:
+    """Return which path is a hard link to which; ``None`` where inodes say it (docs/store.md, objects)."""
+    lines = _lines(folder, "links")
+    if lines is None:
+        return None
+    fields = (line.split(b" ") for line in lines if line.startswith(b"h "))
+    found = {unescape(path): unescape(first) for _, path, first in fields}
+    for path, first in found.items():
+        while first in found and found[first] != first:
+            first = found[first]
+        found[path] = first
+    return found
+
+
+def _owners(folder: int) -> dict[bytes, tuple[int, int]] | None:
+    """Return whose the entries are where all on disk is the caller's: the manifest has it."""
+    lines = _lines(folder, "manifest")
+    if lines is None:
+        return None
+    next(lines)
+    fields = (line.split(b" ", 6) for line in lines)
+    return {unescape(parts[5]): (int(parts[2]), int(parts[3])) for parts in fields}
+
+
+def _write(folder: int, out: int, *, layer: bool, compression: str, single: bool) -> Written:
+    groups = _groups(folder)
+    owners = _owners(folder) if single else None
+    tree = os.open("tree", DIR_FLAGS, dir_fd=folder)
+    try:
+        from layerrun.images.records import records_of
+
+        return _archive(tree, out, compression, records_of(tree, layer=layer, groups=groups, owners=owners))
+    finally:
+        os.close(tree)
+
+
+def _archive(tree: int, out: int, compression: str, records: Iterator[Record]) -> Written:
     from layerrun.images.tarring import TarWriter
 
     with os.fdopen(os.dup(out), "wb", buffering=0) as file:
         sink = _Sink(file, _compressor(compression))
         with io.BufferedWriter(cast("io.RawIOBase", sink), _BUFFER) as buffered:
             writer = TarWriter(buffered)
-            for record in records_of(tree, layer=layer):
+            for record in records:
                 if record.kind == "f" and record.size:
                     fd = trees.open_beneath(tree, record.path, os.O_RDONLY)
                     with os.fdopen(fd, "rb", buffering=0) as content:

@@ -22,25 +22,36 @@ _KINDS = {
 }
 
 
-def records_of(root_fd: int, *, layer: bool = False, hard_links: bool = True) -> Iterator[Record]:
+Owners = Mapping[bytes, tuple[int, int]]
+
+
+def records_of(
+    root_fd: int,
+    *,
+    layer: bool = False,
+    groups: Mapping[bytes, bytes] | None = None,
+    owners: Owners | None = None,
+) -> Iterator[Record]:
     """Yield the records of the tree ``root_fd``: the root, then each folder before what is in it.
 
     Args:
         root_fd: the tree's root folder.
         layer: it is what overlayfs wrote: its marks become kinds ``w`` and ``o``.
-        hard_links: whether files that share an inode were hard links where they come from.
+        groups: which path is a hard link to which; ``None``: those are that share an inode.
+        owners: whose each path is; ``None``: as on disk.
 
     Sockets are left out, and all attributes but ``user.*`` and file capabilities, which are all that an image of others
     can hold. Raises `UsageError` for a layer that means nothing away from where it was made.
     """
-    first: dict[tuple[int, int], bytes] = {}
+    first: dict[object, bytes] = {}
+    ends = None if groups is None else {*groups, *groups.values()}
     status = os.fstat(root_fd)
     xattrs = {os.fsencode(key): os.getxattr(root_fd, key) for key in os.listxattr(root_fd)}
     yield Record(
         "d",
         mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
+        uid=_owner(owners, b".", status.st_uid, status.st_gid)[0],
+        gid=_owner(owners, b".", status.st_uid, status.st_gid)[1],
         mtime_ns=status.st_mtime_ns,
         xattrs=_kept(xattrs),
     )
@@ -58,15 +69,17 @@ def records_of(root_fd: int, *, layer: bool = False, hard_links: bool = True) ->
                 f"the layer refers at {os.fsdecode(entry.path)!r} to what lies beneath it, and means nothing elsewhere"
             )
         link = entry.link_target
-        if kind == "f" and entry.nlink > 1 and hard_links:
-            link = first.setdefault((entry.dev, entry.ino), entry.path)
+        if kind == "f" and (entry.nlink > 1 if ends is None else entry.path in ends):
+            key = (entry.dev, entry.ino) if groups is None else groups.get(entry.path, entry.path)
+            link = first.setdefault(key, entry.path)
             kind, link = ("f", b"") if link == entry.path else ("h", link)
+        uid, gid = _owner(owners, entry.path, entry.uid, entry.gid)
         yield Record(
             kind,
             entry.path,
             mode=stat.S_IMODE(entry.mode),
-            uid=entry.uid,
-            gid=entry.gid,
+            uid=uid,
+            gid=gid,
             mtime_ns=entry.mtime_ns,
             link=link,
             xattrs={} if kind == "h" else _kept(entry.xattrs),
@@ -76,6 +89,10 @@ def records_of(root_fd: int, *, layer: bool = False, hard_links: bool = True) ->
         )
         if layer and kind == "d" and _is_opaque(entry.xattrs):
             yield Record("o", entry.path)
+
+
+def _owner(owners: Owners | None, path: bytes, uid: int, gid: int) -> tuple[int, int]:
+    return (uid, gid) if owners is None else owners.get(path, (uid, gid))
 
 
 def _is_mark(key: bytes, names: tuple[str, ...]) -> bool:

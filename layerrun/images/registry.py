@@ -99,6 +99,16 @@ class Repository:
             return response.status == 200
         raise refusal(response, self.reference.host, self.reference.name, f"cannot look for {digest}")
 
+    def small(self, digest: str, most: int) -> bytes:
+        """Return a blob that has at most ``most`` bytes, not verified."""
+        response = self.session.send("GET", f"blobs/{digest}")
+        if response.status == 404:
+            self._close(response)
+            raise NotFoundError(f"{self.reference.repository} has no blob {digest}")
+        if response.status != 200:
+            raise refusal(response, self.reference.host, self.reference.name, f"cannot read {digest}")
+        return read_all(response, most, digest)
+
     def fetch(self, digest: str, size: int, file: BufferedRandom, progress: Progress | None = None) -> None:
         """Read a blob into a file that is open to be read and written, and may have the beginning of it.
 

@@ -21,6 +21,7 @@ FORMAT = "layerrun-store 1\n"
 FOLDERS = ("apps", "bases", "commits", "kept", "layers", "objects", "skeletons", "staging", "trash")
 _KNOWN = {
     *FOLDERS,
+    "blobs",
     "plans",
     "records",
     "reserve",
