@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from layerrun.cli.common import Verb, app_argument, base_argument, json_option, open_store
-from layerrun.cli.output import emit, plural, say, size
+from layerrun.cli.output import emit, plural, quoted, say, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from layerrun.fleet.push import Pushed
     from layerrun.images.transport import Access
 
-__all__ = ["access_of", "base_pull", "base_push", "push", "registry_options"]
+__all__ = ["access_of", "base_pull", "base_push", "pull", "push", "registry_options"]
+
+_MANY = 10  # files that are named
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -127,6 +129,93 @@ _platform_option = click.option(
     metavar="OS/ARCH",
     help="Of an image for several, the one for this.  [default: this machine]",
 )
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        ("layerrun pull web oci://registry.example.org/apps/web:1.4", "an app that layerrun push has sent"),
+        (
+            "layerrun pull web oci://docker.io/library/nginx:1.27",
+            "any other image: a base, and an app over it",
+        ),
+        (
+            "layerrun pull web oci://registry.example.org/apps/web:1.4 --grants",
+            "with its shares, its network, …",
+        ),
+    ],
+)
+@app_argument()
+@click.argument("reference", metavar="oci://HOST/NAME[:TAG][@DIGEST]")
+@click.option(
+    "--base",
+    "base_name",
+    metavar="NAME",
+    help="What to call the base if it is not here.  [default: as the image says]",
+)
+@click.option(
+    "--grants",
+    is_flag=True,
+    help="Give the app what it asks for of this machine: shares, devices, sockets, …",
+)
+@_platform_option
+@registry_options
+@json_option
+def pull(
+    *,
+    name: str,
+    reference: str,
+    base_name: str | None,
+    grants: bool,
+    platform: str | None,
+    as_json: bool,
+    **access: Any,
+) -> int:
+    """Pull an image from a registry and make the app NAME of it.
+
+    What `layerrun push` has sent is the same app again, but for what it may reach of this machine: that takes
+    --grants. Of any other image all layers become a base, and the app runs the image's command. Layers and bases that
+    are here already are not read again.
+    """
+    from layerrun.cli.progress import counter
+
+    with open_store() as store, counter(f"pulling {name}") as progress:
+        from layerrun.fleet.pull import Wish, pull_app
+        from layerrun.images.platform import parse_platform
+
+        wish = Wish(
+            access=access_of(**access),
+            platform=parse_platform(platform) if platform else None,
+            base_name=base_name,
+            grants=grants,
+            progress=progress,
+            fetching=lambda count, _total: progress(0, count),
+        )
+        done = pull_app(store, name, reference, wish)
+    if as_json:
+        emit(
+            {
+                "name": done.app.name,
+                "reference": reference,
+                "digest": done.digest,
+                "base": done.base.name,
+                "base_digest": done.base.digest,
+                "base_made": done.base_made,
+                "layers": list(done.app.config.layers),
+                "left_out": list(done.left_out),
+                "privileged": list(done.privileged),
+            }
+        )
+        return 0
+    here = "" if done.base_made else ", which was here"
+    say(f"pulled {name}: {plural(len(done.app.config.layers), 'layer')} over the base {done.base.name}{here}")
+    for what in done.left_out:
+        say(f"left out: {what} (--grants takes it over)")
+    for path in done.privileged[:_MANY]:
+        say(f"gives rights to whoever runs it: {quoted(path)}")
+    if len(done.privileged) > _MANY:
+        say(f"and {len(done.privileged) - _MANY} more files that give rights")
+    return 0
 
 
 @click.command(

@@ -1,0 +1,315 @@
+"""Apps from registries: an image becomes a base, the layers above it an app's factory state.
+
+Of an image that layerrun pushed the app is the same again; of any other all layers are the base. What an image asks
+for of this machine (shares, devices, sockets, the network) it is not given unless that is wished: who made the image is
+somebody else. docs/registries.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from layerrun.bases.intake import import_base, keep, take_in
+from layerrun.bases.manifest import unescape
+from layerrun.bases.pulled import PulledSource, open_pulled
+from layerrun.errors import ArchiveError, ExistsError, LayerrunError, UsageError
+from layerrun.fleet.image import APP_LABEL, BASE_LABEL
+from layerrun.images.image import Layer as ImageLayer
+from layerrun.images.limits import Limits
+from layerrun.images.pulling import Pulled
+from layerrun.images.reference import is_digest
+from layerrun.images.transport import Access
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, Home, IdMode, Layer, check_name
+from layerrun.policy import Policy
+from layerrun.runtime import apps, identity
+from layerrun.runtime.units import dress, layer_folder
+from layerrun.store.blob_rows import Blob
+from layerrun.store.freezing import drop_unused
+from layerrun.store.fs import explain, open_dir
+from layerrun.store.making import Beginning, now
+from layerrun.store.staging import new_id
+
+if TYPE_CHECKING:
+    from layerrun.bases.manifest import Progress
+    from layerrun.images.platform import Platform
+    from layerrun.images.pulling import Fetching
+    from layerrun.store.store import Store
+
+__all__ = ["PulledApp", "Wish", "pull_app"]
+
+
+@attrs.frozen
+class Wish:
+    """What is wished of a pull.
+
+    ``base_name``: what the base is called if it is made, instead of what the image says; ``grants``: give the app what
+    it asks for of this machine as well; ``progress`` and ``fetching``: see `import_base` and `open_pulled`.
+    """
+
+    access: Access = attrs.field(factory=Access)
+    platform: Platform | None = None
+    base_name: str | None = None
+    grants: bool = False
+    progress: Progress | None = None
+    fetching: Fetching | None = None
+
+
+@attrs.frozen
+class PulledApp:
+    """What a pull has made: ``base_made`` says whether the base was not here before.
+
+    ``left_out`` are what the app had and was not given, in words; ``privileged`` are files of its layers that give
+    rights to whoever runs them (setuid, setgid, file capabilities), as paths inside.
+    """
+
+    app: App
+    base: Base
+    base_made: bool
+    digest: str
+    left_out: tuple[str, ...]
+    privileged: tuple[str, ...]
+
+
+@attrs.frozen
+class _Said:
+    """What labels say: how many layers are the base's, its digest and name, and the app's configuration."""
+
+    lowest: int
+    digest: str | None
+    base_name: str
+    config: AppConfig | None
+
+
+def pull_app(store: Store, name: str, text: str, wish: Wish | None = None) -> PulledApp:
+    """Make the app ``name`` of the image ``text``, ``oci://…``, and its base if that is not here.
+
+    Raises `ExistsError` if the name is taken, `RegistryError`, `NotFoundError`, `ArchiveError`; then no app is made,
+    and a base that was made stays.
+    """
+    wish = wish or Wish()
+    if store.catalog.app(check_name(name)) is not None:
+        raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
+    with open_pulled(
+        store, text, access=wish.access, platform=wish.platform, fetching=wish.fetching
+    ) as source:
+        said = _said(source.pulled, name)
+        base, made = _base(store, name, source, said, wish)
+        ids = identity.choose(base)
+        config = said.config or AppConfig()
+        left_out: list[str] = []
+        if not wish.grants:
+            config = _without_grants(config, left_out)
+        layers = source.pulled.image.layers[said.lowest :]
+        config = attrs.evolve(config, base=base.name)
+        app, privileged = _make(store, name, config, ids, (base, layers, source))
+    return PulledApp(app, base, made, source.pulled.digest, tuple(left_out), privileged)
+
+
+def _said(pulled: Pulled, name: str) -> _Said:
+    """Read the labels; an image without them is a base as a whole."""
+    labels, count = pulled.labels(), len(pulled.image.layers)
+    if not isinstance(labels.get(APP_LABEL), str) or not isinstance(labels.get(BASE_LABEL), str):
+        return _Said(count, None, name, None)
+    try:
+        base, app = json.loads(labels[BASE_LABEL]), json.loads(labels[APP_LABEL])
+        if (base["version"], app["version"]) != (1, 1):
+            raise ArchiveError("the app was pushed by a newer layerrun", hint="update this one")
+        lowest, digest = base["layers"], base["digest"]
+        if type(lowest) is not int or not 0 < lowest <= count or not is_digest(digest):
+            raise ValueError("its layers or its digest")
+        config = AppConfig.from_json({**app["config"], "base": HOST_BASE, "layers": []})
+        return _Said(lowest, digest, check_name(base["name"], "name of a base"), config)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise ArchiveError(
+            f"what the image says of its app makes no sense: {error}",
+            hint="`layerrun base pull` takes it as a base",
+        ) from None
+
+
+@attrs.frozen
+class _Lowest(PulledSource):
+    """The base in an image of an app: its lowest layers, which must come to the tree that they are said to be."""
+
+    expected: str | None = None
+
+
+def _base(store: Store, name: str, source: PulledSource, said: _Said, wish: Wish) -> tuple[Base, bool]:
+    """Return the base that the app is to stand on, made of the lowest layers unless it is here."""
+    if said.digest is not None:
+        for base in store.catalog.bases():
+            if base.digest == said.digest:
+                return base, False
+    wanted = wish.base_name or said.base_name
+    if store.catalog.base(wanted) is not None and wish.base_name is None:
+        # Another version, or something else altogether, which other apps stand on: that is theirs.
+        wanted = _free_name(store, f"{name}-base" if wanted != f"{name}-base" else wanted)
+    image = source.pulled.image
+    config = image.config
+    if said.config is not None:
+        own = set(said.config.env)
+        cmd = () if said.config.command else config.cmd
+        config = attrs.evolve(config, env=tuple(one for one in config.env if one not in own), cmd=cmd)
+    lower = attrs.evolve(image, layers=image.layers[: said.lowest], config=config)
+    pulled = attrs.evolve(source.pulled, image=lower)
+    lowest = _Lowest(pulled, source.text, source.limits, expected=said.digest)
+    known = {base.id for base in store.catalog.versions()}
+    made = import_base(store, wanted, lowest, progress=wish.progress)
+    return made, made.id not in known
+
+
+def _free_name(store: Store, wanted: str) -> str:
+    name, number = wanted, 2
+    while store.catalog.base(name) is not None:
+        name, number = f"{wanted}-{number}", number + 1
+    return check_name(name, "name of a base")
+
+
+def _without_grants(config: AppConfig, left_out: list[str]) -> AppConfig:
+    """Take from a configuration what reaches beyond the app's own files; say what that was."""
+    policy = config.policy
+    left_out += [f"share {share}" for share in config.shares]
+    if config.home is Home.SHARE:
+        left_out.append("home share")
+    for what, values in (
+        ("publish", policy.publish),
+        ("socket", policy.sockets),
+        ("device", policy.devices),
+        ("allow", policy.allow),
+    ):
+        left_out += [f"{what} {value}" for value in values]
+    network = policy.network
+    if network is not None and network.kind.value not in ("none", "private"):
+        left_out.append(f"network {network}")
+        network = None
+    preset = policy.preset
+    if preset == "desktop":
+        left_out.append(f"preset {preset}")
+        preset = "default"
+    kept = Policy(
+        preset=preset,
+        network=network,
+        deny=policy.deny,
+        limits=policy.limits,
+        user=policy.user,
+        max_size=policy.max_size,
+    )
+    home = Home.OVERLAY if config.home is Home.SHARE else config.home
+    return attrs.evolve(config, shares=(), home=home, policy=kept)
+
+
+@attrs.frozen
+class _One:
+    """A single layer of an image as a source."""
+
+    source: PulledSource
+    layer: ImageLayer
+    limits: Limits = attrs.field(factory=Limits)
+
+    @property
+    def text(self) -> str:
+        return self.source.text
+
+    def ids(self, *, rootless: bool) -> IdMode:
+        return self.source.ids(rootless=rootless)
+
+    def feed(self, to: Any) -> Mapping[str, Any]:
+        pulled = attrs.evolve(
+            self.source.pulled, image=attrs.evolve(self.source.pulled.image, layers=(self.layer,))
+        )
+        return PulledSource(pulled, self.text, self.limits).feed(to)
+
+
+def _make(
+    store: Store,
+    name: str,
+    config: AppConfig,
+    ids: IdMode,
+    of: tuple[Base, tuple[ImageLayer, ...], PulledSource],
+) -> tuple[App, tuple[str, ...]]:
+    """Take the layers in, each once, and make the app over them; return what in them gives rights, too."""
+    base, layers, source = of
+    privileged: list[str] = []
+    try:
+        with store.ticket(ids) as ticket:
+            source.pulled.blobs.fetch_all([one.blob for one in layers if _known(store, one, ids) is None])
+            found: list[Layer] = []
+            for number, one in enumerate(layers):
+                if (here := _known(store, one, ids)) is None:
+                    folder = f"layer-{number}"
+                    here = _take(store, ticket.fd, folder, one, (ids, source))
+                    keep(store, ticket, folder, f"layers/{here.id}")
+                    with store.catalog.transaction():
+                        store.catalog.add_layer(here)
+                        store.catalog.add_blob(_blob(one, here))
+                found.append(here)
+                privileged += _privileged(store, here)
+            config = attrs.evolve(config, layers=tuple(layer.id for layer in found))
+            return _create(store, name, config, ids, base), tuple(privileged)
+    except (LayerrunError, OSError):
+        drop_unused(store)
+        raise
+
+
+def _known(store: Store, one: ImageLayer, ids: IdMode) -> Layer | None:
+    """Return a layer of the store that was pulled from the same archive."""
+    for layer in store.catalog.layers():
+        if layer.ids is ids and layer.origin.get("diff_id") == one.diff_id:
+            return layer
+    return None
+
+
+def _take(
+    store: Store, ticket_fd: int, folder: str, one: ImageLayer, of: tuple[IdMode, PulledSource]
+) -> Layer:
+    ids, source = of
+    summary, _ = take_in(store, ticket_fd, folder, _One(source, one), ids, rooted=False, marks=True)
+    with explain("write a layer of", source.text):
+        fd = os.open(
+            f"{folder}/roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=ticket_fd
+        )
+        os.close(fd)
+    origin = {"reference": source.text, "diff_id": one.diff_id}
+    return Layer(new_id(), ids, now(), summary.digest, summary.entries, summary.size, origin)
+
+
+def _blob(one: ImageLayer, layer: Layer) -> Blob:
+    """Return what the layer is in the registry: pushed again, it is that and nothing new."""
+    return Blob(one.blob.digest, one.diff_id, one.blob.size, one.blob.media_type, f"layer:{layer.id}")
+
+
+def _privileged(store: Store, layer: Layer) -> list[str]:
+    """Return the files of a layer that give rights, by its manifest."""
+    with layer_folder(store, layer.id) as folder:
+        fd = os.open("manifest", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    found = []
+    with os.fdopen(fd, "rb") as file:
+        for line in file:
+            parts = line.rstrip(b"\n").split(b" ")
+            capable = any(part.startswith(b"security.capability=") for part in parts[6:])
+            if parts[0] == b"f" and (int(parts[1], 8) & 0o6000 or capable):
+                found.append("/" + os.fsdecode(unescape(parts[5])))
+    return found
+
+
+def _create(store: Store, name: str, config: AppConfig, ids: IdMode, base: Base) -> App:
+    model = App("", name, AppKind.APP, config, ids, None, "", 1)
+
+    def dressed(dir_fd: int, path: str) -> None:
+        with ExitStack() as opened:
+            data = open_dir(dir_fd, path)
+            opened.callback(os.close, data)
+            for layer in config.layers[-1:]:
+                dress(model, data, opened.enter_context(layer_folder(store, layer)))
+
+    def recorded(_app_id: str) -> None:
+        found = store.catalog.base(base.name)
+        if found is None or found.id != base.id:
+            raise UsageError(f"the base {base.name!r} was switched meanwhile", hint="pull again")
+
+    return apps.create(store, name, config, ids=ids, begin=Beginning((), dressed, recorded))
