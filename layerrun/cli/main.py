@@ -69,7 +69,6 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "push": ("registry", "push", "Push an app to a registry, as an image."),
         "base": ("base", "base", "Import, update, list, show, verify and remove bases."),
         "pull": ("registry", "pull", "Pull an app, or any image, from a registry."),
-        "base": ("base", "base", "Import, list, show, verify and remove bases."),
         "update": ("channels", "update", "Bring bases to what their channels offer."),
         "channel": ("publishing", "channel", "Run a channel that bases follow."),
     },

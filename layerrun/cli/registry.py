@@ -12,6 +12,8 @@ from layerrun.cli.output import emit, plural, quoted, say, size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from layerrun.bases.manifest import Progress
+    from layerrun.fleet.pull import Wish
     from layerrun.fleet.push import Pushed
     from layerrun.images.transport import Access
 
@@ -124,6 +126,19 @@ def push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) ->
     return _push("push_app", name, reference, gzip=gzip, as_json=as_json, access=access)
 
 
+def _wish(access: dict[str, Any], platform: str | None, progress: Progress, **more: Any) -> Wish:
+    from layerrun.fleet.pull import Wish
+    from layerrun.images.platform import parse_platform
+
+    return Wish(
+        access=access_of(**access),
+        platform=parse_platform(platform) if platform else None,
+        progress=progress,
+        fetching=lambda count, _total: progress(0, count),
+        **more,
+    )
+
+
 _platform_option = click.option(
     "--platform",
     metavar="OS/ARCH",
@@ -180,17 +195,9 @@ def pull(
     from layerrun.cli.progress import counter
 
     with open_store() as store, counter(f"pulling {name}") as progress:
-        from layerrun.fleet.pull import Wish, pull_app
-        from layerrun.images.platform import parse_platform
+        from layerrun.fleet.pull import pull_app
 
-        wish = Wish(
-            access=access_of(**access),
-            platform=parse_platform(platform) if platform else None,
-            base_name=base_name,
-            grants=grants,
-            progress=progress,
-            fetching=lambda count, _total: progress(0, count),
-        )
+        wish = _wish(access, platform, progress, base_name=base_name, grants=grants)
         done = pull_app(store, name, reference, wish)
     if as_json:
         emit(
@@ -241,23 +248,13 @@ def base_pull(name: str, reference: str, platform: str | None, as_json: bool, **
     Each byte is verified by its digest. A pull that was cut short goes on where it was, at the next try.
     """
     from layerrun.cli.progress import counter
-    from layerrun.model import check_name
 
-    check_name(name, "name of a base")
     with open_store() as store, counter(f"pulling {name}") as progress:
-        from layerrun.bases.intake import import_base
-        from layerrun.bases.pulled import open_pulled
-        from layerrun.images.platform import parse_platform
+        from layerrun.fleet.pull import pull_base
 
         known = {found.id for found in store.catalog.versions()}
-        with open_pulled(
-            store,
-            reference,
-            access=access_of(**access),
-            platform=parse_platform(platform) if platform else None,
-            fetching=lambda count, _total: progress(0, count),
-        ) as source:
-            made = import_base(store, name, source, progress=progress)
+        wish = _wish(access, platform, progress)
+        made = pull_base(store, name, reference, wish)
     if as_json:
         emit(
             {

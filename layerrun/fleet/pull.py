@@ -20,6 +20,7 @@ from layerrun.bases.manifest import unescape
 from layerrun.bases.pulled import PulledSource, open_pulled
 from layerrun.errors import ArchiveError, ExistsError, LayerrunError, UsageError
 from layerrun.fleet.image import APP_LABEL, BASE_LABEL
+from layerrun.fleet.writing import MEDIA_TYPES
 from layerrun.images.image import Layer as ImageLayer
 from layerrun.images.limits import Limits
 from layerrun.images.pulling import Pulled
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from layerrun.images.pulling import Fetching
     from layerrun.store.store import Store
 
-__all__ = ["PulledApp", "Wish", "pull_app"]
+__all__ = ["PulledApp", "Wish", "pull_app", "pull_base"]
 
 
 @attrs.frozen
@@ -107,8 +108,36 @@ def pull_app(store: Store, name: str, text: str, wish: Wish | None = None) -> Pu
             config = _without_grants(config, left_out)
         layers = source.pulled.image.layers[said.lowest :]
         config = attrs.evolve(config, base=base.name)
+        _remember(store, source, base, source.pulled.image.layers[: said.lowest])
         app, privileged = _make(store, name, config, ids, (base, layers, source))
     return PulledApp(app, base, made, source.pulled.digest, tuple(left_out), privileged)
+
+
+def pull_base(store: Store, name: str, text: str, wish: Wish | None = None) -> Base:
+    """Make the base ``name`` of the image ``text``, ``oci://…``; see `import_base` and `open_pulled`."""
+    wish = wish or Wish()
+    with open_pulled(
+        store, text, access=wish.access, platform=wish.platform, fetching=wish.fetching
+    ) as source:
+        made = import_base(store, name, source, progress=wish.progress)
+        _remember(store, source, made, source.pulled.image.layers)
+    return made
+
+
+def _remember(store: Store, source: PulledSource, base: Base, lowest: tuple[ImageLayer, ...]) -> None:
+    """Note what the registry has, so that it is not sent there again: it may be mounted from one repository to another.
+
+    A base is what a single layer came to, and nothing that was known of it before is replaced.
+    """
+    with store.catalog.transaction():
+        for layer in source.pulled.image.layers:
+            store.catalog.add_place(layer.blob.digest, source.pulled.repository)
+        if len(lowest) == 1 and base.digest and lowest[0].blob.media_type in MEDIA_TYPES.values():
+            only = lowest[0]
+            if store.catalog.blob(base.digest, only.blob.media_type) is None:
+                store.catalog.add_blob(
+                    Blob(only.blob.digest, only.diff_id, only.blob.size, only.blob.media_type, base.digest)
+                )
 
 
 def _said(pulled: Pulled, name: str) -> _Said:

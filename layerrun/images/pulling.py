@@ -36,11 +36,15 @@ Fetching = Callable[[int, int], None]
 
 @attrs.frozen
 class Pulled:
-    """An image in a registry; ``digest`` is what its reference means now: of its manifest, or of an index."""
+    """An image in a registry; ``digest`` is what its reference means now: of its manifest, or of an index.
+
+    ``repository``: HOST/NAME.
+    """
 
     image: Image
     blobs: RegistryBlobs
     digest: str
+    repository: str
 
     def labels(self) -> Mapping[str, str]:
         """Return the labels of its configuration."""
@@ -82,7 +86,9 @@ def find(
     blobs = RegistryBlobs(repositories, folder, progress)
     blobs.put(manifest.digest, manifest.data)
     start = Descriptor(manifest.digest, len(manifest.data), _announced(manifest.media_type))
-    return Pulled(image_of(blobs, start, str(reference), platform), blobs, manifest.digest)
+    return Pulled(
+        image_of(blobs, start, str(reference), platform), blobs, manifest.digest, reference.repository
+    )
 
 
 def _announced(media_type: str) -> str:

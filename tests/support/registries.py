@@ -332,3 +332,8 @@ def keeping(cuts):
 
     with serving(Handler) as host:
         yield host, blobs, seen
+
+
+def sha(data):
+    """Return the digest of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
