@@ -42,6 +42,7 @@ ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "unfollow": ("channels", "unfollow", "Follow no channel any more."),
     "pull": ("registry", "base_pull", "Pull an image from a registry as a base."),
     "push": ("registry", "base_push", "Push a base to a registry, as an image."),
+    "export": ("exporting", "export", "Write a base to a tar archive."),
     "delta": ("delta", "delta", "Write what turns one base into another, as a small file."),
 }
 

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import lzma
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 from layerrun.errors import ArchiveError
 from layerrun.images.limits import Limits
+from layerrun.images.zstandard import library
 
 __all__ = ["Pump", "kind_of", "reader_of"]
 
@@ -31,16 +31,8 @@ _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x
 _SKIPPED = b"\x2a\x4d\x18"
 
 
-def _import_zstd() -> Any:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
-
-
 # Now: in the jail there are no files to import it from. Only the jail imports this module.
-zstd = _import_zstd()
+zstd = library()
 
 
 def kind_of(head: bytes) -> str:

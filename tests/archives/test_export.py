@@ -1,0 +1,111 @@
+"""A base that came from an archive goes out as it was: owners, devices, times, hard links, whoever imported it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+
+import attrs
+import pytest
+from support.archives import read_bytes, tar
+from support.users import PLAIN, SINGLE, ensure
+
+pytestmark = [pytest.mark.root, pytest.mark.idmap, pytest.mark.rootless]
+
+
+@pytest.fixture
+def packed(tree):
+    """An archive with owners that a plain user has not, and devices."""
+    os.mkdir(f"{tree}/dev")
+    os.mknod(f"{tree}/dev/null", 0o020666, os.makedev(1, 3))
+    os.mknod(f"{tree}/dev/sda", 0o060640, os.makedev(8, 0))
+    for name, owner in (
+        ("usr/1", (33, 42)),
+        ("usr/2", (65534, 65534)),
+        ("usr/link", (7, 8)),
+        ("dev/null", (0, 5)),
+    ):
+        os.chown(f"{tree}/{name}", *owner, follow_symlinks=False)
+    for name in ("usr/bin", "usr/longlink", "dev/sda", "fifo"):
+        os.utime(f"{tree}/{name}", ns=(0, 1_500_000_000_000_000_789), follow_symlinks=False)
+    subprocess.run(["setcap", "cap_net_raw+ep", f"{tree}/usr/3"], check=True)
+    return tar("-c", "--format=posix", "--xattrs", "--xattrs-include=*", ".", cwd=tree)
+
+
+def entries(data):
+    """What an archive holds, in no order; of a hard link group the names, and what the file is."""
+    _, got = read_bytes(data)
+    groups, found = {}, {}
+    for one in got:
+        record = one.record
+        if record.kind == "h":
+            groups.setdefault(record.link, {record.link}).add(record.path)
+        else:
+            found[record.path] = (record, one.content if record.kind == "f" else b"")
+    for first, names in groups.items():
+        record, content = found.pop(first)
+        found[b"\0".join(sorted(names))] = (attrs.evolve(record, path=b""), content)
+    return found
+
+
+@pytest.mark.parametrize("whose", ["root", PLAIN, SINGLE])
+def test_out_again_as_it_was(layerrun, packed, folder, user_folder, whose):
+    user = None if whose == "root" else ensure(whose)
+    top = folder if user is None else user_folder(user)
+    with open(f"{top}/in.tar", "wb") as file:
+        file.write(packed)
+    os.chmod(f"{top}/in.tar", 0o644)
+    layerrun("base", "import", "b", f"{top}/in.tar", user=user, check=0)
+    layerrun("base", "export", "b", f"{top}/out.tar", user=user, check=0)
+    out = pathlib.Path(f"{top}/out.tar").read_bytes()
+    assert entries(out) == entries(packed)
+    # The same bytes again, and from what is imported of them; GNU tar takes them.
+    layerrun("base", "import", "c", f"{top}/out.tar", user=user, check=0)
+    for name in ("b", "c"):
+        assert layerrun("base", "export", name, "-", user=user, check=0, text=False).out == out
+    digests = {
+        base["digest"] for base in json.loads(layerrun("base", "list", "--json", user=user).out)["bases"]
+    }
+    assert len(digests - {None}) == 1
+    os.mkdir(f"{folder}/again")
+    words = ["tar", "-x", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-p", "-f", f"{top}/out.tar"]
+    subprocess.run(words, cwd=f"{folder}/again", check=True)
+    again = tar("-c", "--format=posix", "--xattrs", "--xattrs-include=*", ".", cwd=f"{folder}/again")
+    assert entries(again) == entries(packed)
+
+
+@pytest.mark.parametrize("ending", ["gz", "xz", "bz2", "zst"])
+def test_compressed_as_its_name_says(layerrun, packed, folder, ending):
+    layerrun("base", "import", "b", "-", input=packed, text=False, check=0)
+    layerrun("base", "export", "b", f"{folder}/o.tar.{ending}", check=0)
+    plain = layerrun("base", "export", "b", "-", check=0, text=False).out
+    tool = {"gz": "gzip", "xz": "xz", "bz2": "bzip2", "zst": "zstd"}[ending]
+    got = subprocess.run([tool, "-dc", f"{folder}/o.tar.{ending}"], check=True, capture_output=True).stdout
+    assert got == plain
+    assert os.listdir(folder).count(f"o.tar.{ending}") == 1
+
+
+def test_what_is_refused(layerrun, packed, folder):
+    layerrun("base", "import", "b", "-", input=packed, text=False, check=0)
+    path = f"{folder}/o.tar"
+    assert "no kind of archive" in layerrun("base", "export", "b", f"{folder}/o.zip", check=2).err
+    assert "host" in layerrun("base", "export", "host", path, check=2).err
+    layerrun("base", "export", "nobody", path, check=6)
+    with open(path, "w") as file:
+        file.write("mine")
+    assert "there already" in layerrun("base", "export", "b", path, check=2).err
+    assert pathlib.Path(path).read_text() == "mine"
+    made = json.loads(layerrun("base", "export", "-f", "--json", "b", path, check=0).out)
+    assert made["bytes"] == os.path.getsize(path)
+    # What was altered does not leave the store.
+    os.unlink(path)
+    (found,) = os.listdir(f"{layerrun.store()}/bases")
+    altered = f"{layerrun.store()}/bases/{found}/tree/usr/7"
+    with open(altered, "r+b") as file:
+        file.write(b"X")
+    assert "usr/7" in layerrun("base", "export", "b", path, check=1).err
+    os.unlink(altered)
+    assert "usr/7" in layerrun("base", "export", "b", path, check=1).err
+    assert [name for name in os.listdir(folder) if name.startswith("o.tar")] == []
