@@ -151,12 +151,13 @@ class _Hashing:
 
 def _damaged(path: bytes) -> DamagedError:
     return DamagedError(
-        f"{os.fsdecode(path)!r} is not as it was imported", hint="`layerrun base verify` names all that is not"
+        f"{os.fsdecode(path)!r} is not as it was imported",
+        hint="`layerrun base verify` names all that is not",
     )
 
 
 def records_of_base(base: int, tree: int) -> Iterator[tuple[Record, bytes]]:
-    """Yield the entries of a base's manifest in their order, each with the SHA-256 of a file (hexadecimal), or empty."""
+    """Yield the entries of a base's manifest in their order, each with the SHA-256 of a file in hexadecimal."""
     entries = trees.list_tree(tree, xattrs=False)
     links, times = _beside(base)
     firsts: dict[object, bytes] = {}
@@ -175,7 +176,9 @@ def records_of_base(base: int, tree: int) -> Iterator[tuple[Record, bytes]]:
             if entry is None:
                 yield attrs.evolve(record, mtime_ns=root.st_mtime_ns), b""
                 continue
-            record = attrs.evolve(record, mtime_ns=entry.mtime_ns, size=entry.size if record.kind == "f" else 0)
+            record = attrs.evolve(
+                record, mtime_ns=entry.mtime_ns, size=entry.size if record.kind == "f" else 0
+            )
             # Without the list of links it is a base of before: what has one inode was one file.
             group: object = (entry.dev, entry.ino) if links is None else links.get(record.path)
             first = record.path if group is None else firsts.setdefault(group, record.path)

@@ -25,17 +25,22 @@ def bring(
     """Import ``source`` as the base ``name``, or with ``version`` as its next version.
 
     It is what `layerrun.bases.opening.open_source` knows. ``max_size`` is how much an archive may come to, ``platform``
-    which image of several is taken. For the rest see `layerrun.bases.intake.import_base`.
+    which image of several is taken. A ``progress`` that has ``watch`` is given the descriptor of a tar archive. For the
+    rest see `layerrun.bases.intake.import_base`.
     """
     from layerrun.bases.image import import_image
     from layerrun.bases.intake import import_base
     from layerrun.bases.opening import FileSystem, open_source, wanted
+    from layerrun.images.tar import TarSource
 
     check_name(name, "name of a base")
     options = wanted(platform, max_size)
     with open_source(store, source, options) as opened:
         if isinstance(opened, FileSystem):
             return import_image(store, name, opened.fd, opened.text, progress=progress, version=version)
+        watch = getattr(progress, "watch", None)
+        if watch is not None and isinstance(opened, TarSource):
+            watch(opened.fd)
         size, entries = options.most(opened)
         return import_base(
             store, name, opened, size=size, entries=entries, progress=progress, version=version

@@ -12,39 +12,45 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["counter", "part_read"]
+__all__ = ["Counter", "counter"]
 
 # Nothing is shown before that: most imports into a test's store are quicker, and a flash of a bar is noise.
 PATIENCE = 0.5
 
 
 @contextlib.contextmanager
-def counter(
-    what: str, *, total: int = 0, part: Callable[[], float | None] | None = None
-) -> Iterator[Callable[[int, int], None]]:
-    """Give a function ``(entries, bytes)`` that shows how far it is, on a terminal and after half a second.
+def counter(what: str, *, total: int = 0) -> Iterator[Counter]:
+    """Give what shows, on a terminal and after half a second, how far it is.
 
     Args:
         what: what is being done: ``importing debian``.
         total: how many bytes there will be, 0 if that is not known.
-        part: where the bytes do not tell it: returns how much of it is done, 0 to 1, or None.
     """
-    if not sys.stderr.isatty():
-        yield lambda _entries, _count: None
-        return
-    began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        bar: _Bar | None = None
+        yield Counter(what, total, stack if sys.stderr.isatty() else None)
 
-        def show(entries: int, count: int) -> None:
-            nonlocal bar
-            if bar is None and time.monotonic() - began > PATIENCE:
-                bar = _Bar(what, stack)
-            if bar is not None:
-                done = part() if part is not None else min(count / total, 1.0) if total else None
-                bar.show(entries, count, count / (time.monotonic() - began), done)
 
-        yield show
+class Counter:
+    """To be called with the entries (0: they are not told) and the bytes so far."""
+
+    def __init__(self, what: str, total: int, stack: contextlib.ExitStack | None) -> None:
+        self._what, self._total, self._stack = what, total, stack
+        self._began = time.monotonic()
+        self._bar: _Bar | None = None
+        self._part: Callable[[], float | None] = lambda: None
+
+    def watch(self, fd: int) -> None:
+        """Tell how far it is by how much of a file has been read through ``fd``, which stays open; not of a pipe."""
+        self._part = _part_read(fd)
+
+    def __call__(self, entries: int, count: int) -> None:
+        """Show it."""
+        after = time.monotonic() - self._began
+        if self._stack is None or after < PATIENCE:
+            return
+        self._bar = self._bar or _Bar(self._what, self._stack)
+        done = min(count / self._total, 1.0) if self._total else self._part()
+        self._bar.show(entries, count, count / after, done)
 
 
 class _Bar:
@@ -75,7 +81,7 @@ class _Bar:
         self._progress.update(self._task, total=total, completed=done or 0.0, words=", ".join(words))
 
 
-def part_read(fd: int) -> Callable[[], float | None]:
+def _part_read(fd: int) -> Callable[[], float | None]:
     """Return a function that says how much of a file has been read through this description of it; None for a pipe."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
