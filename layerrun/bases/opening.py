@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -93,7 +94,9 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
         if not os.path.lexists(place.path):
             raise UsageError(f"there is no file or folder {text!r}")
         with explain("open", place.path):
-            fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            # A pipe with a name, such as <(…) of shells, is waited for; nothing else.
+            waiting = 0 if stat.S_ISFIFO(os.stat(place.path).st_mode) else os.O_NONBLOCK
+            fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | waiting)
         stack.callback(os.close, fd)
         yield _file(store, fd, place, chosen)
 
