@@ -17,7 +17,7 @@ NEED_TEST := acl attr clang dbus-daemon docker-registry dosfstools e2fsprogs ero
 	redis-server skopeo squashfs-tools strace tmux umoci util-linux x11-apps x11-utils xauth xdg-dbus-proxy xvfb zstd
 # Those marked long boot a kernel, which they fetch themselves, run a browser, and servers for windows and sound.
 NEED_LONG := chromium kmod pulseaudio pulseaudio-utils qemu-system-x86 wayland-utils weston zenity
-NEED_BENCH := podman runc
+NEED_BENCH := podman runc umoci
 
 .PHONY: help
 help: ## list the targets
@@ -75,6 +75,7 @@ bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(BIN)/python benchmarks/diff.py $(ARGS)
 	$(BIN)/python benchmarks/snapshots.py $(ARGS)
 	$(BIN)/python benchmarks/commit.py
+	$(BIN)/python benchmarks/imports.py $(ARGS)
 	$(BIN)/python benchmarks/api.py $(ARGS)
 
 .PHONY: lint

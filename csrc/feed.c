@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROOM (1U << 20)
+#define ROOM (256U << 10)
+#define STRAIGHT (64U << 10)
 
 int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err)
 {
@@ -24,15 +25,13 @@ static int wait_for_more(const struct lr_feed *feed, struct lr_error *err)
     return fds[1].revents ? lr_fail_code(err, ECANCELED, "read the source", "") : 0;
 }
 
-static int fill(struct lr_feed *feed, struct lr_error *err)
+/* Some bytes, straight from the pipe; how many. */
+static ssize_t read_some(struct lr_feed *feed, char *to, size_t most, struct lr_error *err)
 {
     for (;;) {
-        ssize_t got = read(feed->fd, feed->room, ROOM);
-        if (got > 0) {
-            feed->at = 0;
-            feed->used = (size_t)got;
-            return 0;
-        }
+        ssize_t got = read(feed->fd, to, most);
+        if (got > 0)
+            return got;
         if (got == 0)
             return lr_fail_code(err, EBADMSG, "ends too soon", "");
         if (errno == EAGAIN && wait_for_more(feed, err) < 0)
@@ -44,8 +43,13 @@ static int fill(struct lr_feed *feed, struct lr_error *err)
 
 ssize_t lr_feed_some(struct lr_feed *feed, const char **data, size_t most, struct lr_error *err)
 {
-    if (feed->at == feed->used && fill(feed, err) < 0)
-        return -1;
+    if (feed->at == feed->used) {
+        ssize_t got = read_some(feed, feed->room, ROOM, err);
+        if (got < 0)
+            return -1;
+        feed->at = 0;
+        feed->used = (size_t)got;
+    }
     size_t size = feed->used - feed->at < most ? feed->used - feed->at : most;
     *data = feed->room + feed->at;
     feed->at += size;
@@ -56,10 +60,13 @@ int lr_feed_take(struct lr_feed *feed, void *to, size_t size, struct lr_error *e
 {
     for (char *at = to; size;) {
         const char *data;
-        ssize_t got = lr_feed_some(feed, &data, size, err);
+        /* What is long needs no stop in between. */
+        bool straight = feed->at == feed->used && size >= STRAIGHT;
+        ssize_t got = straight ? read_some(feed, at, size, err) : lr_feed_some(feed, &data, size, err);
         if (got < 0)
             return -1;
-        memcpy(at, data, (size_t)got);
+        if (!straight)
+            memcpy(at, data, (size_t)got);
         at += got;
         size -= (size_t)got;
     }

@@ -5,6 +5,7 @@
 #include "taking.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,6 +202,9 @@ static int run(struct reading *reading, struct line *line, struct lr_error *err)
 int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *result, struct lr_error *err)
 {
     struct reading reading = {.recorder = {.fd = -1}};
+    /* Room for files is used again and again: to give it back to the kernel each time costs more than to fill it. */
+    mallopt(M_MMAP_THRESHOLD, 2 * (int)LR_HELD);
+    mallopt(M_TRIM_THRESHOLD, 2 * (int)BYTES);
     struct line *line = calloc(1, sizeof *line);
     if (!line)
         return lr_fail(err, "get memory", NULL);

@@ -233,15 +233,19 @@ static int spill(struct lr_reader *reader, struct lr_item *item, size_t size, st
 static int take_run(struct lr_reader *reader, struct lr_item *item, int fd, uint64_t at, uint32_t size,
                     struct lr_error *err)
 {
+    if (fd < 0) {
+        if (lr_feed_take(&reader->feed, item->data + at, size, err) < 0)
+            return -1;
+        lr_sha_add(&reader->content, item->data + at, size);
+        return 0;
+    }
     while (size) {
         const char *data;
         ssize_t got = lr_feed_some(&reader->feed, &data, size, err);
         if (got < 0)
             return -1;
         lr_sha_add(&reader->content, data, (size_t)got);
-        if (fd < 0)
-            memcpy(item->data + at, data, (size_t)got);
-        else if (write_all(fd, data, (size_t)got, (off_t)at) < 0)
+        if (write_all(fd, data, (size_t)got, (off_t)at) < 0)
             return lr_fail(err, "write", item->path);
         at += (uint64_t)got;
         size -= (uint32_t)got;

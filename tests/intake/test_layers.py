@@ -8,7 +8,7 @@ import attrs
 import pytest
 from support.streams import Told, file, folder_of
 
-from layerrun.bases import intake, tree
+from layerrun.bases import intake, tree, versions
 from layerrun.errors import ArchiveError
 from layerrun.images.stream import Record
 from layerrun.model import IdMode
@@ -97,7 +97,7 @@ def test_known_layers_are_not_told_again(store):
     assert tree.verify(store, made) == []
     # Without its objects a record is worth nothing, and the source is asked for all of it.
     for base in (first, made):
-        tree.remove_base(store, base.name)
+        versions.remove(store, base.name)
     objects = os.open(f"{store.path}/objects", os.O_RDONLY)
     sweep_objects(objects)
     os.close(objects)
