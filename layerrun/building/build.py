@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from layerrun.building.sources import Source
     from layerrun.store.store import Store
 
-__all__ = ["Built", "Done", "Watch", "build", "foresee", "stack_over"]
+__all__ = ["Built", "Done", "Quiet", "Watch", "build", "foresee", "stack_over"]
 
 # Of the keys of steps, and of what steps do beside what they say. Another one: nothing that was built before is known.
 _FORMAT = 1
+# Of what a step that fails has said, the end is kept: bytes, lines.
+_SAID = 1 << 16
+_LINES = 20
 
 
 class Watch(Protocol):
@@ -77,15 +82,32 @@ class Built:
         return "sha256:" + hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-class _Silent:
+class Quiet:
+    """A `Watch` that shows nothing, and has the last lines of a step that has failed in ``said``."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self._file: IO[bytes] | None = None
+
     def begins(self, _number: int, _step: Step, /) -> int | None:
-        return None
+        """Let the step write to a file that nobody else sees."""
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it is closed when the step has ended)
+        return self._file.fileno()
 
     def ended(self, _number: int, _done: Done, /) -> None:
-        pass
+        """Forget what the step has said."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def failed(self, _number: int, _step: Step, _error: LayerrunError, /) -> None:
-        pass
+    def failed(self, number: int, step: Step, _error: LayerrunError, /) -> None:
+        """Keep the end of what the step has said."""
+        if self._file is not None:
+            end = self._file.seek(0, os.SEEK_END)
+            text = os.pread(self._file.fileno(), _SAID, max(0, end - _SAID)).decode(errors="replace")
+            self.said = [f"step {number + 1}: {step.title}", *text.splitlines()[-_LINES:]]
+            self._file.close()
+            self._file = None
 
 
 def stack_over(base: Base, ids: IdMode | None = None) -> Stack:
@@ -117,7 +139,7 @@ def build(
         BuildError: a step has failed; those before it are known.
         UsageError: what is to be added is not there, or cannot be added.
     """
-    base, work, done = on.base, _Work(store, recipe, watch or _Silent(), fresh, shell, built), list[Done]()
+    base, work, done = on.base, _Work(store, recipe, watch or Quiet(), fresh, shell, built), list[Done]()
     for number, step in enumerate(recipe.steps):
         done.append(work.step(number, step, on))
         on = _above(on, done[-1])

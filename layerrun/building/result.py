@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from layerrun.building.build import Built, Watch, build, stack_over
+from layerrun.building.build import Built, Quiet, Watch, build, stack_over
 from layerrun.building.recipe import Recipe
-from layerrun.errors import BusyError, NotFoundError, UsageError
+from layerrun.errors import BuildError, BusyError, NotFoundError, UsageError
 from layerrun.model import App, AppConfig, AppKind, Base, Layer
 from layerrun.runtime import apps
 from layerrun.runtime.units import dress, is_touched, layer_folder
@@ -160,7 +160,8 @@ def rebuild_all(
 ) -> dict[str, tuple[str, ...]]:
     """Rebuild all apps that stand on the base of which ``base`` is a version, and have a recipe.
 
-    Returns their layers over it, by app's id. ``told`` is given a line for each app. Raises as `build`.
+    Returns their layers over it, by app's id. ``told`` hears which app is built, and what a step that fails has said.
+    Raises `BuildError`, naming the app.
     """
     found = {}
     for app in store.apps(AppKind.APP):
@@ -168,7 +169,14 @@ def rebuild_all(
             continue
         if told is not None:
             told(f"building {app.name} over {base.full_name}")
-        layers = rebuild(store, app, base)
+        watch = Quiet()
+        try:
+            layers = rebuild(store, app, base, watch=watch)
+        except (BuildError, UsageError) as error:
+            if told is not None:
+                for line in watch.said:
+                    told(f"  {line}")
+            raise BuildError(f"{app.name!r} cannot be built over it: {error}", hint=error.hint) from error
         if layers is not None:
             found[app.id] = layers
     return found

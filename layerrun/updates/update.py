@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import attrs
 
 from layerrun.bases import versions
-from layerrun.errors import HealthError, LayerrunError, NotFoundError, UsageError
+from layerrun.errors import BuildError, HealthError, LayerrunError, NotFoundError, UsageError
 from layerrun.model import HOST_BASE, Base
 from layerrun.store.making import now
 from layerrun.store.store import Store
@@ -136,7 +137,7 @@ def _look(
     store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
 ) -> tuple[Found, dict[str, Layers]]:
     """Look at a new version in every way; return what was found, and the layers built for it by app's id."""
-    layers = _rebuild(store, new, told)
+    layers = _rebuild(store, old, new, wanted, told)
     checks = health.checks_of(store, new.name, wanted.checks)
 
     def say(check: Check) -> None:
@@ -157,7 +158,11 @@ def _look(
 def _fail(store: Store, old: Base, new: Base, failed: Outcome, *, dry_run: bool) -> None:
     """Note why an update comes to nothing, and raise it."""
     whose = "" if failed.check.app is None else f" of {failed.check.app.name}"
-    reason = f"{failed.check.command!r}{whose} failed over it: {failed.why}"
+    _refuse(store, old, new, f"{failed.check.command!r}{whose} failed over it: {failed.why}", dry_run=dry_run)
+
+
+def _refuse(store: Store, old: Base, new: Base, reason: str, *, dry_run: bool) -> NoReturn:
+    """Note why a version is not switched to, and raise it."""
     if not dry_run:
         with store.catalog.transaction():
             store.catalog.set_slot(new.name, failed=f"{now()} {new.source}: {reason}")
@@ -168,9 +173,16 @@ def _fail(store: Store, old: Base, new: Base, failed: Outcome, *, dry_run: bool)
     )
 
 
-def _rebuild(store: Store, new: Base, told: Callable[[str], None]) -> dict[str, Layers]:
+def _rebuild(
+    store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
+) -> dict[str, Layers]:
     """Build the layers of the apps that have a recipe anew, over a version; return them by app's id."""
-    return {}
+    from layerrun.building.result import rebuild_all
+
+    try:
+        return rebuild_all(store, new, told)
+    except BuildError as error:
+        _refuse(store, old, new, str(error), dry_run=wanted.dry_run)
 
 
 def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Layers]) -> None:

@@ -1,0 +1,72 @@
+"""A new version of the base: apps with a recipe are built anew over it, with the files of the last build."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+from support import users
+from support.sandbox import small_tree
+from support.whose import whose
+
+RECIPE = """
+base = "small"
+name = "web"
+[[step]]
+add = "site"
+to = "/srv/www"
+[[step]]
+run = "cat /etc/base >/etc/built; cat /srv/www/f >>/etc/built"
+"""
+
+
+@pytest.fixture(params=["root", pytest.param(users.PLAIN, marks=pytest.mark.long)])
+def place(request, layerrun, folder, user_folder):
+    who = whose(request.param)
+    top = pathlib.Path(user_folder(who) if who else folder)
+    small_tree(f"{top}/tree")
+    (top / "site").mkdir()
+    (top / "site" / "f").write_text("page\n")
+    (top / "build.toml").write_text(RECIPE)
+    if who:
+        shutil.chown(top, who.uid)
+        for path, folders, files in os.walk(top):
+            for name in (*folders, *files):
+                os.chown(f"{path}/{name}", who.uid, who.gid, follow_symlinks=False)
+
+    def run(*words, check=0):
+        return layerrun(*words, user=who, check=check).out
+
+    run("base", "import", "small", f"{top}/tree")
+    run("build", "-f", f"{top}/build.toml")
+    return top, run
+
+
+def layers(run):
+    return json.loads(run("show", "web", "--json"))["config"]["layers"]
+
+
+def test_layers_are_built_anew_over_a_new_version(place):
+    top, run = place
+    run("app", "web", "--", "sh", "-c", "echo mine >/srv/mine")
+    first = layers(run)
+    shutil.rmtree(top / "site")
+    (top / "tree" / "etc" / "base").write_text("second\n")
+    run("base", "update", "small", "--from", f"{top}/tree", "-y")
+    assert run("app", "web", "--", "cat", "/etc/built", "/srv/mine") == "second\npage\nmine\n"
+    second = layers(run)
+    assert len(second) == 2
+    assert second != first
+    run("base", "rollback", "small", "-y")
+    assert run("app", "web", "--", "cat", "/etc/built") == "base\npage\n"
+    assert layers(run) == first
+
+
+def test_a_base_over_which_an_app_cannot_be_built_is_not_switched_to(place):
+    top, run = place
+    first = layers(run)
+    (top / "tree" / "usr" / "bin" / "cat").unlink()
+    run("base", "update", "small", "--from", f"{top}/tree", "-y", check=4)
+    assert layers(run) == first
+    assert run("app", "web", "--", "cat", "/etc/built") == "base\npage\n"
