@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from typing import Any
+
+from layerrun.images.zstandard import library
 
 __all__ = ["FrameError", "Stream", "pack", "patch", "preload", "unpatch"]
 
@@ -23,20 +24,12 @@ class FrameError(ValueError):
 
 def preload() -> None:
     """Import what the others need: in a jail there is nothing left to import from."""
-    _zstd()
-
-
-def _zstd() -> Any:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
+    library()
 
 
 def patch(data: bytes, prefix: bytes, level: int) -> bytes:
     """Return a frame that makes ``data`` where ``prefix`` is at hand; without one where that is too short."""
-    zstd = _zstd()
+    zstd = library()
     options = _options(level, len(data) + len(prefix), _FRAME)
     frame: bytes = zstd.compress(data, options=options, zstd_dict=_as_prefix(prefix))
     return frame
@@ -44,7 +37,7 @@ def patch(data: bytes, prefix: bytes, level: int) -> bytes:
 
 def unpatch(frame: bytes, prefix: bytes, size: int) -> bytes:
     """Return what `patch` was given. Raises `FrameError` where the frame makes anything but ``size`` bytes."""
-    zstd = _zstd()
+    zstd = library()
     work = zstd.ZstdDecompressor(_as_prefix(prefix), {zstd.DecompressionParameter.window_log_max: _FRAME})
     try:
         data: bytes = work.decompress(frame, size + 1)
@@ -57,7 +50,7 @@ def unpatch(frame: bytes, prefix: bytes, size: int) -> bytes:
 
 def pack(chunks: Iterable[bytes], out: int, level: int, size: int) -> None:
     """Compress a long stream of ``size`` bytes into a file."""
-    work = _zstd().ZstdCompressor(options=_options(level, size, _STREAM))
+    work = library().ZstdCompressor(options=_options(level, size, _STREAM))
     with os.fdopen(os.dup(out), "wb") as file:
         for data in chunks:
             file.write(work.compress(data))
@@ -68,7 +61,7 @@ class Stream:
     """What takes a long stream apart again, with the face of `lzma.LZMADecompressor`."""
 
     def __init__(self) -> None:
-        zstd = _zstd()
+        zstd = library()
         self._error = zstd.ZstdError
         self._work = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _STREAM})
 
@@ -92,11 +85,11 @@ class Stream:
 
 
 def _as_prefix(prefix: bytes) -> Any:
-    return _zstd().ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= _PREFIX else None
+    return library().ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= _PREFIX else None
 
 
 def _options(level: int, reach: int, most: int) -> dict[int, int]:
-    parameter = _zstd().CompressionParameter
+    parameter = library().CompressionParameter
     return {
         parameter.compression_level: level,
         parameter.window_log: max(_LEAST, min(most, max(reach - 1, 1).bit_length())),

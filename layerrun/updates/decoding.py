@@ -26,7 +26,7 @@ _XZ_MEMORY = 128 << 20
 prefixed.preload()
 
 
-def decode_here(_folder: int, delta: int, orders: int, content: int) -> None:
+def decode_here(delta: int, orders: int, content: int) -> None:
     """Do what the orders say until there are no more. Raises `ArchiveError` for what is damaged."""
     stream: _Stream | None = None
     with os.fdopen(orders, "rb") as source, os.fdopen(content, "wb") as out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -74,25 +75,36 @@ def check(path: str) -> Head:
 def _new_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
     """Give a new file; it gets its name, durably, if all goes well, and is gone if not."""
     folder, name = os.path.split(os.path.abspath(path))
-    staged = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
-    with open(staged, "x+b") as file:
-        try:
+    staged = f".{name[:200]}.{os.urandom(4).hex()}"
+    at = os.open(folder, DIR_FLAGS)
+    try:
+        with _nameless(folder, os.path.join(folder, staged)) as file:
             yield file
             os.fsync(file.fileno())
-            if force:
-                os.rename(staged, path)
-            else:
-                os.link(staged, path)
-                os.unlink(staged)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(staged)
-            raise
-    fd = os.open(folder, DIR_FLAGS)
-    try:
-        os.fsync(fd)
+            # With a descriptor of the folder, Python follows the link: link(2) alone would not.
+            named = os.path.lexists(os.path.join(folder, staged))
+            source = os.path.join(folder, staged) if named else f"/proc/self/fd/{file.fileno()}"
+            if not force:
+                os.link(source, name, dst_dir_fd=at)
+                return
+            if not named:
+                os.link(source, staged, dst_dir_fd=at)
+            os.rename(staged, name, src_dir_fd=at, dst_dir_fd=at)
     finally:
-        os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staged, dir_fd=at)
+        os.fsync(at)
+        os.close(at)
+
+
+def _nameless(folder: str, staged: str) -> IO[bytes]:
+    """Return a new file in ``folder`` without a name, or called ``staged`` where the file system must have one."""
+    try:
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666), "w+b")
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        return open(staged, "x+b")
 
 
 def _make(store: Store, old: Base, new: Base, files: list[IO[bytes]], level: int) -> tuple[int, int]:

@@ -101,11 +101,10 @@ class DeltaSource:
         answering, content = os.pipe()
         ours = [ordering, answering]
         with (
-            tempfile.TemporaryDirectory(prefix="layerrun-") as empty,
             tempfile.TemporaryFile(dir=os.path.join(self._store.path, "staging")) as spool,
             ThreadPoolExecutor(1) as pool,
         ):
-            decoding = pool.submit(_decode, to, empty, self._fd, orders, content)
+            decoding = pool.submit(_decode, to, self._fd, orders, content)
             try:
                 self._apply([self._fd, to.out, *ours, spool.fileno()], to)
             except ArchiveError as error:
@@ -131,12 +130,12 @@ class DeltaSource:
             as_owner(self._store, (self.old,), function, fds, scheme(to.ids), to.entries, to.size, fds=fds)
 
 
-def _decode(to: Feed, empty: str, delta: int, orders: int, content: int) -> None:
+def _decode(to: Feed, delta: int, orders: int, content: int) -> None:
     """Run the jail until it ends; its ends of the pipes are closed then, so that who waits for it learns of it."""
     try:
         run_jailed(
             "layerrun.updates.decoding:decode_here",
-            folder=empty,
+            folder=None,
             pass_fds=(delta, orders, content),
             uid_map=to.uid_map,
             gid_map=to.gid_map,
