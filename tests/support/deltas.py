@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import struct
@@ -10,10 +11,12 @@ import threading
 import attrs
 
 from layerrun.bases.manifest import HEADER
+from layerrun.images.prefixed import patch
 from layerrun.images.stream import Feed
 from layerrun.model import IdMode
 from layerrun.native.subids import id_maps, subids
 from layerrun.store.uids import COUNT, for_helpers, taken_elsewhere
+from layerrun.updates.deltafile import Frame, Head, Packed, pack_head
 
 _HEAD = struct.Struct("<B3x5IqIIIIQ8x")
 _CHUNK = struct.Struct("<QI")
@@ -178,3 +181,44 @@ def _feed(store, ids, out):
 def manifest(*lines):
     """Return a manifest with these lines below its root."""
     return HEADER + b"".join(line + b"\n" for line in (b"d 0755 0 0 - .", *lines))
+
+
+def manifest_of(store, base):
+    with open(f"{store.path}/bases/{base.id}/manifest", "rb") as file:
+        return file.read()
+
+
+def build(path, before, after, *, extras=None, index=b"", patches=b"", fresh=b"", **changes):
+    """Write a delta of manifests as bytes, from the parts that are given.
+
+    ``changes`` are of the head; the sum is right.
+    """
+    extras = b"=\n" * (after.count(b"\n") - 1) if extras is None else extras
+    frame = patch(after, before[:1000], 1)
+    given = changes.pop("listing_frame", frame)
+    raw = changes.pop("fresh_packed", None)
+    packed = {"extras": patch(extras, b"", 1), "index": patch(index, b"", 1)}
+    packed["fresh"] = patch(fresh, b"", 1) if raw is None else raw
+    head = Head(
+        **{
+            "old": "sha256:" + hashlib.sha256(before).hexdigest(),
+            "new": "sha256:" + hashlib.sha256(after).hexdigest(),
+            "entries": 1,
+            "size": 1,
+            "listing": (Frame(len(given), len(after), 0, min(len(before), 1000)),),
+            "extras": Packed("zstd", len(packed["extras"]), len(extras)),
+            "index": Packed("zstd", len(packed["index"]), len(index)),
+            "patches": len(patches),
+            "fresh": Packed("zstd", len(packed["fresh"]), len(fresh)),
+            "origin": {},
+        }
+        | changes
+    )
+    parts = [pack_head(head), given, packed["extras"], packed["index"], patches, packed["fresh"]]
+    seal(path, b"".join(parts))
+
+
+def seal(path, data):
+    """Write a delta with its sum behind it."""
+    with open(path, "wb") as file:
+        file.write(data + hashlib.sha256(data).digest())
