@@ -123,14 +123,15 @@ def import_(name: str, source: str, max_size: str | None, platform: str | None, 
     A FILE, or - for standard input, is a tar archive. A process that can reach nothing else reads it, and one
     that holds what does not belong into a root file system is refused as a whole. A DIR may be an OCI image layout, a
     FILE a docker archive or a layout in a tar; IMAGE is a name or a digest in it. An erofs or squashfs image is not
-    unpacked as root: each start mounts it, so it must come from somebody whom you trust.
+    unpacked as root: each start mounts it, so it must come from somebody whom you trust. A FILE of base delta is
+    applied to the base that it is for.
     """
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
 
     check_name(name, "name of a base")
     with open_store() as store, counter(f"importing {name}") as progress:
-        from layerrun.bases.sources import bring
+        from layerrun.updates.sources import bring
 
         known = {found.id for found in store.bases()}
         made = bring(store, name, source, max_size=max_size, platform=platform, progress=progress)

@@ -48,6 +48,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     examples=[
         ("layerrun base update debian --from /tmp/tree", "import it beside, look at it, ask, switch"),
         ("layerrun base update debian", "again from where it came from"),
+        ("layerrun base update debian --from debian.delta", "the difference alone, of base delta"),
         (
             "layerrun base update debian --from d.tar.zst --check 'dpkg --audit' -y",
             "if this goes well over it, too",
@@ -65,7 +66,10 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
 )
 @base_argument
 @click.option(
-    "--from", "source", metavar="SRC", help="A folder or an archive, - for a pipe.  [default: as before]"
+    "--from",
+    "source",
+    metavar="SRC",
+    help="A folder, an archive, - for a pipe, or a delta.  [default: as before]",
 )
 @click.option(
     "--check",
@@ -111,7 +115,8 @@ def update(
     from layerrun.cli.progress import counter
 
     with open_store() as store, counter(f"importing {name}") as progress:
-        from layerrun.bases.sources import bring, source_of
+        from layerrun.bases.sources import source_of
+        from layerrun.updates.sources import bring
         from layerrun.updates.update import Wanted, update
 
         if app is not None:

@@ -114,7 +114,7 @@ def apply(store: Store, name: str) -> Switched | None:
 
 def _import(store: Store, fd: int, news: News, progress: Progress | None) -> None:
     from layerrun.bases import versions
-    from layerrun.bases.sources import bring
+    from layerrun.updates.sources import bring
 
     with _source(fd, news, news.release.image, progress) as source:
         made = bring(store, news.channel.slot, source, progress=progress)
@@ -145,7 +145,7 @@ def _bring(store: Store, fd: int, news: News, progress: Progress | None) -> Base
 
 def _next(store: Store, fd: int, news: News, what: Image | Delta, progress: Progress | None) -> Base:
     from layerrun.bases import versions
-    from layerrun.bases.sources import bring
+    from layerrun.updates.sources import bring
 
     with _source(fd, news, what, progress) as source:
         made = bring(store, news.channel.slot, source, progress=progress, version=True)

@@ -10,7 +10,7 @@ import pytest
 from support.deltas import build, manifest, manifest_of, seal
 from support.stores import check_whole
 
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.bases.intake import import_base
 from layerrun.errors import ArchiveError, DamagedError
 from layerrun.images.prefixed import patch
@@ -305,7 +305,7 @@ def test_any_byte_that_is_another_shows(store, old, folder):
         file.write(b" and new")
     path = f"{folder}/delta"
     make_delta(store, old, tree.import_tree(store, "then", f"{folder}/root"), path, level=3)
-    tree.remove_base(store, "then")
+    versions.remove(store, "then")
     with open(path, "rb") as file:
         data = bytearray(file.read())
     for at in range(0, len(data), 37):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.deltas import scan
 from support.stores import check_whole
 
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.bases.intake import import_base
 from layerrun.store.store import Store
 from layerrun.updates.delta import make_delta
@@ -132,7 +132,7 @@ def round_trip(store_path, folder, described, level):
             wanted = names(without_devices(scan(roots[1])))
             links = groups(store, bases[1])
             if bases[0].digest != bases[1].digest:
-                tree.remove_base(store, "after")
+                versions.remove(store, "after")
             source = delta_source(store, path)
             try:
                 made = import_base(store, "made", source)
@@ -144,7 +144,7 @@ def round_trip(store_path, folder, described, level):
             assert tree.verify(store, made) == []
         finally:
             for base in store.catalog.bases():
-                tree.remove_base(store, base.name)
+                versions.remove(store, base.name)
             for root in roots:
                 shutil.rmtree(root, ignore_errors=True)
     check_whole(store_path)

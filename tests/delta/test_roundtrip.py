@@ -6,7 +6,7 @@ import random
 import pytest
 from support.deltas import feed, scan
 
-from layerrun.bases import tree
+from layerrun.bases import tree, versions
 from layerrun.errors import ExistsError, NotFoundError, UsageError
 from layerrun.store.store import Store
 from layerrun.updates.delta import check, make_delta
@@ -158,7 +158,7 @@ def test_a_file_that_is_there_stays(store, roots, folder):
 def test_it_fits_one_base_alone(store, roots, folder):
     old, new = imported(store, roots)
     make_delta(store, old, new, f"{folder}/delta", level=3)
-    tree.remove_base(store, "old")
+    versions.remove(store, "old")
     with pytest.raises(NotFoundError, match="is for a base that is not here") as caught:
         delta_source(store, f"{folder}/delta", "new")
     assert new.digest in str(caught.value)

@@ -80,3 +80,24 @@ def test_what_is_typed_wrong(layerrun, archives, folder):
     layerrun("base", "delta", "one", "one", f"{folder}/x", "--force", check=0)
     layerrun("base", "remove", "-y", "one", check=0)
     assert "for a base that is not here" in layerrun("base", "import", "two", f"{folder}/x", check=6).err
+
+
+def test_an_update_from_a_delta(layerrun, archives, folder, any_user):
+    """Apps of the base are on the new version afterwards; a delta that fits no version changes nothing."""
+    for name, path in zip(("one", "two"), archives, strict=True):
+        layerrun("base", "import", name, path, check=0)
+    layerrun("base", "delta", "one", "two", f"{folder}/forth", check=0)
+    layerrun("base", "delta", "two", "one", f"{folder}/back", check=0)
+    two = listed(layerrun)["two"]["digest"]
+
+    layerrun("base", "import", "debian", archives[0], user=any_user, check=0)
+    layerrun("create", "web", "--base", "debian", user=any_user, check=0)
+    refused = layerrun("base", "update", "debian", "--from", f"{folder}/back", "-y", user=any_user, check=6)
+    assert "for a base that is not here" in refused.err
+    assert "debian@1 is sha256:" in refused.err
+    layerrun("base", "update", "debian", "--from", f"{folder}/forth", "-y", user=any_user, check=0)
+    assert listed(layerrun, any_user)["debian"]["digest"] == two
+    layerrun("base", "verify", "debian", user=any_user, check=0)
+    # The way back is a version that is there already.
+    layerrun("base", "update", "debian", "--from", f"{folder}/back", "-y", user=any_user, check=0)
+    assert listed(layerrun, any_user)["debian"]["digest"] == listed(layerrun)["one"]["digest"]

@@ -1,0 +1,40 @@
+"""Where a base comes from, as people name it: what `layerrun.bases.sources` knows, and deltas."""
+
+from __future__ import annotations
+
+from layerrun.bases import sources
+from layerrun.bases.manifest import Progress
+from layerrun.model import Base
+from layerrun.store.store import Store
+from layerrun.updates.patching import delta_source, is_delta_file
+
+__all__ = ["bring"]
+
+
+def bring(
+    store: Store,
+    name: str,
+    source: str,
+    *,
+    max_size: str | None = None,
+    platform: str | None = None,
+    progress: Progress | None = None,
+    version: bool = False,
+) -> Base:
+    """Import ``source`` as `layerrun.bases.sources.bring` does; a file that is a delta is applied.
+
+    Raises `NotFoundError` where the base that a delta is for is not in the store.
+    """
+    if not is_delta_file(source):
+        return sources.bring(
+            store, name, source, max_size=max_size, platform=platform, progress=progress, version=version
+        )
+    from layerrun.bases.intake import SIZE, import_base
+    from layerrun.policy import parse_size
+
+    most = SIZE if max_size is None else parse_size(max_size)
+    delta = delta_source(store, source, name)
+    try:
+        return import_base(store, name, delta, size=most, progress=progress, version=version)
+    finally:
+        delta.close()
