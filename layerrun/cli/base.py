@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,7 @@ def show(name: str, as_json: bool) -> int:
             app.name for app in store.apps() if app.config.base == found.name and app.parent is None
         )
     if as_json:
-        emit(_record(found) | {"used_by": users})
+        emit(_record(found) | {"origin": dict(found.origin), "used_by": users})
         return 0
     held = (
         {"size": f"{size(found.size)} in {plural(found.entries, 'entry', 'entries')}"} if found.digest else {}
@@ -201,10 +202,26 @@ def show(name: str, as_json: bool) -> int:
             "ids": found.ids.value if found.ids else "",
             "created": found.created,
             **held,
+            **_of_image(found),
             "used by": users or "nobody",
         }
     )
     return 0
+
+
+def _of_image(found: Base) -> dict[str, str]:
+    """Return what the image that a base came from says of itself; nothing if it came from none."""
+    image = found.origin.get("config")
+    if not isinstance(image, dict):
+        return {}
+    shown = {
+        "image": found.origin.get("digest", ""),
+        "platform": found.origin.get("platform", ""),
+        "command": shlex.join([*image.get("entrypoint", ()), *image.get("cmd", ())]),
+        "folder": image.get("workdir", ""),
+        "user": image.get("user", ""),
+    }
+    return {key: quoted(str(value)) for key, value in shown.items() if value}
 
 
 @base.command(

@@ -10,6 +10,7 @@ import attrs
 from layerrun.errors import ExistsError, UsageError
 from layerrun.model import App, AppConfig, AppKind, IdMode, Share
 from layerrun.runtime import identity, volumes
+from layerrun.runtime.imaged import from_image
 from layerrun.store import making
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def create(
             hint=f"leave it out, or choose one of {', '.join(mode.value for mode in allowed)}",
         )
     config = attrs.evolve(config, shares=tuple(_canonical(share) for share in config.shares))
+    config = from_image(config, base)
     return making.make_app(store, name, config, kind, ids or identity.choose(base), begin=begin)
 
 

@@ -14,6 +14,7 @@ from layerrun.model import HOST_BASE, App, AppKind, Base, BaseKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
 from layerrun.runtime import confine, identity, names, network, pasta
+from layerrun.runtime.imaged import folder_of_image
 from layerrun.runtime.limits import add_limits
 from layerrun.runtime.network import is_given
 from layerrun.runtime.plan import Plan, Policy
@@ -424,7 +425,7 @@ def _compile(
     add_limits(plan, app, grants, store.app_dir(app))
     confine.add_confinement(plan, app, grants, who)
     compiler.environment(env or {})
-    plan.add("cwd", compiler.who.home)
+    plan.add("cwd", folder_of_image(base, root) or compiler.who.home)
     for word in app.config.command if argv is None else argv:
         plan.add("arg", word)
     return plan

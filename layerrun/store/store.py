@@ -6,6 +6,7 @@ the catalog, clean up. See docs/store.md for what lies where and what a crash le
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from collections.abc import Collection
@@ -14,7 +15,14 @@ from types import TracebackType
 
 import attrs
 
-from layerrun.errors import DamagedError, ExistsError, LayerrunError, NotFoundError, UsageError
+from layerrun.errors import (
+    DamagedError,
+    ExistsError,
+    LayerrunError,
+    NotFoundError,
+    SystemError,
+    UsageError,
+)
 from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, Home, IdMode, check_name
 from layerrun.store import freezing, making, paths, profiles, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
@@ -236,7 +244,9 @@ class Store:
 
         try:
             return open_lower_image(self.fd, f"bases/{base.id}/image")
-        except FileNotFoundError:
+        except SystemError as error:
+            if error.errno != errno.ENOENT:
+                raise
             raise DamagedError(
                 f"base {base.name!r} is missing: {self.base_path(base)!r}", hint="run `layerrun doctor`"
             ) from None

@@ -58,7 +58,7 @@ def check_whole(path):
         assert sorted(os.listdir(f"{path}/apps")) == sorted(app.id for app in apps)
         assert sorted(os.listdir(f"{path}/bases")) == sorted(base.id for base in bases)
         for base in bases:
-            assert set(os.listdir(f"{path}/bases/{base.id}")) <= {"tree", "manifest", "links"}
+            assert set(os.listdir(f"{path}/bases/{base.id}")) <= {"tree", "image", "manifest", "links"}
     assert os.listdir(f"{path}/staging") == []
     assert os.listdir(f"{path}/trash") == []
     database = sqlite3.connect(f"{path}/catalog.db")
