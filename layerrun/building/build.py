@@ -48,7 +48,7 @@ class Watch(Protocol):
         """Be told what a step has come to."""
 
     def failed(self, number: int, step: Step, error: LayerrunError, /) -> None:
-        """Be told that a step has failed; the error is raised after that."""
+        """Be told that the command of a step has failed; the error is raised after that."""
 
 
 @attrs.frozen
@@ -198,21 +198,21 @@ class _Work:
             done = None if self.fresh else _known(self.store, step, key, began)
             if done is None:
                 output = self.watch.begins(number, step)
-                try:
-                    layer = self._run(step, on, key, source, output)
-                except BuildError as error:
-                    self.watch.failed(number, step, error)
-                    raise
+                way = Way(
+                    self.recipe.epoch,
+                    self.recipe.drop,
+                    output,
+                    lambda error: self.watch.failed(number, step, error),
+                    self.shell,
+                )
+                layer = self._run(step, on, key, source, way)
                 done = Done(step, key, layer, cached=False, seconds=time.monotonic() - began)
         self.watch.ended(number, done)
         return done
 
-    def _run(
-        self, step: Step, on: Stack, key: str, source: Source | None, output: int | None
-    ) -> Layer | None:
+    def _run(self, step: Step, on: Stack, key: str, source: Source | None, way: Way) -> Layer | None:
         """Run a step and record it; of one that comes to what it came to before, that layer stays."""
         origin: dict[str, Any] = {"step": step.title, "key": key}
-        way = Way(self.recipe.epoch, self.recipe.drop, output, self.shell)
         with stage(self.store, on, step, source, way) as staged:
             before = _known(self.store, step, key, 0.0)
             if before is not None and _digest(before.layer) == _digest(staged.layer):

@@ -6,6 +6,7 @@ import base64
 import os
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -40,7 +41,9 @@ def check(store: Store, recipe: Recipe, built: Built, watch: Watch) -> list[Unli
     for number, done in enumerate(built.steps):
         if isinstance(done.step, Run):
             began = time.monotonic()
-            way = Way(recipe.epoch, recipe.drop, watch.begins(number, done.step))
+            output = watch.begins(number, done.step)
+            told = partial(watch.failed, number, done.step)
+            way = Way(recipe.epoch, recipe.drop, output, told)
             with stage(store, on, done.step, None, way) as staged:
                 found += [Unlike(number + 1, *one) for one in _unlike(store, done.layer, staged)]
                 again = Done(done.step, done.key, staged.layer, False, time.monotonic() - began)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -137,13 +137,20 @@ class Way:
         epoch: seconds; what the step has changed gets this time.
         drop: patterns of what is not kept.
         output: an open file that the command writes to; ``None``: the caller's own.
+        told: is told of a command that has failed, before the shell.
         shell: if it fails, open a shell where it ran, with the caller's own terminal.
     """
 
     epoch: int
     drop: tuple[str, ...]
     output: int | None = None
+    told: Callable[[BuildError], None] | None = None
     shell: bool = False
+
+    def failed(self, error: BuildError) -> None:
+        """Tell of a command that has failed."""
+        if self.told is not None:
+            self.told(error)
 
 
 @contextmanager
@@ -202,17 +209,21 @@ def _run(store: Store, app: App, lock: AppLock, step: Run, way: Way) -> None:
         with redirected(way.output), _plain():
             status = launch.run_spare(store, app, lock, step.argv, cwd=step.workdir, env=env)
     except LayerrunError as error:
-        raise BuildError(str(error), hint=error.hint, status=error.exit_status) from error
+        wrong = BuildError(str(error), hint=error.hint, status=error.exit_status)
+        way.failed(wrong)
+        raise wrong from error
     _ended(app, lock)
     if status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status == 0:
         return
+    how = f"signal {status - 128}" if status > 128 else f"status {status}"
+    wrong = BuildError(f"it has ended with {how}", status=status)
+    way.failed(wrong)
     if way.shell:
         launch.run_spare(store, app, lock, ["/bin/sh"], cwd=step.workdir, env=env)
         _ended(app, lock)
-    how = f"signal {status - 128}" if status > 128 else f"status {status}"
-    raise BuildError(f"it has ended with {how}", status=status)
+    raise wrong
 
 
 def _ended(app: App, lock: AppLock) -> None:

@@ -187,7 +187,7 @@ def _built(
     from layerrun.cli.buildlog import BuildLog
     from layerrun.errors import BuildError
 
-    with closing(BuildLog(recipe.steps, verbose=verbose, quiet=quiet)) as log:
+    with closing(BuildLog(recipe.steps, verbose=verbose, quiet=quiet, debug=debug)) as log:
         try:
             return run(store, recipe, on, fresh=no_cache, shell=debug, watch=log)
         except BuildError as error:

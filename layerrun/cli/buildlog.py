@@ -38,9 +38,13 @@ class BuildLog:
         steps: the recipe's.
         verbose: let steps say what they say at once.
         quiet: tell of failures alone.
+        debug: after a failure comes a shell.
     """
 
-    def __init__(self, steps: Sequence[Step], *, verbose: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, steps: Sequence[Step], *, verbose: bool = False, quiet: bool = False, debug: bool = False
+    ) -> None:
+        self._debug = debug
         self._steps, self._verbose, self._quiet = steps, verbose, quiet
         self._live = sys.stderr.isatty() and not verbose and not quiet
         self._file: IO[bytes] | None = None
@@ -88,6 +92,8 @@ class BuildLog:
             self._say("  … (all of it: layerrun build -v)")
         for line in lines[-_LINES:]:
             self._say("  " + printable(line))
+        if self._debug:
+            self._say("a shell where it has failed, with what it has done so far; `exit` ends it")
 
     def _head(self, number: int) -> str:
         return f"[{number + 1}/{len(self._steps)}] {printable(self._steps[number].title)}"

@@ -301,7 +301,10 @@ def _branched(store: Store, app: App, name: str | None, model: App) -> App:
             for layer in model.stack[-1:]:
                 dress(model, data, opened.enter_context(layer_folder(store, layer)))
 
-    begin = Beginning(model.frozen, dressed)
+    def recorded(made: str) -> None:
+        store.catalog.copy_recipe(app.id, made)
+
+    begin = Beginning(model.frozen, dressed, recorded)
     if name is not None and "@" in name:
         parent, profile = _parent_for(store, app, name, model.config.layers)
         return making.make_profile(store, parent, profile, begin=begin)

@@ -54,3 +54,11 @@ class BuildRows(Rows):
         self._db.execute(
             "INSERT OR REPLACE INTO recipes (app_id, recipe, built) VALUES (?, ?, ?)", (app_id, recipe, built)
         )
+
+    def copy_recipe(self, app_id: str, other: str) -> None:
+        """Record the recipe of an app, if it has one, as that of another with the same layers; within a transaction."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO recipes (app_id, recipe, built)"
+            " SELECT ?, recipe, built FROM recipes WHERE app_id = ?",
+            (other, app_id),
+        )

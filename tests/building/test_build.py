@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import pty
+import signal
 import subprocess
 
 import pytest
@@ -292,3 +294,55 @@ def test_a_running_app_is_not_built_anew(root):
     assert "running" in root.build("-y", check=5).err
     root.build("-y", "--kill")
     assert root("app", "web", check=0).out == "good day\npage\n"
+
+
+def test_a_shell_where_a_step_has_failed(root):
+    root.write('base = "small"\n[[step]]\nrun = "echo trouble; mkdir /half; exit 3"\n')
+    words = root.layerrun.argv("build", "x", "-f", root.recipe, "--debug")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(words[0], words, root.layerrun.env())
+    said = b""
+
+    def read(until):
+        nonlocal said
+        while until not in said:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:  # the other end is closed
+                data = b""
+            assert data, said
+            said += data
+
+    try:
+        read(b"`exit` ends it")
+        os.write(terminal, b"ls -d /half; echo th''ere; exit\n")
+        read(b"there\r\n")
+        read(b"status 3")
+    finally:
+        os.close(terminal)
+        status = os.waitpid(pid, 0)[1]
+    assert b"\n/half\r\n" in said
+    assert b"  trouble\r\n" in said
+    assert os.waitstatus_to_exitcode(status) in (1, 128 + signal.SIGHUP, -signal.SIGHUP)
+    assert root("list", check=0).out == ""
+
+
+def test_a_branch_is_built_by_the_same_recipe_and_gc_takes_what_nobody_has(root):
+    root.built()
+    root("branch", "web", "twin", check=0)
+    shown = [json.loads(root("show", name, "--json", check=0).out) for name in ("web", "twin")]
+    assert shown[0]["recipe"] == shown[1]["recipe"]
+    assert shown[0]["recipe"]["steps"][2] == "run true"
+    assert "add site to /srv/www" in root("show", "twin", check=0).out
+    root.write(RECIPE.replace("hello", "good day"))
+    root.built()
+    root("remove", "-y", "web", check=0)
+    assert len(json.loads(root("gc", "--all", "--dry-run", "--json", check=0).out)["garbage"]) >= 2
+    root("gc", "--all", "-y", check=0)
+    layers = shown[1]["config"]["layers"]
+    assert sorted(os.listdir(root.store("layers"))) == sorted(layers)
+    assert root("app", "twin", check=0).out == "hello\npage\n"
+    root("remove", "-y", "twin", check=0)
+    root("gc", "--all", "-y", check=0)
+    assert os.listdir(root.store("layers")) == []
