@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["confine", "end_with"]
+__all__ = ["confine"]
 
 
 def confine(parent: int | None) -> None:
@@ -21,13 +21,6 @@ def confine(parent: int | None) -> None:
 
     prctl.set_no_new_privs(True)
     if parent is not None:
-        end_with(parent)
-
-
-def end_with(parent: int) -> None:
-    """End when ``parent`` ends; at once if it is gone already."""
-    import prctl
-
-    prctl.set_pdeathsig(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+        prctl.set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

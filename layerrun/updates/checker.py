@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -41,20 +44,18 @@ class Request:
 
 
 def words(request: Request) -> list[str]:
-    """Return the words that start a checker, whose parent is this process."""
+    """Return the words that start a checker. It ends when its standard input does: hold that open."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = [here, *(entry for entry in sys.path if os.path.isabs(entry) and entry != here)]
-    asked = attrs.asdict(request) | {"parent": os.getpid()}
-    return [sys.executable, "-I", "-c", _BOOT, json.dumps(asked), *path]
+    return [sys.executable, "-I", "-c", _BOOT, json.dumps(attrs.asdict(request)), *path]
 
 
 def main(text: str) -> int:
     """Run what is asked for; return its exit status, `COULD_NOT` with a line on stderr if it never ran."""
-    from layerrun.native.privileges import end_with
     from layerrun.store.store import Store
 
     asked: dict[str, Any] = json.loads(text)
-    end_with(asked.pop("parent"))
+    _end_with_parent()
     request = Request(**asked | {"layers": tuple(asked["layers"])})
     try:
         with Store.open(request.store, create=False) as store:
@@ -62,6 +63,24 @@ def main(text: str) -> int:
     except LayerrunError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status if error.exit_status in (126, 127) else COULD_NOT
+
+
+def _end_with_parent() -> None:
+    """Be killed when nobody holds the other end of standard input any more, which becomes /dev/null.
+
+    Not by prctl(2): the kernel forgets the signal of a parent's death when the fsuid changes, as it does in a launch.
+    """
+    held = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+
+    def wait() -> None:
+        with suppress(OSError):
+            os.read(held, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run(store: Store, request: Request) -> int:

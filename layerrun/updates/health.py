@@ -102,7 +102,7 @@ def run_check(
     began = time.monotonic()
     process = subprocess.Popen(
         words(request),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # while it is open, we are there
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # what a terminal sends is for us, who end it then
@@ -115,8 +115,9 @@ def run_check(
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
         _sweep(store)
     return Outcome(check, why, output.decode(errors="replace"), time.monotonic() - began)
 

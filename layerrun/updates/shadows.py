@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import IO
 
 import attrs
 
-from layerrun.errors import LayerrunError
-from layerrun.model import App, AppKind, Base, IdMode
+from layerrun.bases.manifest import unescape
+from layerrun.errors import DamagedError, LayerrunError
+from layerrun.model import App, AppKind, Base, BaseKind, IdMode
 from layerrun.runtime import comparing, data, jobs, snapshots
 from layerrun.runtime.comparing import Side
 from layerrun.store.freezing import Restack
 from layerrun.store.store import Store
 
-if TYPE_CHECKING:
-    from layerrun.layers.between import Row
+_Fields = list[bytes]
+_Entry = tuple[list[bytes], _Fields]
 
-__all__ = ["Shadow", "all_shadows", "changes", "shadows_of", "take"]
+__all__ = ["Changed", "Shadow", "all_shadows", "changes", "shadows_of", "take"]
 
 
 @attrs.frozen
@@ -38,31 +38,103 @@ class Shadow:
     where: str
 
 
-def changes(store: Store, old: Base, new: Base) -> list[Row]:
-    """Return what differs between two versions, as `layerrun.layers.between.rows`; metadata of folders left out."""
-    found = comparing.rows(store, _side(old), _side(new))
-    return [row for row in found if not (row[0] == ord("P") and stat.S_ISDIR(row[3]))]
+@attrs.frozen
+class Changed:
+    """A path that differs between two versions, relative: the letter, and whether the new one has a folder there."""
+
+    letter: str
+    path: str
+    folder: bool
+
+
+def changes(store: Store, old: Base, new: Base) -> list[Changed]:
+    """Return what differs between two versions, times and the metadata of folders left out, by their manifests."""
+    if old.kind is not BaseKind.TREE or new.kind is not BaseKind.TREE:
+        return []  # an image that is mounted as it is has no list of what is in it
+    with ExitStack() as opened:
+        files = [opened.enter_context(_manifest(store, base)) for base in (old, new)]
+        return [
+            Changed(_letter(*pair), _path(pair), _is_folder(pair[1]))
+            for pair in _pairs(_entries(files[0]), _entries(files[1]))
+            if not (_is_folder(pair[0]) and _is_folder(pair[1]))
+        ]
+
+
+def _manifest(store: Store, base: Base) -> IO[bytes]:
+    try:
+        fd = os.open(f"bases/{base.id}/manifest", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.fd)
+    except OSError as error:
+        raise DamagedError(
+            f"the manifest of {base.full_name} cannot be read: {error.strerror}", hint="run `layerrun doctor`"
+        ) from None
+    return os.fdopen(fd, "rb")
+
+
+def _entries(file: IO[bytes]) -> Iterator[_Entry]:
+    """Yield the key of each entry, which is what manifests are sorted by, and the fields of its line."""
+    next(file, b"")
+    for line in file:
+        fields = line.rstrip(b"\n").split(b" ")
+        yield [] if fields[5] == b"." else unescape(fields[5]).split(b"/"), fields
+
+
+def _pairs(old: Iterator[_Entry], new: Iterator[_Entry]) -> Iterator[tuple[_Fields | None, _Fields | None]]:
+    """Yield the entries that differ or that only one side has; neither side is read at once."""
+    one, two = next(old, None), next(new, None)
+    while one is not None or two is not None:
+        if two is None or (one is not None and one[0] < two[0]):
+            assert one is not None
+            yield one[1], None
+            one = next(old, None)
+        elif one is None or two[0] < one[0]:
+            yield None, two[1]
+            two = next(new, None)
+        else:
+            if one[1] != two[1]:
+                yield one[1], two[1]
+            one, two = next(old, None), next(new, None)
+
+
+def _letter(old: _Fields | None, new: _Fields | None) -> str:
+    if old is None or new is None:
+        return "A" if old is None else "D"
+    if old[0] != new[0]:
+        return "T"
+    return "M" if old[4] != new[4] else "P"
+
+
+def _path(pair: tuple[_Fields | None, _Fields | None]) -> str:
+    fields = pair[1] or pair[0]
+    assert fields is not None
+    return os.fsdecode(unescape(fields[5]))
+
+
+def _is_folder(fields: _Fields | None) -> bool:
+    return fields is not None and fields[0] == b"d"
 
 
 def _side(base: Base) -> Side:
     return Side(base.full_name, base, ids=base.ids)
 
 
-def shadows_of(store: Store, app: App, old: Base, new: Base, changed: Sequence[Row]) -> list[Shadow]:
+def shadows_of(store: Store, app: App, old: Base, new: Base, changed: Sequence[Changed]) -> list[Shadow]:
     """Return what an app, or a profile, hides of ``changed``, which `changes` gave, sorted by path."""
     where = _hiding(store, app, changed)
     if not where:
         return []
     only = ["/" + path for path in where]
     on_old, on_new = (
-        {row[-1] for row in comparing.rows(store, _side(base), _over(app, base), only)} for base in (old, new)
+        {row[-1]: row for row in comparing.rows(store, _side(base), _over(app, base), only)}
+        for base in (old, new)
     )
-    letters = {row[-1]: chr(row[0]) for row in changed}
+    letters = {one.path: one.letter for one in changed}
 
     def state(path: str) -> str:
-        if path not in on_new:
-            return "same"
-        return "changed" if path in on_old else "copy"
+        if path not in on_old:
+            return "copy"
+        row = on_new.get(path)
+        # P with the same mode: in most cases only the time is another.
+        return "same" if row is None or (chr(row[0]) == "P" and row[3] == row[5]) else "changed"
 
     return [Shadow(app.name, "/" + path, letters[path], state(path), where[path]) for path in sorted(where)]
 
@@ -71,9 +143,9 @@ def _over(app: App, base: Base) -> Side:
     return Side(app.name, base, app.stack, app, app.ids)
 
 
-def _hiding(store: Store, app: App, changed: Sequence[Row]) -> dict[str, str]:
+def _hiding(store: Store, app: App, changed: Sequence[Changed]) -> dict[str, str]:
     """Return the paths that an app hides, and whether its upper or a layer does."""
-    paths = [(row[-1], bool(row[1]) and stat.S_ISDIR(row[3])) for row in changed]
+    paths = [(one.path, one.folder) for one in changed]
     with ExitStack() as opened:
         fds = [store.open_data(app, "upper")]
         opened.callback(os.close, fds[0])
@@ -86,7 +158,7 @@ def _hiding(store: Store, app: App, changed: Sequence[Row]) -> dict[str, str]:
     return {path: "layer" for layer in layers for path in layer} | dict.fromkeys(own, "upper")
 
 
-def all_shadows(store: Store, old: Base, new: Base, changed: Sequence[Row]) -> dict[str, list[Shadow]]:
+def all_shadows(store: Store, old: Base, new: Base, changed: Sequence[Changed]) -> dict[str, list[Shadow]]:
     """Return what each app of a base hides of what differs between two versions, by its name, if anything."""
     found = {}
     for id_ in store.catalog.slot_apps(new.name):
@@ -105,7 +177,7 @@ def take(store: Store, app: App, shadows: Iterable[Shadow]) -> list[str]:
     What the app has changed there is kept as a snapshot first. Raises `BusyError`.
     """
     chosen = list(shadows)
-    if any(one.state == "changed" for one in chosen):
+    if any(one.state != "copy" for one in chosen):
         with snapshots.locked(store, app, "take the base's files into") as now:
             if snapshots.is_worth_keeping(store, now):
                 snapshots.exchange(store, now, Restack(snapshot=True, automatic=True))

@@ -51,7 +51,7 @@ def die_at_line(number, action):
 def check_whole(path):
     """Open a store as the next command would, and assert that nothing in it is half done."""
     with Store.open(path) as store:
-        apps, bases = store.catalog.apps(), store.catalog.bases()
+        apps, bases = store.catalog.apps(), store.catalog.versions()
         for app in apps:
             data = set(os.listdir(f"{store.app_dir(app)}/data"))
             assert {"upper", "work", "roots"} <= data, (app, data)

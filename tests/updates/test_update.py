@@ -1,0 +1,344 @@
+"""Bases move from version to version, with all their apps, and back; what fails changes nothing."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from support.stores import check_whole, die_at_line
+
+from layerrun.errors import HealthError
+from layerrun.model import AppConfig
+from layerrun.store.store import Store
+from layerrun.updates import switching
+from layerrun.updates.guard import updating
+
+NEW = {"etc/shared": "2\n", "etc/new": "new\n", "etc/old": None}
+
+
+def test_there_and_back(place):
+    place("create", "web", "--base", "small", check=0)
+    place.sh("echo mine >/etc/mine")
+    two = place.version("two", NEW)
+    seen = place.json("base", "update", "small", "--from", two, "-y", "--check", "test -e /etc/new")
+    assert (seen["old"]["version"], seen["new"]["version"], seen["switched"]) == (1, 2, True)
+    assert (seen["changed"], seen["apps"], seen["hidden"]) == (3, ["web"], [])
+    assert [(one["command"], one["app"], one["passed"]) for one in seen["checks"]] == [
+        ("test -e /etc/new", None, True)
+    ]
+    look = "cat /etc/shared /etc/mine; ls /etc/old 2>/dev/null; true"
+    assert place.sh(look) == "2\nmine\n"
+    for current, shown in ((1, "1\nmine\n/etc/old\n"), (2, "2\nmine\n"), (1, "1\nmine\n/etc/old\n")):
+        place("base", "rollback", "small", "-y", check=0)
+        assert place.sh(look) == shown
+        assert place.versions() == {1: current == 1, 2: current == 2}
+    place("base", "switch", "small", "2", "-y", check=0)
+    assert place.sh(look) == "2\nmine\n"
+    moves = place.json("base", "history", "small")["moves"]
+    assert [(m["what"], m["version"], m["earlier"]) for m in moves] == [
+        ("update", 2, 1), ("rollback", 1, 2), ("rollback", 2, 1), ("rollback", 1, 2), ("switch", 2, 1),
+    ]  # fmt: skip
+    assert place("base", "verify", "small", check=0).out == ""
+    assert place("base", "verify", "small@1", check=0).out == ""
+
+
+def test_what_is_the_same_is_no_update(root):
+    assert "is up to date" in root("base", "update", "small", "-y", check=0).err
+    assert root.versions() == {1: True}
+    two = root.version("two", NEW)
+    root.update(two)
+    root.update(f"{root.top}/one")  # the first version is there, and becomes current again
+    assert root.versions() == {1: True, 2: False}
+
+
+@pytest.mark.parametrize(
+    ("check", "why"),
+    [
+        ("echo bad; exit 7", "exit status 7"),
+        ("kill -9 $$", "it was ended by SIGKILL"),
+        ("(trap '' TERM INT; sleep 1000) & sleep 1000", "it did not end within 0.7 s"),
+        ("while :; do echo loud; done", "it did not end within 0.7 s"),
+    ],
+)
+def test_a_check_that_fails(root, check, why):
+    root("create", "web", "--base", "small", check=0)
+    two = root.version("two", NEW)
+    failed = root.update(
+        two, "--timeout", "0.7" if "sleep" in check or "while" in check else "60", "--check", check, check=4
+    )
+    assert why in failed.err
+    assert "small@1" in failed.err
+    assert root.versions() == {1: True}
+    assert root.sh("cat /etc/shared") == "1\n"
+    status = root.json("status")["bases"][0]
+    assert status["version"] == 1
+    assert why in status["failed"]
+    assert [app["name"] for app in root.json("list")["apps"]] == ["web"]
+    assert len(os.listdir(root.store("bases"))) == 1
+    root.update(two)
+    assert root.json("status")["bases"][0]["failed"] is None
+
+
+def test_an_apps_health_is_asked_with_its_data(place):
+    place("create", "web", "--base", "small", "--health", "cat /etc/mine && test ! -e /etc/bad", check=0)
+    place("create", "other", "--base", "small", check=0)
+    two = place.version("two", NEW)
+    failed = place.update(two, check=4)
+    assert "of web failed over it: exit status 1" in failed.err
+    place.sh("echo mine >/etc/mine")
+    place("app", "web", "--profile", "work", "--", "sh", "-c", "echo x >/etc/mine", check=0)
+    place.update(two)
+    place.update(place.version("bad", {"etc/bad": ""}), check=4)
+    place("edit", "web", "--unset", "health", check=0)
+    place.update(f"{place.top}/bad")
+    # The checks wrote nothing into it.
+    assert place.sh("ls /etc/mine /etc/bad") == "/etc/bad\n/etc/mine\n"
+
+
+def test_a_check_of_the_base_is_kept(root):
+    root("base", "health", "small", "--add", "test ! -e /etc/bad", "--add", "true", check=0)
+    root("base", "health", "small", "--drop", "true", check=0)
+    assert root.json("base", "health", "small")["health"] == ["test ! -e /etc/bad"]
+    root.update(root.version("bad", {"etc/bad": ""}), check=4)
+    assert root("base", "health", "small", "--drop", "nothing").rc == 6
+    assert root("base", "health", "host", "--add", "x").rc == 2
+
+
+def test_what_runs_keeps_what_it_has(place):
+    place("create", "web", "--base", "small", check=0)
+    place("app", "web", "-d", "--", "sleep", "1000", check=0)
+    two = place.version("two", NEW)
+    assert place.json("base", "update", "small", "--from", two, "-y")["running"] == ["web"]
+    assert place("enter", "web", "--", "cat", "/etc/shared", check=0).out == "1\n"
+    assert place("base", "remove", "-y", "small@1").rc == 3
+    place("stop", "web", check=0)
+    assert place.sh("cat /etc/shared") == "2\n"
+    place("base", "remove", "-y", "small@1", check=0)
+    assert place.versions() == {2: True}
+    assert place("base", "rollback", "small", "-y").rc == 6
+
+
+def test_throwaways_stay_where_they_began(place):
+    place("try", "-n", "--name", "t", "--base", "small", "--", "sh", "-c", "echo t >/etc/t", check=0)
+    place("try", "-n", "--base", "small", "--", "true", check=0)  # a spare is ready from now on
+    place.update(place.version("two", NEW))
+    assert [(c["change"], c["path"]) for c in place.json("diff", "t")["changes"]] == [("A", "/etc/t")]
+    assert place("try", "-n", "--base", "small", "--", "cat", "/etc/shared", check=0).out == "2\n"
+    assert place("try", "-n", "--base", "small@1", "--", "cat", "/etc/shared", check=0).out == "1\n"
+    assert place("base", "remove", "-y", "small@1").rc == 3
+    place("discard", "-y", "t", check=0)
+    place("base", "remove", "-y", "small@1", check=0)
+
+
+def test_dry_run_and_no(root):
+    root("create", "web", "--base", "small", check=0)
+    two = root.version("two", NEW)
+    seen = root.json("base", "update", "small", "--from", two, "--dry-run")
+    assert (seen["switched"], seen["changed"]) == (False, 3)
+    assert root("base", "update", "small", "--from", two).rc == 2  # nobody to ask
+    assert root.versions() == {1: True}
+    root.update(two)
+    assert root.versions() == {1: False, 2: True}  # a number that nobody saw is given again
+
+
+def test_kept_versions(root):
+    root("base", "keep", "small", "1", check=0)
+    root("base", "pin", "small@1", check=0)
+    for number in range(2, 6):
+        root.update(root.version(str(number), {"etc/n": f"{number}\n"}))
+    assert root.versions() == {1: False, 4: False, 5: True}
+    root("base", "unpin", "small@1", check=0)
+    root("create", "old", "--base", "small@4", check=0)
+    assert root.sh("cat /etc/n", app="old") == "4\n"
+    assert root("base", "remove", "-y", "small@5").rc == 3
+    root("gc", "-y", "--all", check=0)
+    assert root.versions() == {4: False, 5: True}
+    root("remove", "-y", "old", check=0)
+    root("base", "remove", "-y", "small", check=0)
+    assert root.json("base", "versions")["versions"] == []
+
+
+def test_staged_until_the_next_start(place):
+    place("create", "web", "--base", "small", check=0)
+    assert place.sh("cat /etc/shared") == "1\n"
+    two = place.version("two", NEW)
+    assert place.json("base", "update", "small", "--from", two, "-y", "--stage")["staged"] is True
+    assert place.json("status")["bases"][0]["staged"] == 2
+    assert place.versions() == {1: True, 2: False}
+    assert place.sh("cat /etc/shared") == "2\n"
+    assert place.json("status")["bases"][0]["staged"] is None
+
+
+@pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_an_app_that_does_not_start_goes_back(place, own):
+    place("create", "web", "--base", "small", *(["--", "cat", "/etc/shared"] if own else []), check=0)
+    words = ("app", "web") if own else ("app", "web", "--", "cat", "/etc/shared")
+    assert place(*words, check=0).out == "1\n"
+    place.update(place.version("bad", {"etc/shared": "2\n", "usr/bin/cat": None}))
+    for number in (1, 2):
+        failed = place(*words, check=127)
+        assert f"{number} of 3 times" in failed.err
+        assert place.json("status")["apps"][0]["failures"] == number
+    assert "it is back on small@1" in place(*words, check=127).err
+    assert place(*words, check=0).out == "1\n"
+    state = place.json("status")["apps"][0]
+    assert (state["name"], state["state"], state["base"]) == ("web", "fallen", "small@1")
+    assert place("base", "remove", "-y", "small@1").rc == 3
+    # The next update takes it along again.
+    place.update(place.version("good", {"etc/shared": "3\n"}))
+    assert place(*words, check=0).out == "3\n"
+    assert place.json("status")["apps"] == []
+
+
+def test_a_start_that_goes_well_ends_the_trial(root):
+    root("create", "web", "--base", "small", check=0)
+    root.update(root.version("two", NEW))
+    assert [app["state"] for app in root.json("status")["apps"]] == ["trial"]
+    root.sh("exit 3", check=3)
+    assert root.json("status")["apps"] == []
+
+
+def test_one_update_at_a_time(root):
+    two = root.version("two", NEW)
+    words = ("base", "update", "small", "--from", two, "-y", "--check", "sleep 3")
+    first = subprocess.Popen(root.layerrun.argv(*words), env=root.layerrun.env(), stderr=subprocess.PIPE)
+    assert b"checking" in first.stderr.readline()
+    second = root("base", "update", "small", "--from", two, "-y", check=5)
+    assert "another update" in second.err
+    assert root("create", "web", "--base", "small").rc == 0  # all else goes on
+    assert first.wait(30) == 0
+    first.stderr.close()
+    assert root.versions() == {1: False, 2: True}
+
+
+def test_killed_in_a_check(root):
+    two = root.version("two", NEW)
+    words = ("base", "update", "small", "--from", two, "-y", "--check", "sleep 1000")
+    update = subprocess.Popen(root.layerrun.argv(*words), env=root.layerrun.env(), stderr=subprocess.PIPE)
+    assert b"checking" in update.stderr.readline()
+    time.sleep(0.5)
+    update.kill()
+    update.wait()
+    update.stderr.close()
+    deadline = time.monotonic() + 20
+    while root.json("list")["apps"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert root.json("list")["apps"] == []
+    assert root.versions() == {1: True}
+    check_whole(root.store())
+
+
+def test_starts_beside_switches(place):
+    """A start sees one version or the other, whole, and never fails, whatever is switched meanwhile."""
+    place("create", "web", "--base", "small", check=0)
+    place.update(place.version("two", {"etc/shared": "2\n", "var/dir/a": "2\n"}))
+    line = (
+        'for i in 1 2 3 4 5 6; do "$0" app web -- sh -c "cat /etc/shared /var/dir/a" || exit 1; echo .; done'
+    )
+    argv = place.layerrun.argv("x", user=place.who)
+    start = [*argv[: argv.index("x") - 1], "sh", "-c", line, argv[argv.index("x") - 1]]
+    starts = subprocess.Popen(
+        start,
+        env=place.layerrun.env(place.who),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+    )
+    for _ in range(6):
+        place("base", "rollback", "small", "-y", check=0)
+    said, _ = starts.communicate(timeout=60)
+    assert starts.returncode == 0, said
+    seen = said.replace("\n", "").split(".")[:-1]
+    assert len(seen) == 6, said
+    assert set(seen) <= {"1a", "22"}, said
+
+
+def prepared(path, source, other):
+    from layerrun.bases import tree
+
+    with Store.open(path) as store:
+        tree.import_tree(store, "b", source)
+        store.create_app("web", AppConfig(base="b"), ids=store.base("b").ids)
+        with updating(store):
+            new = tree.import_tree(store, "b", other, version=True)
+            with store.catalog.transaction():
+                store.catalog.set_slot("b", pending=None)
+    return new
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_a_switch_cut_short_anywhere(store_path, folder, step):
+    for name in ("one", "two"):
+        os.makedirs(f"{folder}/{name}/usr")
+        with open(f"{folder}/{name}/usr/f", "w") as file:
+            file.write(name)
+    prepared(store_path, f"{folder}/one", f"{folder}/two")
+
+    def act(number):
+        def work():
+            with Store.open(store_path) as store, updating(store, wait=5):
+                switching.switch(store, switching.find(store, "b", number), what="switch")
+
+        return work
+
+    current, line = 1, 1
+    while True:
+        target = 3 - current
+        alive = die_at_line(line, act(target))
+        check_whole(store_path)
+        with Store.open(store_path) as store:
+            base, app = store.base("b"), store.app("web")
+            assert base.version in (1, 2)
+            assert app.base_id == base.id  # both, or neither
+            assert app.config.base == "b"
+            current = base.version
+        if not alive:
+            assert current == target
+            break
+        line += step
+
+
+def test_an_import_of_a_version_cut_short(store_path, folder):
+    """Neither the version nor a trace of it is left once somebody looks after updates again."""
+    from layerrun.bases import tree
+
+    for name in ("one", "two"):
+        os.makedirs(f"{folder}/{name}/usr")
+        with open(f"{folder}/{name}/usr/f", "w") as file:
+            file.write(name)
+    with Store.open(store_path) as store:
+        tree.import_tree(store, "b", f"{folder}/one")
+        with updating(store):
+            tree.import_tree(store, "b", f"{folder}/two", version=True)
+        assert [base.version for base in store.catalog.versions("b")] == [1, 2]
+        with updating(store):
+            assert [base.version for base in store.catalog.versions("b")] == [1]
+    check_whole(store_path)
+
+
+def test_errors(root, layerrun):
+    assert issubclass(HealthError, Exception)
+    two = root.version("two", NEW)
+    for words, status in (
+        (("base", "update", "host", "--from", two, "-y"), 2),
+        (("base", "update", "small@1", "--from", two, "-y"), 2),
+        (("base", "update", "nothing", "--from", two, "-y"), 6),
+        (("base", "update", "small", "--from", f"{root.top}/nowhere", "-y"), 2),
+        (("base", "update", "small", "--from", two, "--timeout", "0", "-y"), 2),
+        (("base", "switch", "small", "9", "-y"), 6),
+        (("base", "switch", "small", "other@1", "-y"), 2),
+        (("base", "switch", "small", "1"), 2),
+        (("base", "rollback", "small", "-y"), 6),
+        (("base", "rollback", "host", "-y"), 2),
+        (("base", "pin", "small"), 2),
+        (("base", "pin", "small@9"), 6),
+        (("base", "history", "host"), 2),
+        (("base", "keep", "nothing"), 6),
+        (("base", "shadows", "small"), 6),
+    ):
+        done = layerrun(*words)
+        assert done.rc == status, (words, done.rc, done.err)
+        assert "Traceback" not in done.err
+    assert json.loads(layerrun("base", "versions", "--json").out)["versions"][0]["version"] == 1
