@@ -235,14 +235,34 @@ static void drop_xattrs(struct lr_tar *tar)
     tar->xattr_count = 0;
 }
 
+/* '0' stands for all plain files, also those of tars from before types. */
+static char type_of(const struct lr_tar *tar, const struct lr_tar_header *header)
+{
+    size_t length = tar->shown.used - 1;
+    if (header->type == 0 && length && tar->shown.data[length - 1] == '/')
+        return '5';
+    return header->type == 0 || header->type == '7' || header->type == 'S' ? '0' : header->type;
+}
+
+static int skip_content(struct lr_tar *tar, int64_t size)
+{
+    if (size < 0 || (tar->found->size += (uint64_t)size) > tar->limits->size)
+        return lr_tar_refuse(tar, "is larger than it may be");
+    return lr_tar_skip(tar, (uint64_t)size) || lr_tar_skip(tar, -(uint64_t)size % LR_TAR_BLOCK) ? -1 : 0;
+}
+
 static int whiteout(struct lr_tar *tar, const struct lr_tar_header *header, int kind)
 {
     struct lr_record record = {.kind = (uint8_t)kind};
     int64_t size = 0;
     drop_xattrs(tar);
-    if (lr_tar_number(header->size, sizeof header->size, &size) || size || tar->meta.size.value)
-        return lr_tar_refuse(tar, "is a whiteout with content");
-    return kind == 1 ? 0 : put_record(tar, &record, (struct lr_text){0});
+    if (lr_tar_number(header->size, sizeof header->size, &size) || size < 0)
+        return lr_tar_damaged(tar, "a header has no size");
+    size = tar->meta.size.given ? tar->meta.size.value : size;
+    if (kind == 1)
+        return type_of(tar, header) == '0' ? skip_content(tar, size) : 0;
+    return size ? lr_tar_refuse(tar, "is a whiteout with content")
+                : put_record(tar, &record, (struct lr_text){0});
 }
 
 static int make(struct lr_tar *tar, const struct lr_tar_header *header, char type, struct lr_record *record)
@@ -282,15 +302,6 @@ static int make(struct lr_tar *tar, const struct lr_tar_header *header, char typ
     default:
         return lr_tar_refuse(tar, "is of an unknown type");
     }
-}
-
-/* '0' stands for all plain files, also those of tars from before types. */
-static char type_of(const struct lr_tar *tar, const struct lr_tar_header *header)
-{
-    size_t length = tar->shown.used - 1;
-    if (header->type == 0 && length && tar->shown.data[length - 1] == '/')
-        return '5';
-    return header->type == 0 || header->type == '7' || header->type == 'S' ? '0' : header->type;
 }
 
 static int entry(struct lr_tar *tar, const struct lr_tar_header *header)

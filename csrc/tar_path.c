@@ -62,7 +62,8 @@ int lr_tar_whiteout(struct lr_tar *tar)
     size_t folder = slash ? (size_t)(slash - path) : 0;
     for (char *at = path; at && at < last; at = strchr(at, '/') ? strchr(at, '/') + 1 : NULL)
         if (is_marked(at))
-            return lr_tar_refuse(tar, "lies in a folder whose name is a whiteout's");
+            /* Aufs kept notes in such folders. */
+            return is_marked(at + 4) ? 1 : lr_tar_refuse(tar, "lies in a folder whose name is a whiteout's");
     if (!is_marked(last))
         return 0;
     const char *name = last + 4;

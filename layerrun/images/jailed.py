@@ -19,7 +19,7 @@ from layerrun.images.limits import Limits
 from layerrun.images.stream import Record, write_record
 from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["read_here"]
+__all__ = ["parse", "read_here"]
 
 
 def read_here(*given: Any) -> dict[str, Any]:
@@ -68,13 +68,13 @@ def _read(
         with os.fdopen(os.dup(out), "wb") as file:
             write_record(file, Record(kind="n", link=os.fsencode(name)))
     if not hashed and offset is None and _is_plain(fd):
-        _parse(fd, out, native)
+        parse(fd, out, native)
         return None
     reader, writer = os.pipe()
     pump = Pump(reader_of(fd, offset, length), writer, limits, hashed=hashed)
     pumps.put(pump)
     try:
-        _parse(reader, out, native)
+        parse(reader, out, native)
     except ArchiveError:
         # It may be that it ends there because of an error. A pump that goes on may wait for its input for ever.
         if pump.error is not None:
@@ -99,7 +99,8 @@ def _is_plain(fd: int) -> bool:
         return False
 
 
-def _parse(fd: int, out: int, native: tuple[Any, Any]) -> None:
+def parse(fd: int, out: int, native: tuple[Any, Any]) -> None:
+    """Write the records of the plain archive ``fd``; ``native``: struct lr_tar_limits, struct lr_tar_found."""
     record = new_error()
     if lib.lr_tar(fd, out, *native, record) == 0:
         return
