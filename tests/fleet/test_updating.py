@@ -16,8 +16,10 @@ from support.whose import whose
 from layerrun.errors import UsageError
 from layerrun.fleet import publishing, release, timer
 
+BOTH = pytest.mark.parametrize("who", ["root", users.PLAIN], indirect=True)
 
-@pytest.fixture(params=["root", users.PLAIN])
+
+@pytest.fixture(params=["root", pytest.param(users.PLAIN, marks=pytest.mark.long)])
 def who(request):
     """Root (``None``), and a plain user."""
     return whose(request.param)
@@ -80,6 +82,7 @@ def site(layerrun, publisher, web, who):
     return made
 
 
+@BOTH
 def test_an_update(site):
     assert site.inside() == "1"
     assert site.state == "current"
@@ -96,6 +99,7 @@ def test_an_update(site):
     assert [n for n in os.listdir(f"{site.layerrun.store(site.who)}/channels/debian") if "file" in n] == []
 
 
+@BOTH
 def test_what_is_staged_is_switched_to_by_the_next_start(site):
     site.publish("2")
     assert site.update("--stage") == [("debian", "staged")]
