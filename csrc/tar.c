@@ -173,7 +173,7 @@ static int file(struct lr_tar *tar, struct lr_record *record, const struct lr_ta
         if (lr_tar_copy(tar, tar->parts[i].offset, tar->parts[i].size))
             return -1;
     memcpy(end, &real, sizeof real);
-    return lr_tar_skip(tar, -all % LR_TAR_BLOCK) || lr_tar_put(tar, end, sizeof end) ? -1 : 0;
+    return lr_tar_pad(tar, -all % LR_TAR_BLOCK) || lr_tar_put(tar, end, sizeof end) ? -1 : 0;
 }
 
 static int hard_link(struct lr_tar *tar, struct lr_record *record, struct lr_text target)

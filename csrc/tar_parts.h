@@ -74,6 +74,7 @@ struct lr_tar {
 int lr_tar_open(struct lr_tar *tar);
 int lr_tar_need(struct lr_tar *tar, size_t size);
 int lr_tar_skip(struct lr_tar *tar, uint64_t size);
+int lr_tar_pad(struct lr_tar *tar, size_t size);
 int lr_tar_drain(struct lr_tar *tar);
 int lr_tar_put(struct lr_tar *tar, const void *data, size_t size);
 int lr_tar_flush(struct lr_tar *tar);

@@ -77,7 +77,8 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
     """Open what a base is to be made from, by its path; ``-`` is an archive on standard input.
 
     ``PATH:NAME`` and ``PATH@sha256:…`` are of the images that are at a path. ``oci:``, ``oci-archive:`` and
-    ``docker-archive:`` before it say what it is, as skopeo's do. Raises `UsageError` for what is not there or is no
+    ``docker-archive:`` before it say what it is, as skopeo's do; ``oci://`` names an image of a
+    registry. Raises `UsageError` for what is not there or is no
     source, `NotFoundError` where there is no such image, `ArchiveError`.
     """
     chosen = options or Wanted()
@@ -86,6 +87,13 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
             fd = os.dup(0)  # the helper's standard input is another
             stack.callback(os.close, fd)
             yield _tar(fd, text, chosen)
+            return
+        if text.startswith("oci://"):
+            from layerrun.bases.pulled import open_pulled
+
+            yield stack.enter_context(
+                open_pulled(store, text, platform=chosen.platform, limits=chosen.limits)
+            )
             return
         place = _split(text)
         if os.path.isdir(place.path):

@@ -105,12 +105,13 @@ def _record(found: Base) -> dict[str, Any]:
         ("podman export web | layerrun base import web -", "an archive from a pipe"),
         ("layerrun base import web layout:stable", "the image stable of an OCI image layout"),
         ("podman save -o web.tar web; layerrun base import web web.tar", "a docker archive"),
+        ("layerrun base import debian oci://docker.io/library/debian:12", "from a registry, as base pull"),
         ("layerrun base import debian debian.erofs", "an image of a file system: root mounts it as it is"),
         ("layerrun create web --base debian", "and stand an app on it"),
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.argument("source", metavar="DIR|FILE[:IMAGE]|-", type=click.Path(readable=False))
+@click.argument("source", metavar="DIR|FILE[:IMAGE]|oci://…|-", type=click.Path(readable=False))
 @click.option("--max-size", metavar="SIZE", help="How much an archive may come to.  [default: 64G]")
 @click.option(
     "--platform",

@@ -17,7 +17,7 @@ from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
 from layerrun.images.transport import Access, Transport
 from layerrun.images.upload import mount_blob, put_blob, put_manifest
-from layerrun.model import HOST_BASE, App, AppKind, Base, IdMode
+from layerrun.model import HOST_BASE, App, AppKind, Base, BaseKind, IdMode
 from layerrun.store.blob_rows import Blob
 from layerrun.store.fs import explain, open_dir
 from layerrun.store.staging import Ticket
@@ -100,6 +100,11 @@ def _base(store: Store, name: str) -> Base:
         raise UsageError(
             "the base 'host' is the machine's own /, which cannot be sent",
             hint="import a tree, and let the app stand on that",
+        )
+    if base.kind is not BaseKind.TREE:
+        raise UsageError(
+            f"the base {base.name!r} is an image of a file system, and cannot be sent as it is",
+            hint="unpack it, and import the folder",
         )
     return base
 
