@@ -212,7 +212,7 @@ class _Work:
 
     def _run(self, step: Step, on: Stack, key: str, source: Source | None, way: Way) -> Layer | None:
         """Run a step and record it; of one that comes to what it came to before, that layer stays."""
-        origin: dict[str, Any] = {"step": step.title, "key": key}
+        origin: dict[str, Any] = {"step": step.title, "epoch": way.epoch}
         with stage(self.store, on, step, source, way) as staged:
             before = _known(self.store, step, key, 0.0)
             if before is not None and _digest(before.layer) == _digest(staged.layer):

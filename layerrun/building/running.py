@@ -71,24 +71,39 @@ class Stage:
     put: str | None = None
 
     def record(self, store: Store, key: str, origin: Mapping[str, object]) -> Layer | None:
-        """Put the layer into its place and record it, and the step, in one transaction; return the layer."""
+        """Put the layer into its place and record it, and the step, in one transaction; return the layer.
+
+        If the same step has come to the same over something else, that layer serves.
+        """
         layer = None if self.layer is None else attrs.evolve(self.layer, origin=dict(origin))
         fd = self.ticket.fd
-        if layer is not None:
-            with explain("write the layer of", str(origin.get("step", "a step"))):
-                _sync(fd)
-                os.rename("layer", f"layers/{layer.id}", src_dir_fd=fd, dst_dir_fd=store.fd)
-                fsync_dir(store.fd, "layers")
+        if layer is None or _alike(store, layer) is not None:
+            with store.catalog.transaction():
+                found = None if layer is None else _alike(store, layer)
+                if layer is None or found is not None:
+                    store.catalog.add_step(key, None if found is None else found.id, now())
+                    return found
+        with explain("write the layer of", str(origin.get("step", "a step"))):
+            _sync(fd)
+            os.rename("layer", f"layers/{layer.id}", src_dir_fd=fd, dst_dir_fd=store.fd)
+            fsync_dir(store.fd, "layers")
         try:
             with store.catalog.transaction():
-                if layer is not None:
-                    store.catalog.add_layer(layer)
-                store.catalog.add_step(key, None if layer is None else layer.id, now())
+                store.catalog.add_layer(layer)
+                store.catalog.add_step(key, layer.id, now())
         except BaseException:
-            if layer is not None:
-                os.rename(f"layers/{layer.id}", "layer", src_dir_fd=store.fd, dst_dir_fd=fd)
+            os.rename(f"layers/{layer.id}", "layer", src_dir_fd=store.fd, dst_dir_fd=fd)
             raise
         return layer
+
+
+def _alike(store: Store, layer: Layer) -> Layer | None:
+    """Return a layer that the same step has come to, with the same digest and the same times."""
+    assert layer.digest is not None
+    for known in store.catalog.layers_like(layer.digest):
+        if known.ids is layer.ids and known.origin == layer.origin:
+            return known
+    return None
 
 
 def _sync(fd: int) -> None:

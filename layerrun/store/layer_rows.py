@@ -42,6 +42,11 @@ class LayerRows(Rows):
         rows = self._rows(f"SELECT {_LAYER} FROM layers WHERE id = ?", id_)
         return self._layer(rows[0]) if rows else None
 
+    def layers_like(self, digest: str) -> list[Layer]:
+        """Return the layers with this digest, by id."""
+        query = f"SELECT {_LAYER} FROM layers WHERE digest = ? ORDER BY id"
+        return [self._layer(row) for row in self._rows(query, digest)]
+
     def add_layer(self, layer: Layer) -> None:
         """Record a layer; within a transaction."""
         self._db.execute(
