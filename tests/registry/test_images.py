@@ -374,36 +374,63 @@ def test_mirrors_and_what_is_blocked(layerrun, host, tree, folder):
     assert "blocked" in said.err
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [
-        ('{"version":2,"name":"x","digest":"sha256:' + "0" * 64 + '","layers":1}', "newer"),
-        ('{"version":1,"name":"../x","digest":"sha256:' + "0" * 64 + '","layers":1}', "no sense"),
-        ('{"version":1,"name":"x","digest":"sha256:' + "0" * 64 + '","layers":7}', "no sense"),
-        ('{"version":1,"name":"x","digest":"sha256:' + "0" * 64 + '","layers":1}', "should be"),
-        ("[]", "no sense"),
-        ("{", "no sense"),
-    ],
-)
-def test_labels_that_lie(layerrun, host, tree, lie):
-    label, why = lie
+DIGEST = "sha256:" + "0" * 64
+LIES = [
+    (f'{{"version":2,"name":"x","digest":"{DIGEST}","layers":1}}', "newer"),
+    (f'{{"version":1,"name":"../x","digest":"{DIGEST}","layers":1}}', "no sense"),
+    (f'{{"version":1,"name":"x","digest":"{DIGEST}","layers":7}}', "no sense"),
+    (f'{{"version":1,"name":"x","digest":"{DIGEST}","layers":1}}', "should be"),
+    ("[]", "no sense"),
+    ("{", "no sense"),
+]
+
+
+def test_labels_that_lie(layerrun, host, tree):
     layerrun("base", "import", "small", tree, check=0)
     layerrun("create", "web", "--base", "small", check=0)
     pushed(layerrun, "push", "web", f"oci://{host}/labels:1")
     repository = Repository(Access(insecure=True), Reference.parse(f"oci://{host}/labels"), push=True)
     manifest = json.loads(repository.manifest("1").data)
     config = json.loads(repository.small(manifest["config"]["digest"], 1 << 20))
-    config["config"]["Labels"]["layerrun.base"] = label
-    data = json.dumps(config).encode()
-    digest = registries.sha(data)
-    put_blob(repository, digest, len(data), lambda: io.BytesIO(data))
-    manifest["config"] |= {"digest": digest, "size": len(data)}
-    put_manifest(repository, json.dumps(manifest).encode(), manifest["mediaType"], "lies")
-    said = layerrun("pull", "liar", f"oci://{host}/labels:lies", "--insecure")
-    assert said.rc == 1, said.err
-    assert why in said.err
+    for label, why in LIES:
+        config["config"]["Labels"]["layerrun.base"] = label
+        data = json.dumps(config).encode()
+        put_blob(repository, registries.sha(data), len(data), lambda data=data: io.BytesIO(data))
+        manifest["config"] |= {"digest": registries.sha(data), "size": len(data)}
+        put_manifest(repository, json.dumps(manifest).encode(), manifest["mediaType"], "lies")
+        said = layerrun("pull", "liar", f"oci://{host}/labels:lies", "--insecure")
+        assert said.rc == 1, said.err
+        assert why in said.err
     layerrun("show", "liar", check=6)
     assert len(json.loads(layerrun("base", "list", "--json", check=0).out)["bases"]) == 2
+
+
+def test_what_buildah_made_and_updates(layerrun, host, tree, folder):
+    buildah = ["buildah", "--storage-driver", "vfs", "--root", f"{folder}/b", "--runroot", f"{folder}/r"]
+
+    def build(*words):
+        environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+        return subprocess.run(
+            [*buildah, *words], env=environment, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    container = build("from", "scratch")
+    build("add", container, tree, "/")
+    build("config", "--cmd", '["look", "/etc/many/stays"]', "--env", "A=buildah", container)
+    build("commit", "-q", container, "localhost/made")
+    build("push", "-q", "--tls-verify=false", "localhost/made", f"docker://{host}/buildah:1")
+    with open(f"{folder}/registries.conf", "w") as file:
+        file.write(f'[[registry]]\nprefix = "r.test"\nlocation = "{host}"\ninsecure = true\n')
+    conf = {"CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf"}
+    layerrun("base", "import", "made", "oci://r.test/buildah:1", env=conf, check=0)
+    layerrun("create", "web", "--base", "made", check=0)
+    assert "stays yes" in layerrun("app", "web", "--", "/usr/bin/look", "/etc/many/stays", check=0).out
+    os.remove(f"{tree}/etc/many/gone")
+    layerrun("base", "import", "small", tree, check=0)
+    layerrun("base", "push", "small", "oci://r.test/small:2", env=conf, check=0)
+    layerrun("base", "update", "made", "--from", "oci://r.test/small:2", "-y", env=conf, check=0)
+    assert shown(layerrun, "made")["digest"] == shown(layerrun, "small")["digest"]
+    assert "gone no" in layerrun("app", "web", "--", "/usr/bin/look", "/etc/many/gone", check=0).out
 
 
 def test_what_cannot_be_sent(layerrun, host):
