@@ -6,12 +6,11 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 
+from layerrun.bases.exporting import export_to_file
 from layerrun.errors import UsageError
 from layerrun.fleet import publishing
 from layerrun.fleet.release import Release
-from layerrun.fleet.writing import write_layer
-from layerrun.model import Base, BaseKind, IdMode
-from layerrun.store.fs import explain
+from layerrun.model import Base, BaseKind
 from layerrun.store.store import Store
 
 __all__ = ["add_base", "delta_of"]
@@ -33,28 +32,20 @@ def add_base(
     """Publish the base ``name`` (NAME or NAME@VERSION) of a store as a release, see `layerrun.fleet.publishing.add`.
 
     With it go deltas from that many of the versions before it that the store still has. ``told`` hears what is done.
-    Raises `UsageError` where it is no tree, or one whose owners the store could not keep.
+    Raises `UsageError` where it is no tree.
     """
     base = store.base(name)
     if base.kind is not BaseKind.TREE or base.digest is None:
         raise UsageError(f"the base {base.full_name!r} is no tree in the store, and cannot be published")
-    if base.ids is IdMode.SINGLE:
-        raise UsageError(
-            f"{base.full_name!r} is a plain user's, all of it the user's own: that is not what others should get",
-            hint="publish it from root's store, or publish the archive that it came from",
-        )
     older = [
         one for one in store.catalog.versions(base.name) if one.version < base.version and one.ids == base.ids
     ]
-    with (
-        explain("write the channel in", path),
-        tempfile.TemporaryDirectory(
-            dir=os.path.dirname(os.path.abspath(path)), prefix=".layerrun-"
-        ) as folder,
-    ):
+    with tempfile.TemporaryDirectory(
+        dir=os.path.dirname(os.path.abspath(path)), prefix=".layerrun-"
+    ) as folder:
         told(f"writing {base.full_name} as an archive")
         archive = os.path.join(folder, "base.tar.zst")
-        _archive(store, base, archive)
+        export_to_file(store, base, archive)
         pairs = []
         for old in older[-deltas:] if deltas else ():
             told(f"writing the delta from {old.full_name}")
@@ -70,18 +61,6 @@ def add_base(
             deltas=pairs,
             files=files,
         )
-
-
-def _archive(store: Store, base: Base, path: str) -> None:
-    tree = store.open_base(base)
-    try:
-        out = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_layer(store, base.ids, tree, out, layer=False)
-        finally:
-            os.close(out)
-    finally:
-        os.close(tree)
 
 
 def _delta(store: Store, old: Base, new: Base, folder: str) -> tuple[str, str]:
