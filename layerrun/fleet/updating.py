@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -114,10 +114,8 @@ def apply(store: Store, name: str) -> Switched | None:
 
 def _import(store: Store, fd: int, news: News, progress: Progress | None) -> None:
     from layerrun.bases import versions
-    from layerrun.updates.sources import bring
 
-    with _source(fd, news, news.release.image, progress) as source:
-        made = bring(store, news.channel.slot, source, progress=progress)
+    made = _take(store, fd, news, news.release.image, progress, version=False)
     try:
         _check_tree(store, news, made)
     except TrustError:
@@ -145,10 +143,8 @@ def _bring(store: Store, fd: int, news: News, progress: Progress | None) -> Base
 
 def _next(store: Store, fd: int, news: News, what: Image | Delta, progress: Progress | None) -> Base:
     from layerrun.bases import versions
-    from layerrun.updates.sources import bring
 
-    with _source(fd, news, what, progress) as source:
-        made = bring(store, news.channel.slot, source, progress=progress, version=True)
+    made = _take(store, fd, news, what, progress, version=True)
     try:
         _check_tree(store, news, made)
     except TrustError:
@@ -159,14 +155,18 @@ def _next(store: Store, fd: int, news: News, what: Image | Delta, progress: Prog
     return made
 
 
-@contextmanager
-def _source(fd: int, news: News, what: Image | Delta, progress: Progress | None) -> Iterator[str]:
-    """Give what `base import` takes: the address of an image, or the path of a file that was fetched."""
+def _take(
+    store: Store, fd: int, news: News, what: Image | Delta, progress: Progress | None, *, version: bool
+) -> Base:
+    """Import what a release names: an image of a registry, or a file, which is fetched first."""
+    from layerrun.updates.sources import bring
+
+    name = news.channel.slot
     if isinstance(what, Image) and what.reference:
-        yield what.reference
-        return
+        arch = news.release.arch
+        return bring(store, name, what.reference, platform=arch, progress=progress, version=version)
     with fetched(fd, news.channel.url, what, progress) as path:
-        yield path
+        return bring(store, name, path, progress=progress, version=version)
 
 
 def _check_tree(store: Store, news: News, made: Base) -> None:

@@ -175,6 +175,31 @@ def test_the_digest_of_the_tree_is_compared(site):
     assert site.update("-y") == [("debian", "updated")]
 
 
+def test_a_delta_is_fetched_instead_of_the_whole(site, layerrun, folder):
+    """A base of the publisher's store is published with one from each version before it."""
+    own = {"env": {"LAYERRUN_STORE": f"{folder}/publisher"}}
+    publisher = site.publisher
+    layerrun("base", "import", "shell", site.archive("1"), check=0, **own)
+    layerrun("base", "update", "shell", "-y", "--from", site.archive("2"), check=0, **own)
+    made = publisher("add", "shell", "--base", "shell", "--version", "2", "--json", **own)
+    said = json.loads(made.out)
+    assert len(said["deltas"]) == 1
+    assert said["deltas"][0]["size"] < said["size"] / 10
+    asked = len(site.web.asked)
+    assert site.update("-y") == [("debian", "updated")]
+    files = [path for path in site.web.asked[asked:] if path.startswith("/files/")]
+    assert [path.rpartition(".")[2] for path in files] == ["delta"]
+    assert site.inside() == "2"
+    # One that does not do costs no more than itself: the whole is fetched then.
+    layerrun("base", "update", "shell", "-y", "--from", site.archive("3"), check=0, **own)
+    publisher("add", "shell", "--base", "shell", "--version", "3", **own)
+    for name in os.listdir(f"{publisher.path}/files"):
+        if name.endswith(".delta"):
+            os.truncate(f"{publisher.path}/files/{name}", 100)
+    assert site.update("-y") == [("debian", "updated")]
+    assert site.inside() == "3"
+
+
 def test_a_download_goes_on_where_it_stopped(site):
     site.publish("2")
     path = f"/{publishing.show(site.publisher.path)['releases'][-1]['image']}"
