@@ -224,7 +224,9 @@ def _run(store: Store, app: App, lock: AppLock, step: Run, way: Way) -> None:
         with redirected(way.output), _plain():
             status = launch.run_spare(store, app, lock, step.argv, cwd=step.workdir, env=env)
     except LayerrunError as error:
-        wrong = BuildError(str(error), hint=error.hint, status=error.exit_status)
+        # It speaks of an option that a recipe has not.
+        hint = "let an earlier step make the workdir" if "--cwd" in (error.hint or "") else error.hint
+        wrong = BuildError(str(error), hint=hint, status=error.exit_status)
         way.failed(wrong)
         raise wrong from error
     _ended(app, lock)

@@ -12,6 +12,7 @@ import click
 
 from layerrun.cli.common import (
     Verb,
+    app_argument,
     ask,
     ask_before,
     json_option,
@@ -44,7 +45,7 @@ _MOST = 1 << 20  # bytes of a recipe
         ("layerrun build web --debug", "a shell where a step has failed"),
     ],
 )
-@click.argument("name", required=False, metavar="[NAME]")
+@app_argument(required=False)
 @click.option(
     "-f",
     "--file",

@@ -183,6 +183,8 @@ def test_a_step_that_fails_changes_nothing(root):
     assert "\nfirst\nto stderr\n" in root.build("-v", check=1).err
     root.write(RECIPE.replace("[app]", "[[step]]\nrun = ['nowhere']\n\n[app]"))
     assert "'nowhere'" in root.build(check=1).err
+    root.write(RECIPE.replace("[app]", "[[step]]\nrun = ['true']\nworkdir = '/away'\n\n[app]"))
+    assert "let an earlier step make the workdir" in root.build(check=1).err
 
 
 def test_a_step_has_no_network_unless_it_says_so(root):
