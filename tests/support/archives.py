@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import json
 import os
 import struct
 import subprocess
@@ -11,6 +14,7 @@ import threading
 import attrs
 
 from layerrun.images.jailed import parse
+from layerrun.images.platform import machine
 from layerrun.images.stream import Feed, Record
 from layerrun.images.tar import Limits, Part, read_tars
 from layerrun.model import IdMode
@@ -155,3 +159,35 @@ def pax(*pairs, kind=b"x"):
 
 
 END = bytes(1024)
+
+
+def write_layout(path, layers, *, diff_ids=None, named=None, count=1):
+    """Write an OCI image layout of gzipped ``layers`` (tars), the last ``count`` times; return the digests.
+
+    ``diff_ids`` are other ones than the right ones, ``named`` another digest for the first layer than its own.
+    """
+    os.makedirs(f"{path}/blobs/sha256")
+
+    def blob(data, kind):
+        digest = hashlib.sha256(data).hexdigest()
+        with open(f"{path}/blobs/sha256/{digest}", "wb") as file:
+            file.write(data)
+        media = f"application/vnd.oci.image.{kind}"
+        return {"digest": f"sha256:{digest}", "size": len(data), "mediaType": media}
+
+    layers = [*layers, *[layers[-1]] * (count - 1)]
+    sums = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers]  # of each, unpacked
+    settings = {"os": "linux", "architecture": machine().architecture}
+    settings["rootfs"] = {"type": "layers", "diff_ids": diff_ids or sums}
+    first = {data: blob(gzip.compress(data, 1, mtime=0), "layer.v1.tar+gzip") for data in set(layers)}
+    found = [dict(first[data]) for data in layers]
+    if named:
+        found[0]["digest"] = named
+    config = blob(json.dumps(settings).encode(), "config.v1+json")
+    manifest = {"schemaVersion": 2, "config": config, "layers": found}
+    top = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+    with open(f"{path}/index.json", "w") as file:
+        json.dump({"schemaVersion": 2, "manifests": [top]}, file)
+    with open(f"{path}/oci-layout", "w") as file:
+        file.write('{"imageLayoutVersion": "1.0.0"}')
+    return [one["digest"] for one in (*found, config, top)]

@@ -171,7 +171,6 @@ NOT_SHOWN: dict[tuple[int, str], str] = {
     (number, mode): reason
     for numbers, modes, reason in (
         ((36,), ("try",), "a throwaway is read once its command has ended"),
-        ((46,), APPS, "there are no images of layers with digests yet: a base's own digest is in tests/bases"),
         ((53,), ("try",), "a spare is not started where anything is short: Python is asked, as for an app"),
         ((56,), APPS, "the clock of this machine cannot be set; the code asks CLOCK_MONOTONIC"),
         ((60,), APPS, "a mount in a foreign namespace cannot keep an upper busy unseen: the app's lock is pid 1's"),
@@ -210,7 +209,15 @@ _COVERED = """
 43 apps hostile/test_archives.py::test_what_is_never_unpacked
 43 apps hostile/test_archives.py::test_odd_but_right
 44 apps hostile/test_archives.py::test_what_is_never_unpacked
+44 apps hostile/test_images.py::test_hostile_layers
+44 root archives/test_layers.py::test_what_is_refused
+44 root images/test_layers.py::test_hostile_layers
 45 apps hostile/test_archives.py::test_bombs
+45 root archives/test_headers.py::test_what_is_refused
+45 root archives/test_headers.py::test_windows_of_zstd
+45 root images/test_layers.py::test_a_bomb
+46 apps hostile/test_images.py::test_digests
+46 root images/test_files.py::test_a_changed_layer_is_found
 45 apps hostile/test_archives.py::test_too_many_entries
 47 apps bases/test_bases.py::test_marks_of_overlayfs_are_neither_imported_nor_overlooked
 47 apps trees/test_diff.py::test_attributes_that_look_like_overlayfs
