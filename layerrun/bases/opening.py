@@ -168,10 +168,10 @@ def _file(store: Store, fd: int, place: _Place, options: Wanted) -> Source | Fil
         raise UsageError(f"{path!r} holds no image, so there is no {name!r} in it")
     if (system := _file_system(head)) is not None:
         if store.rootless or options.unpack:
-            raise UsageError(
-                f"{path!r} is an image of a file system, {system}, which root alone can mount",
-                hint="unpack it by fsck.erofs --extract or unsquashfs, and import the folder",
-            )
+            from layerrun.images.limits import Limits
+            from layerrun.images.unpacking import UnpackedSource
+
+            return UnpackedSource(fd, real, system, options.limits or Limits())
         return FileSystem(fd, real, system)
     return _tar(fd, real, options)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import attrs
 import pytest
 from support.stores import check_whole
 
@@ -159,9 +160,104 @@ def test_damage(store, source, folder):
         tree.verify(store, base)
 
 
-def test_a_plain_user_is_told_what_to_do(layerrun, any_user, user_folder, source):
-    path = f"{user_folder(any_user)}/a.erofs"
-    os.rename(made(source, "erofs"), path)
+PLAIN = {
+    "erofs": ("erofs",),
+    "gzip": ("sqfs",),
+    "xz": ("sqfs", "-comp", "xz", "-Xbcj", "x86"),
+    "zstd": ("sqfs", "-comp", "zstd"),
+    "small blocks": ("sqfs", "-b", "4096"),
+    "no fragments": ("sqfs", "-no-fragments"),
+    "nothing compressed": ("sqfs", "-noI", "-noD", "-noF", "-noX"),
+}
+
+
+def rich(root):
+    """Add what is laid out in ways of its own."""
+    os.mkdir(f"{root}/usr/many")
+    os.mkdir(f"{root}/usr/empty")
+    for number in range(300):
+        with open(f"{root}/usr/many/{number:0200}", "w") as file:
+            file.write(str(number % 7) * number * 10)
+    with open(f"{root}/usr/sparse", "wb") as file:
+        file.seek(3 << 20)
+        file.write(os.urandom(300_000))
+        file.truncate(5 << 20)
+    for number in range(40):
+        os.setxattr(f"{root}/usr/many", f"user.key{number}", b"v" * number)
+    os.setxattr(f"{root}/usr/twin", "user.shared", b"same" * 100)
+    os.setxattr(f"{root}/usr/file", "user.shared", b"same" * 100)
+    os.setxattr(f"{root}/usr/bin/tool", "security.capability", b"\1\0\0\2" + b"\0\x20\0\0" + b"\0" * 12)
+    os.mkdir(f"{root}/dev")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in ("erofs", "gzip") else pytest.mark.long) for kind in PLAIN],
+)
+def test_unpacked_it_is_the_same(store, source, kind):
+    """What a plain user gets: it is read in the jail, by nobody's rights."""
+    from layerrun.bases.intake import import_base
+    from layerrun.images.unpacking import UnpackedSource
+
+    rich(source)
+    expected = tree.import_tree(store, "tree", source)
+    path = made(source, *PLAIN[kind])
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        system = "erofs" if PLAIN[kind] == ("erofs",) else "squashfs"
+        base = import_base(store, "image", UnpackedSource(fd, path, system))
+    finally:
+        os.close(fd)
+    assert (base.digest, base.kind) == (expected.digest, BaseKind.TREE)
+    assert tree.verify(store, base) == []
+
+
+@pytest.mark.parametrize("kind", ["erofs", "sqfs"])
+def test_a_plain_user_unpacks_it(layerrun, any_user, user_folder, source, kind):
+    path = f"{user_folder(any_user)}/a.{kind}"
+    os.rename(made(source, kind), path)
     os.chmod(path, 0o644)
-    failed = layerrun("base", "import", "image", path, user=any_user, check=2)
-    assert "fsck.erofs --extract" in failed.err
+    layerrun("base", "import", "image", path, user=any_user)
+    assert "tree" in layerrun("base", "list", user=any_user).out
+    layerrun("base", "verify", "image", user=any_user)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"), [(("erofs", "-zlz4"), "fsck.erofs"), (("sqfs", "-comp", "lz4"), "unsquashfs")]
+)
+def test_what_only_the_kernel_can_read(layerrun, plain_user, source, kind, hint):
+    rich(source)
+    path = f"{os.path.dirname(source)}/a.{kind[0]}"
+    os.rename(made(source, *kind), path)
+    os.chmod(path, 0o644)
+    assert hint in layerrun("base", "import", "image", path, user=plain_user, check=1).err
+
+
+@pytest.mark.parametrize("kind", ["erofs", "sqfs"])
+def test_any_damage_is_an_error_of_ours_or_none(source, kind):
+    """What reads in the jail never fails with anything else, and never goes on for ever."""
+    import random
+
+    from layerrun.images.limits import Limits
+    from layerrun.images.unpacking import read_here
+
+    path = made(source, kind)
+    with open(path, "rb") as file:
+        data = file.read()
+    chance = random.Random(7)
+    out = os.open("/dev/null", os.O_WRONLY)
+    system = "erofs" if kind == "erofs" else "squashfs"
+    used = min(len(data), 12_000)
+    for _ in range(150):
+        bad = bytearray(data)
+        for _ in range(chance.choice([1, 3, 30])):
+            bad[chance.randrange(used)] = chance.randrange(256)
+        image = os.memfd_create("image")
+        os.write(image, bad)
+        try:
+            read_here(out, image, system, attrs.asdict(Limits(entries=5000, size=64 << 20)))
+        except ArchiveError:
+            pass
+        finally:
+            os.close(image)
+    os.close(out)
