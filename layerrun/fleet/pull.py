@@ -119,6 +119,9 @@ def pull_base(store: Store, name: str, text: str, wish: Wish | None = None) -> B
     with open_pulled(
         store, text, access=wish.access, platform=wish.platform, fetching=wish.fetching
     ) as source:
+        known = store.catalog.base(check_name(name, "name of a base"))
+        if known is not None and known.origin.get("digest") == source.pulled.image.digest:
+            return known  # the very same image
         made = import_base(store, name, source, progress=wish.progress)
         _remember(store, source, made, source.pulled.image.layers)
     return made
