@@ -33,6 +33,7 @@ __all__ = [
     "base_option",
     "chosen",
     "complete_from",
+    "complete_versions",
     "front_door",
     "has_terminal",
     "json_option",
@@ -43,6 +44,7 @@ __all__ = [
     "open_store",
     "profile_option",
     "settings",
+    "version_argument",
     "yes_option",
 ]
 
@@ -366,6 +368,11 @@ def base_argument(function: F) -> F:
     return click.argument("name", metavar="NAME", shell_complete=_complete_bases)(function)
 
 
+def version_argument(function: F) -> F:
+    """Add the NAME@VERSION of a base, completed from the store."""
+    return click.argument("version", metavar="NAME@VERSION", shell_complete=complete_versions)(function)
+
+
 def complete_from(
     ctx: click.Context, names: Callable[[Store], Iterable[str]], start: str
 ) -> list[CompletionItem]:
@@ -398,6 +405,11 @@ def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: s
 
 def _complete_bases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return complete_from(ctx, lambda store: (base.name for base in store.bases()), incomplete)
+
+
+def complete_versions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete NAME@VERSION from the store."""
+    return complete_from(ctx, lambda store: (base.full_name for base in store.catalog.versions()), incomplete)
 
 
 def nothing(text: str) -> None:

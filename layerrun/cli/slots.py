@@ -11,18 +11,31 @@ from layerrun.cli.common import (
     ask,
     ask_before,
     base_argument,
+    complete_from,
     json_option,
     nothing,
     open_store,
+    version_argument,
     yes_option,
 )
 from layerrun.cli.output import emit, line, plural, printable, size, table
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from layerrun.model import Base, Slot
     from layerrun.store.store import Store
 
 __all__ = ["history", "keep", "pin", "rollback", "status", "switch", "unpin", "versions"]
+
+
+def _complete_own(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the number of a version of the base that was named."""
+
+    def numbers(store: Store) -> list[str]:
+        return [str(base.version) for base in store.catalog.versions(ctx.params.get("name") or "")]
+
+    return complete_from(ctx, numbers, incomplete)
 
 
 @click.command(
@@ -33,7 +46,7 @@ __all__ = ["history", "keep", "pin", "rollback", "status", "switch", "unpin", "v
     ],
 )
 @base_argument
-@click.argument("version", metavar="VERSION")
+@click.argument("version", metavar="VERSION", shell_complete=_complete_own)
 @click.option("--dry-run", is_flag=True, help="Say what would be switched, and do nothing.")
 @json_option
 @yes_option
@@ -53,7 +66,7 @@ def switch(*, name: str, version: str, dry_run: bool, as_json: bool, yes: bool) 
     ],
 )
 @base_argument
-@click.argument("version", required=False, metavar="[VERSION]")
+@click.argument("version", required=False, metavar="[VERSION]", shell_complete=_complete_own)
 @click.option("--dry-run", is_flag=True, help="Say what would be switched, and do nothing.")
 @json_option
 @yes_option
@@ -104,14 +117,14 @@ def _switch(name: str, version: str | None, what: str, *, dry_run: bool, as_json
 @click.command(
     cls=Verb, examples=[("layerrun base pin debian@3", "version 3 stays, however many come after it")]
 )
-@click.argument("version", metavar="NAME@VERSION")
+@version_argument
 def pin(version: str) -> int:
     """Keep a version of a base: neither an update nor `gc` removes it."""
     return _pin(version, pinned=True)
 
 
 @click.command(cls=Verb, examples=[("layerrun base unpin debian@3", "version 3 goes when its time has come")])
-@click.argument("version", metavar="NAME@VERSION")
+@version_argument
 def unpin(version: str) -> int:
     """Let a pinned version of a base go again."""
     return _pin(version, pinned=False)

@@ -156,8 +156,8 @@ class SlotRows(Rows):
         """End a trial that went well; within a transaction."""
         self._db.execute("DELETE FROM trials WHERE app_id = ? AND NOT fallen", (app_id,))
 
-    def fall_back(self, trial: Trial, to: str) -> list[str]:
-        """Let an app and its profiles stand on an earlier version, called ``to``; within a transaction.
+    def fall_back(self, trial: Trial, to: str, layers: Sequence[str]) -> list[str]:
+        """Let an app and its profiles stand on an earlier version, called ``to``, with layers; within a transaction.
 
         Return their names: their plans hold no longer.
         """
@@ -167,7 +167,7 @@ class SlotRows(Rows):
         )
         self._db.execute(
             "UPDATE apps SET config = json_set(config, '$.base', ?, '$.layers', json(?)) WHERE id = ?",
-            (to, json.dumps(trial.layers), trial.app_id),
+            (to, json.dumps(list(layers)), trial.app_id),
         )
         self._db.execute(
             "UPDATE apps SET base_id = ?1 WHERE id = ?2 OR parent = ?2", (trial.base_id, trial.app_id)

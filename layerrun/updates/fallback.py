@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from layerrun.model import App, Trial
+from layerrun.model import App, Base, Trial
 from layerrun.store.fs import fsync_dir, present
 from layerrun.store.making import now
 from layerrun.store.store import Store
@@ -54,13 +54,21 @@ def count(store: Store, app: App, status: int, *, own: bool) -> str:
                 f"{app.name} did not start well on {tried.full_name}, {failures} of {LIMIT} times;"
                 f" then it goes back to {back.full_name}"
             )
-        for name in store.catalog.fall_back(found, back.full_name):
+        for name in store.catalog.fall_back(found, back.full_name, _layers(store, found, tried)):
             with suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(f"plans/{name}", dir_fd=store.fd)
         if present(store.fd, "plans"):
             fsync_dir(store.fd, "plans")
         store.catalog.add_move(tried.name, now(), "fallback", back.version, note=app.name)
     return f"{app.name} did not start well on {tried.full_name} {LIMIT} times: it is back on {back.full_name}"
+
+
+def _layers(store: Store, trial: Trial, tried: Base) -> tuple[str, ...]:
+    """Return the layers that an app goes back to: those of before, unless it has got others than the update gave it."""
+    app = store.catalog.app_by_id(trial.app_id)
+    assert app is not None  # its row goes with the app
+    built = store.catalog.fits(tried.id).get(app.id)
+    return trial.layers if built == app.config.layers else app.config.layers
 
 
 def _failed(store: Store, app: App, status: int, *, own: bool) -> bool:
