@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.common import Verb, complete_from, json_option, open_store
-from layerrun.cli.output import emit, fields, plural, quoted, say, size
+from layerrun.cli.output import emit, fields, plural, printable, quoted, say, size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -77,16 +77,17 @@ def delta(
         raise click.UsageError("name the bases OLD and NEW, and the FILE to write; or say --check FILE")
     from layerrun.cli.progress import counter
 
-    with open_store() as store, counter(f"writing {file}"):
+    with open_store() as store:
         from layerrun.updates.delta import make_delta
 
         before, after = store.base(old), store.base(new)
-        made = make_delta(store, before, after, file, level=level, force=force)
+        with counter(f"writing {printable(file)}", total=after.size) as progress:
+            made = make_delta(store, before, after, file, level=level, force=force, progress=progress)
     if as_json:
         emit({"path": file, "patched": made.patched, "fresh": made.fresh} | _record(made.head, made.size))
         return 0
     say(
-        f"{file}: {before.full_name} to {after.full_name}, {size(made.size)}:"
+        f"{printable(file)}: {before.full_name} to {after.full_name}, {size(made.size)}:"
         f" {plural(made.patched, 'patched content')}, {made.fresh:,} new"
     )
     return 0

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from layerrun.updates.deltafile import Head, check_sum, read_head
 from layerrun.updates.owners import as_owner
 
 if TYPE_CHECKING:
+    from layerrun.bases.manifest import Progress
     from layerrun.model import Base
     from layerrun.store.store import Store
 
@@ -38,11 +40,19 @@ class Made:
 
 
 def make_delta(
-    store: Store, old: Base, new: Base, path: str, *, level: int = LEVEL, force: bool = False
+    store: Store,
+    old: Base,
+    new: Base,
+    path: str,
+    *,
+    level: int = LEVEL,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> Made:
     """Write to the file ``path`` what makes the base ``new`` of the base ``old``.
 
     The same two bases make the same file. It appears when it is whole; ``force`` lets it take an old one's place.
+    ``progress`` is called now and then with 0 and the bytes of the new base that are done.
     Raises `UsageError` where a base has no tree in the store, `ExistsError`, and `DamagedError` where a tree is not as
     recorded.
     """
@@ -55,7 +65,10 @@ def make_delta(
         folder = os.path.dirname(os.path.abspath(path))
         with contextlib.ExitStack() as stack:
             scratch = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(_SCRATCH)]
-            patched, fresh = _make(store, old, new, [out, *scratch], level)
+            with _telling(progress) as ahead:
+                patched, fresh = _make(
+                    store, old, new, [ahead, *(one.fileno() for one in (out, *scratch))], level
+                )
         return Made(os.fstat(out.fileno()).st_size, patched, fresh, read_head(out.fileno()))
 
 
@@ -107,13 +120,35 @@ def _nameless(folder: str, staged: str) -> IO[bytes]:
         return open(staged, "x+b")
 
 
-def _make(store: Store, old: Base, new: Base, files: list[IO[bytes]], level: int) -> tuple[int, int]:
+@contextlib.contextmanager
+def _telling(progress: Progress | None) -> Iterator[int]:
+    """Give a pipe that a maker of deltas tells how far it is."""
+    from layerrun.updates.making import AHEAD
+
+    reader, writer = os.pipe()
+
+    def tell() -> None:
+        with os.fdopen(reader, "rb") as file:
+            while data := file.read(AHEAD.size):
+                if progress is not None:
+                    progress(0, *AHEAD.unpack(data))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        thread.join()
+
+
+def _make(store: Store, old: Base, new: Base, files: list[int], level: int) -> tuple[int, int]:
     folders = []
     try:
         for base in (old, new):
             os.close(store.open_base(base))
             folders.append(os.open(f"bases/{base.id}", DIR_FLAGS, dir_fd=store.fd))
-        handed = [*folders, *(file.fileno() for file in files)]
+        handed = [*folders, *files]
         said = {
             "old": old.digest,
             "new": new.digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,10 @@ from layerrun.updates.deltafile import BLOCK, WINDOW, Frame, Head, Packed, pack_
 from layerrun.updates.pairing import Pairing
 from layerrun.updates.sides import Side, read_at, write_all
 
-__all__ = ["make_here"]
+__all__ = ["AHEAD", "make_here"]
+
+# What the pipe gets that is told how far it is: bytes.
+AHEAD = struct.Struct("<Q")
 
 # Small files share a frame, up to this many new bytes: they compress better beside each other.
 _GROUP = 4 << 20
@@ -39,15 +43,16 @@ _THREADS = 2
 def make_here(handed: Sequence[int], said: dict[str, Any], level: int) -> list[int]:
     """Write a delta; return how many contents it brings as patches, and how many as they are.
 
-    ``handed``: the folders of the old and of the new base, the file to write, and four empty files to work in.
+    ``handed``: the folders of the old and of the new base, a pipe that is told how many bytes of the new one are done
+    (`AHEAD`), the file to write, and four empty files to work in.
     ``said`` are the fields of the head that the catalog knows.
     """
-    old_fd, new_fd, out, patches, raw, first, second = handed
+    old_fd, new_fd, ahead, out, patches, raw, first, second = handed
     sides: list[Side] = []
     try:
         for fd, digest in ((old_fd, said["old"]), (new_fd, said["new"])):
             sides.append(Side(fd, digest))
-        work = _Work(sides[0], sides[1], patches, raw, level)
+        work = _Work(sides[0], sides[1], (patches, raw, ahead), level)
         index = work.run()
         times, times_packed = _pack(work.extras(), level)
         parts, parts_packed = _pack(index, level)
@@ -81,9 +86,11 @@ class _Piece:
 class _Work:
     """The contents that the new tree has and the old has not, in the order in which they come first."""
 
-    def __init__(self, old: Side, new: Side, patches: int, raw: int, level: int) -> None:
+    def __init__(self, old: Side, new: Side, files: tuple[int, int, int], level: int) -> None:
         self._old, self._new = old, new
-        self._patches, self._raw, self._level = patches, raw, level
+        self._patches, self._raw, self._ahead = files
+        self._level = level
+        self._done = self._told = 0
         self._old_entries, self._new_entries = _entries(old), _entries(new)
         self.patched = self.fresh = 0
         self._lines: list[str] = []
@@ -128,10 +135,13 @@ class _Work:
         pairing = Pairing({path: self._old.size(path) for path in digests})
         seen = set(digests.values())
         for entry in self._new_entries:
-            if entry.kind != "f" or entry.value in seen:
+            if entry.kind != "f":
+                continue
+            size = self._new.size(entry.path)
+            self._tell(size)
+            if entry.value in seen:
                 continue
             seen.add(entry.value)
-            size = self._new.size(entry.path)
             self._new.verify(entry.path, entry.value)
             source = pairing.source(entry.path, size)
             if source is not None and self._helps(entry.path, size, source):
@@ -144,6 +154,12 @@ class _Work:
                 self._lines.append(f"n {size}")
                 self._append(entry.path, size)
         yield from self._flush()
+
+    def _tell(self, size: int) -> None:
+        self._done += size
+        if self._done - self._told > _CHUNK:
+            self._told = self._done
+            os.write(self._ahead, AHEAD.pack(self._done))
 
     def _helps(self, path: bytes, size: int, source: bytes) -> bool:
         """Say whether a source makes a file smaller; of big files the first part speaks for all."""

@@ -5,6 +5,7 @@ import random
 
 import pytest
 from support.deltas import feed, scan
+from support.stores import check_whole, die_at_line
 
 from layerrun.bases import tree, versions
 from layerrun.errors import ExistsError, NotFoundError, UsageError
@@ -163,3 +164,19 @@ def test_it_fits_one_base_alone(store, roots, folder):
         delta_source(store, f"{folder}/delta", "new")
     assert new.digest in str(caught.value)
     assert old.digest in str(caught.value)
+
+
+def test_killed_it_leaves_a_whole_file_or_none(store, folder):
+    for name in ("old", "new"):
+        write(f"{folder}/{name}", {"usr/one": name.encode() * 3000, "usr/two": b"two"})
+    old, new = imported(store, (f"{folder}/old", f"{folder}/new"))
+    path, line, died = f"{folder}/delta", 1, True
+    while died:
+        died = die_at_line(line, lambda: make_delta(store, old, new, path, level=1, force=True))
+        assert {"delta"} >= set(os.listdir(folder)) - {"old", "new", "store"}
+        if os.path.exists(path):
+            assert check(path).new == new.digest
+            os.unlink(path)
+        line += 103
+    assert line > 500
+    check_whole(store.path)

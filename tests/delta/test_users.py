@@ -101,3 +101,21 @@ def test_an_update_from_a_delta(layerrun, archives, folder, any_user):
     # The way back is a version that is there already.
     layerrun("base", "update", "debian", "--from", f"{folder}/back", "-y", user=any_user, check=0)
     assert listed(layerrun, any_user)["debian"]["digest"] == listed(layerrun)["one"]["digest"]
+
+
+@pytest.mark.root
+def test_a_full_disk_leaves_nothing(layerrun, archives, folder):
+    for name, path in zip(("one", "two"), archives, strict=True):
+        layerrun("base", "import", name, path, check=0)
+    os.mkdir(f"{folder}/full")
+    full = f"{folder}/full"
+    script = 'mount -t tmpfs -o size=4k tmpfs "$0" || exit; "$@"; echo $?; ls -A "$0"'
+    words = layerrun.argv("base", "delta", "one", "two", f"{full}/delta")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, full, *words],
+        env=layerrun.env(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["1"], done
+    assert "No space left" in done.stderr
