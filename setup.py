@@ -26,6 +26,7 @@ HASHING = {
     "reader",
     "records",
     "sha",
+    "share",
     "taker",
     "verify",
 }

@@ -50,6 +50,10 @@ int lr_objects_keep(int fresh, int objects, struct lr_error *err);
  * EBADMSG: the manifest is none. */
 int lr_verify(int tree, int manifest, int links, int owners, int out, struct lr_error *err);
 
+/* Make the files of a tree that nobody uses yet names of objects: of those that are there, or new ones in `fresh`. Files that
+ * have several names, or marks of overlayfs's own, stay as they are. Times of folders stay. */
+int lr_share(int tree, int objects, int fresh, const char *scheme, struct lr_error *err);
+
 struct lr_swept {
     uint64_t count, bytes; /* of disk */
 };

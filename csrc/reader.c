@@ -174,26 +174,24 @@ static int take_head(struct lr_reader *reader, struct lr_item *item, struct lr_e
     return take_attributes(reader, item, at + path + link + 2, xattrs, at + path + link + 2 + xattrs, err);
 }
 
-/* The name of the object that holds this content with these attributes. */
-static void name_object(struct lr_reader *reader, struct lr_item *item)
+void lr_object_name(struct lr_sha *sha, const char *scheme, struct lr_item *item)
 {
     const struct lr_record *head = &item->head;
-    const char *scheme = reader->options->scheme;
     uint8_t digest[LR_SHA_SIZE];
     struct {
         int64_t mtime;
         uint32_t mtime_ns, mode, uid, gid;
     } fixed = {head->mtime, head->mtime_ns, head->mode, head->uid, head->gid};
-    lr_sha_begin(&reader->meta);
-    lr_sha_add(&reader->meta, scheme, strlen(scheme) + 1);
-    lr_sha_add(&reader->meta, &fixed, sizeof fixed);
+    lr_sha_begin(sha);
+    lr_sha_add(sha, scheme, strlen(scheme) + 1);
+    lr_sha_add(sha, &fixed, sizeof fixed);
     for (size_t i = 0; i < item->attributes_count; i++) {
         const struct lr_attribute *one = &item->attributes[i];
-        lr_sha_add(&reader->meta, one->key, strlen(one->key) + 1);
-        lr_sha_add(&reader->meta, &one->size, sizeof one->size);
-        lr_sha_add(&reader->meta, one->value, one->size);
+        lr_sha_add(sha, one->key, strlen(one->key) + 1);
+        lr_sha_add(sha, &one->size, sizeof one->size);
+        lr_sha_add(sha, one->value, one->size);
     }
-    lr_sha_end(&reader->meta, digest);
+    lr_sha_end(sha, digest);
     lr_hex(item->digest, LR_SHA_SIZE, item->object);
     item->object[2 * LR_SHA_SIZE] = '-';
     lr_hex(digest, 8, item->object + 2 * LR_SHA_SIZE + 1);
@@ -288,7 +286,7 @@ static int take_content(struct lr_reader *reader, struct lr_item *item, struct l
     if (fd >= 0 && at < size && ftruncate(fd, (off_t)size) < 0)
         return lr_fail(err, "write", item->path);
     lr_sha_end(&reader->content, item->digest);
-    name_object(reader, item);
+    lr_object_name(&reader->meta, reader->options->scheme, item);
     return 0;
 }
 

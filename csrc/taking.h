@@ -59,6 +59,8 @@ int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *opt
 struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err);
 void lr_reader_close(struct lr_reader *reader);
 void lr_item_free(struct lr_item *item);
+/* The name of the object that holds this content with these attributes. */
+void lr_object_name(struct lr_sha *sha, const char *scheme, struct lr_item *item);
 
 /* records.c: what a layer consists of, as it comes in. fd: -1 while none is recorded. */
 struct lr_recorder {

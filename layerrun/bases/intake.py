@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -29,10 +29,18 @@ from layerrun.store.staging import Ticket, new_id
 from layerrun.store.store import Store, now
 from layerrun.store.uids import COUNT, for_helpers, taken_elsewhere
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["ENTRIES", "SIZE", "import_base", "keep", "maps", "record", "renew_objects", "take_in"]
+__all__ = [
+    "ENTRIES",
+    "SIZE",
+    "import_base",
+    "keep",
+    "maps",
+    "publish",
+    "record",
+    "renew_objects",
+    "scheme_of",
+    "take_in",
+]
 
 # How much may come in: bytes of files, holes counted, and entries.
 SIZE = 64 << 30
@@ -106,17 +114,25 @@ def record(store: Store, ticket: Ticket, base: Base, *, version: bool = False) -
 
 def keep(store: Store, ticket: Ticket, folder: str, place: str) -> None:
     """Make what `take_in` staged durable, its objects everybody's, and move ``folder`` to ``place`` in the store."""
-    from layerrun.native.intake import keep_objects
-
     # Once for all files: neither a row nor an object may vouch for what is not on the disk.
     syncfs(ticket.fd)
-    with ExitStack() as stack:
-        keep_objects(_opened(stack, ticket.fd, "objects"), _opened(stack, store.fd, "objects"))
-        fresh, records = _opened(stack, ticket.fd, "records"), _opened(stack, store.fd, "records")
-        for name in os.listdir(fresh):
-            os.rename(name, name, src_dir_fd=fresh, dst_dir_fd=records)
+    publish(store, ticket.fd)
     os.rename(folder, place, src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
     fsync_dir(store.fd, os.path.dirname(place))
+
+
+def publish(store: Store, ticket_fd: int) -> None:
+    """Let every import find the objects and the records of layers in a ticket; they are durable by now."""
+    from layerrun.native.intake import keep_objects
+
+    with ExitStack() as stack:
+        if present(ticket_fd, "objects"):
+            keep_objects(_opened(stack, ticket_fd, "objects"), _opened(stack, store.fd, "objects"))
+        if present(ticket_fd, "records"):
+            fresh = _opened(stack, ticket_fd, "records")
+            records = _opened(stack, store.fd, "records", make=True)
+            for name in os.listdir(fresh):
+                os.rename(name, name, src_dir_fd=fresh, dst_dir_fd=records)
 
 
 def renew_objects(store: Store, ticket: Ticket) -> None:
@@ -127,6 +143,11 @@ def renew_objects(store: Store, ticket: Ticket) -> None:
             if len(name) == _OBJECT:
                 with suppress(FileNotFoundError):
                     os.rename(name, f"{name[:2]}/{name[2:]}", src_dir_fd=fresh, dst_dir_fd=objects)
+
+
+def scheme_of(ids: IdMode) -> str:
+    """Return what owners on disk mean; it is part of an object's name."""
+    return "owners" if ids in (IdMode.RANGE, IdMode.NONE) else ids.value
 
 
 def maps(store: Store, ids: IdMode) -> Maps:
@@ -166,7 +187,7 @@ def take_in(
     """
     uid_map, gid_map = maps(store, ids)
     vouched = bool(getattr(source, "vouched", False))
-    scheme = "owners" if ids in (IdMode.RANGE, IdMode.NONE) else ids.value
+    scheme = scheme_of(ids)
     given = {
         "scheme": scheme,
         "owners": ids is not IdMode.SINGLE,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import DamagedError
-from layerrun.model import Base, BaseKind
-from layerrun.store.fs import DIR_FLAGS, open_dir
+from layerrun.model import Base, BaseKind, IdMode
+from layerrun.store.fs import DIR_FLAGS, make_dir, open_dir, present
 from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Use", "garbage", "uses"]
+__all__ = ["Use", "garbage", "share_layer", "uses"]
 
 
 @attrs.frozen
@@ -60,6 +60,37 @@ def uses_here(objects: int, trees: Sequence[int]) -> list[tuple[int, int, int]]:
     from layerrun.native.intake import shares
 
     return shares(objects, trees)
+
+
+def share_layer(store: Store, ticket_fd: int, tree: str, ids: IdMode) -> None:
+    """Make the files of a staged layer, beneath ``tree`` in a ticket, names of objects, as those of bases are.
+
+    New objects lie in the ticket: `layerrun.bases.intake.publish`, once they are durable. A layer over a plain user's
+    host is left as it is: its owners mean something else.
+    """
+    if ids is IdMode.SELF:
+        return
+    from layerrun.bases.intake import scheme_of
+    from layerrun.bases.tree import in_userns
+
+    with ExitStack() as stack:
+        fds = []
+        for dir_fd, name in ((ticket_fd, tree), (store.fd, "objects"), (ticket_fd, "objects")):
+            if name == "objects" and not present(dir_fd, name):
+                make_dir(dir_fd, name)
+            fds.append(open_dir(dir_fd, name))
+            stack.callback(os.close, fds[-1])
+        if store.rootless:
+            in_userns(ids, f"{__name__}:share_here", *fds, scheme_of(ids), fds=fds)
+        else:
+            share_here(fds[0], fds[1], fds[2], scheme_of(ids))
+
+
+def share_here(tree: int, objects: int, fresh: int, scheme: str) -> None:
+    """See `layerrun.native.intake.share`; what the worker calls."""
+    from layerrun.native.intake import share
+
+    share(tree, objects, fresh, scheme)
 
 
 def garbage(store: Store, older_than: float) -> list[Garbage]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from layerrun.bases.intake import publish
+from layerrun.bases.sharing import share_layer
 from layerrun.building.jobs import on_ids, userxattr_of
 from layerrun.building.recipe import Add, Run
 from layerrun.building.sources import Source
@@ -84,7 +86,9 @@ class Stage:
                     store.catalog.add_step(key, None if found is None else found.id, now())
                     return found
         with explain("write the layer of", str(origin.get("step", "a step"))):
+            share_layer(store, fd, "layer/tree", layer.ids)
             _sync(fd)
+            publish(store, fd)
             os.rename("layer", f"layers/{layer.id}", src_dir_fd=fd, dst_dir_fd=store.fd)
             fsync_dir(store.fd, "layers")
         try:

@@ -10,7 +10,17 @@ import attrs
 from layerrun.errors import DamagedError
 from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["Options", "Taken", "emit_tree", "keep_objects", "shares", "sweep_objects", "take", "verify"]
+__all__ = [
+    "Options",
+    "Taken",
+    "emit_tree",
+    "keep_objects",
+    "share",
+    "shares",
+    "sweep_objects",
+    "take",
+    "verify",
+]
 
 
 @attrs.frozen
@@ -80,6 +90,13 @@ def emit_tree(fd: int, out: int) -> None:
     """
     err = new_error()
     if lib.lr_emit_tree(fd, out, err) < 0:
+        raise_error(err)
+
+
+def share(tree: int, objects: int, fresh: int, scheme: str) -> None:
+    """Make the files of a tree, which nobody uses yet, names of objects; see ``lr_share``."""
+    err = new_error()
+    if lib.lr_share(tree, objects, fresh, scheme.encode("ascii"), err) < 0:
         raise_error(err)
 
 

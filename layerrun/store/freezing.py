@@ -227,6 +227,7 @@ def drop_unused(store: Store) -> list[str]:
         return []
     ids = IdMode.SUBIDS if any(layer.ids is IdMode.SUBIDS for layer in doomed) else None
     with store.ticket(ids) as ticket:
+        ticket.linked = any(layer.digest for layer in doomed)  # those that were built or pulled
         with store.catalog.transaction():
             doomed = store.catalog.unused_layers()
             store.catalog.delete_layers(layer.id for layer in doomed)

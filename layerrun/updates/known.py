@@ -14,7 +14,7 @@ from layerrun.model import IdMode
 
 __all__ = ["Known", "object_name", "scheme"]
 
-# As name_object() of csrc/reader.c has it: time, mode, owners, in the machine's own order.
+# As lr_object_name() of csrc/reader.c has it: time, mode, owners, in the machine's own order.
 _FIXED = struct.Struct("=qIIII")
 # Names that an object may have for more to be sure: ext4 allows 65,000.
 _MANY = 50_000

@@ -109,6 +109,7 @@ def test_the_sanitizers_are_at_work(sanitized):
         "trees/test_trees.py",
         "launch/test_plan.py",
         "content/test_between.py",
+        "intake/test_layers.py intake/test_shared_layers.py",
         *(
             pytest.param(room, marks=pytest.mark.long)
             for room in ("trees", "launch", "cli", "door", "confine", "limits")
