@@ -235,14 +235,21 @@ def _parse(line: bytes) -> tuple[Record, bytes]:
 class _Output:
     """A new file that has its name only once it is whole; as a context, `keep` is its last word.
 
-    Raises `UsageError` if there is a file of that name, unless ``force``.
+    Until then it has none, where the file system can do that (O_TMPFILE, open(2)): then a kill leaves nothing. Raises
+    `UsageError` if there is a file of that name, unless ``force``.
     """
 
     def __init__(self, path: str, *, force: bool) -> None:
         self._path, self._part = path, f"{path}.part-{os.getpid()}"
         self._replace = force
         self._check()
-        self.file = open(self._part, "xb", buffering=0)  # noqa: SIM115  (closed by keep, or at the end)
+        try:
+            fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            self._named = False
+        except OSError:
+            fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._named = True
+        self.file = os.fdopen(fd, "wb", buffering=0)
 
     def _check(self) -> None:
         if not self._replace and os.path.lexists(self._path):
@@ -251,7 +258,14 @@ class _Output:
     def keep(self) -> None:
         """Make it durable, and give it its name."""
         os.fsync(self.file.fileno())
-        self.file.close()
+        if not self._named:
+            # With a folder's descriptor Python calls linkat(2), which follows the link.
+            at = os.open("/proc/self/fd", DIR_FLAGS)
+            try:
+                os.link(str(self.file.fileno()), self._part, src_dir_fd=at)
+            finally:
+                os.close(at)
+            self._named = True
         if self._replace:
             os.rename(self._part, self._path)
             return
@@ -270,5 +284,6 @@ class _Output:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-        with suppress(OSError):
-            os.unlink(self._part)
+        if self._named:
+            with suppress(OSError):
+                os.unlink(self._part)

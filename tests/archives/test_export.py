@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
+import sys
 
 import attrs
 import pytest
 from support.archives import read_bytes, tar
+from support.sandbox import wait_for
 from support.users import PLAIN, SINGLE, ensure
 
 pytestmark = [pytest.mark.root, pytest.mark.idmap, pytest.mark.rootless]
@@ -109,3 +114,47 @@ def test_what_is_refused(layerrun, packed, folder):
     os.unlink(altered)
     assert "usr/7" in layerrun("base", "export", "b", path, check=1).err
     assert [name for name in os.listdir(folder) if name.startswith("o.tar")] == []
+
+
+def test_killed_it_leaves_nothing(layerrun, packed, folder):
+    layerrun("base", "import", "b", "-", input=packed, text=False, check=0)
+    os.mkdir(f"{folder}/out")
+    argv = layerrun.argv("base", "export", "b", f"{folder}/out/o.tar.xz")
+    with subprocess.Popen(
+        argv, env=layerrun.env(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(lambda: any("(deleted)" in name and "/out/" in name for name in open_files(process.pid)))
+        process.kill()
+        process.wait()
+    assert os.listdir(f"{folder}/out") == []
+
+
+def open_files(pid):
+    """Where the descriptors of a process lead."""
+    found = []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
+def test_a_bar_on_a_terminal(layerrun, packed, folder):
+    """With the share that was read, entries, bytes and rate; nothing of it where there is no terminal."""
+    with open(f"{folder}/in.tar.xz", "wb") as file:
+        file.write(subprocess.run(["xz", "-0"], input=packed, check=True, capture_output=True).stdout)
+    code = (
+        "import sys\n"
+        "from layerrun.cli import progress\n"
+        "progress.PATIENCE = 0.0\n"
+        "from layerrun.cli.main import main\n"
+        "sys.exit(main(['base', 'import', 'b', sys.argv[1]]))"
+    )
+    words = shlex.join([sys.executable, "-c", code, f"{folder}/in.tar.xz"])
+    env = layerrun.env() | {"TERM": "xterm", "COLUMNS": "120"}
+    shown = subprocess.run(
+        ["script", "-qec", words, "/dev/null"], env=env, capture_output=True, check=True
+    ).stdout
+    assert b"importing b" in shown
+    assert re.search(rb"100%, .* entries, .* MiB, .*iB/s", shown), shown
+    assert layerrun("base", "import", "c", f"{folder}/in.tar.xz", check=0).err.count("\n") == 1
