@@ -117,7 +117,7 @@ def _import(store: Store, fd: int, news: News, progress: Progress | None) -> Non
 
     made = _take(store, fd, news, news.release.image, progress, version=False)
     try:
-        _check_tree(store, news, made)
+        _check_tree(news, made)
     except TrustError:
         versions.remove(store, made.name)
         raise
@@ -146,7 +146,7 @@ def _next(store: Store, fd: int, news: News, what: Image | Delta, progress: Prog
 
     made = _take(store, fd, news, what, progress, version=True)
     try:
-        _check_tree(store, news, made)
+        _check_tree(news, made)
     except TrustError:
         slot = store.catalog.slot(made.name)
         if slot is not None and slot.pending == made.id:
@@ -169,10 +169,9 @@ def _take(
         return bring(store, name, path, progress=progress, version=version)
 
 
-def _check_tree(store: Store, news: News, made: Base) -> None:
+def _check_tree(news: News, made: Base) -> None:
     """Raise `TrustError` if the tree is not the one that is signed."""
-    # A plain user's import may keep other owners, and so have another digest.
-    if news.release.tree not in (None, made.digest) and not store.rootless:
+    if news.release.tree not in (None, made.digest):
         raise TrustError(
             f"what channel {news.release.channel!r} offers as {news.release.version} has the digest {made.digest},"
             f" and {news.release.tree} is signed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -26,6 +27,7 @@ def template(tmp_path_factory):
 def publisher(layerrun, folder, template):
     """A channel that offers its second release, two."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
+    os.chmod(folder, 0o755)
     return Publisher(layerrun, folder)
 
 

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from support import users
+from support.registries import registry
 from support.sandbox import small_tree
 from support.whose import whose
 
@@ -159,10 +160,13 @@ def test_one_that_cannot_be_brought_along_stops_no_other(site):
     assert "is not the file that is signed" in done.err
 
 
+@pytest.mark.parametrize(
+    "who",
+    ["root", *(pytest.param(who, marks=pytest.mark.long) for who in (users.PLAIN, users.SINGLE))],
+    indirect=True,
+)
 def test_the_digest_of_the_tree_is_compared(site):
     """Where the channel names it: whoever makes the archive may be somebody else than who signs."""
-    if site.who:
-        return
     site.publish("2", tree="sha256:" + "0" * 64)
     done = site("update", "-y", "--json", check=1)
     assert json.loads(done.out)["bases"][0]["state"] == "refused"
@@ -198,6 +202,27 @@ def test_a_delta_is_fetched_instead_of_the_whole(site, layerrun, folder):
             os.truncate(f"{publisher.path}/files/{name}", 100)
     assert site.update("-y") == [("debian", "updated")]
     assert site.inside() == "3"
+
+
+def test_an_image_of_a_registry(site, layerrun, folder):
+    own = {"env": {"LAYERRUN_STORE": f"{folder}/publisher"}}
+    layerrun("base", "import", "shell", site.archive("2"), check=0, **own)
+    with registry(f"{folder}/registry") as host:
+        pushed = layerrun(
+            "base", "push", "shell", f"oci://{host}/shell:2", "--insecure", "--json", check=0, **own
+        )
+        digest = json.loads(pushed.out)["digest"]
+        reference = f"oci://{host}/shell@{digest}"
+        assert (
+            "which image exactly"
+            in site.publisher("add", "shell", reference[:20], "--version", "2", check=2).err
+        )
+        site.publisher("add", "shell", reference, "--version", "2")
+        with open(f"{folder}/registries.conf", "w") as file:
+            file.write(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+        site("update", "-y", env={"CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf"})
+    assert site.inside() == "2"
+    assert site.json("base", "show", "debian")["source"] == reference
 
 
 def test_a_download_goes_on_where_it_stopped(site):
