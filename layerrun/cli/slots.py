@@ -315,6 +315,8 @@ def status(as_json: bool) -> int:
     for slot in found["bases"]:
         if slot["failed"]:
             line(f"{slot['name']}: the last update failed: {printable(slot['failed'])}")
+        if slot["refused"]:
+            line(f"{slot['name']}: its channel was not believed: {printable(slot['refused'])}")
     for app in found["apps"]:
         if app["state"] == "fallen":
             line(f"{app['name']} fell back to {app['base']}: it did not start on {app['tried']}")

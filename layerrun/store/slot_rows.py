@@ -114,13 +114,6 @@ class SlotRows(Rows):
         query = "SELECT name, kind FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name"
         return [(name, AppKind(kind)) for name, kind in self._rows(query, id_)]
 
-    def channel_url(self, slot: str) -> str | None:
-        """Return which channel a base follows, if it does."""
-        rows = self._rows("SELECT url FROM channels WHERE slot = ?", slot)
-        return rows[0][0] if rows else None
-
-    # Trials
-
     def add_trials(self, old: Base, since: str, layers: dict[str, tuple[str, ...]]) -> None:
         """Begin the trial of every app that has just been moved off ``old``, profiles not counted; in a transaction.
 

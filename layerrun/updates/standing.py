@@ -20,6 +20,7 @@ def _base(store: Store, slot: Slot) -> dict[str, Any]:
     versions = {base.id: base for base in store.catalog.versions(slot.name)}
     staged = None if slot.staged is None else versions[slot.staged].version
     apps = [name for name, kind in store.catalog.apps_on(slot.current) if kind is AppKind.APP]
+    channel = store.catalog.channel(slot.name)
     return {
         "name": slot.name,
         "version": versions[slot.current].version,
@@ -29,7 +30,8 @@ def _base(store: Store, slot: Slot) -> dict[str, Any]:
         "versions": len(versions),
         "keep": slot.keep,
         "apps": apps,
-        "channel": store.catalog.channel_url(slot.name),
+        "channel": None if channel is None else channel.url,
+        "refused": None if channel is None else channel.state.get("error"),
     }
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from support.channels import long_ago
+from support.channels import ahead, long_ago
 
 from layerrun.fleet import keys
 
@@ -40,6 +40,11 @@ def test_what_is_refused_is_not_fetched(publisher, follower, offers, web):
     assert follower("update", "-y", "debian").rc == 1
     assert [b["name"] for b in json.loads(follower("base", "list", "--json").out)["bases"]] == ["host"]
     assert not any(path.startswith("/files/") for path in web.asked)
+    publisher.lie(lambda said: setattr(said, "expires", ahead()))
+    assert follower("update", "-y", "debian").rc == 0
+    publisher.lie(lambda said: setattr(said, "expires", long_ago()))
+    refused(follower, offers, "has expired")
+    assert "its channel was not believed" in follower("status").out
 
 
 def test_what_is_offered(publisher, follower, offers, web):

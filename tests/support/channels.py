@@ -137,5 +137,9 @@ class Publisher:
         self.write("timestamp.json", timestamp, "timestamp")
 
 
+def ahead():
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+
+
 def long_ago():
     return datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
