@@ -84,7 +84,7 @@ class Place:
         return os.path.join(self.layerrun.store(self.who), *parts)
 
 
-@pytest.fixture(params=EVERYBODY)
+@pytest.fixture(params=["root", users.SINGLE, pytest.param(users.PLAIN, marks=pytest.mark.long)])
 def place(request, layerrun, folder, user_folder):
     who = whose(request.param)
     return Place(layerrun, user_folder(who) if who else folder, who)
