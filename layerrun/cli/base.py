@@ -111,7 +111,7 @@ def _record(found: Base) -> dict[str, Any]:
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.argument("source", metavar="DIR|FILE[:IMAGE]|oci://…|-", type=click.Path(readable=False))
+@click.argument("source", metavar="DIR|FILE[:IMAGE]|oci://REF|-", type=click.Path(readable=False))
 @click.option("--max-size", metavar="SIZE", help="How much an archive may come to.  [default: 64G]")
 @click.option(
     "--platform",
