@@ -170,6 +170,14 @@ def list_(as_json: bool) -> int:
     return 0
 
 
+def _ids_of(found: Base) -> str:
+    """Say whose ids the files have; what one id alone cannot keep is kept beside them."""
+    if found.ids is None:
+        return ""
+    aside = "; owners and devices of the source stand in the manifest alone" if found.ids == "single" else ""
+    return found.ids.value + aside
+
+
 def _short(digest: str) -> str:
     """Return enough of a digest to tell two apart."""
     return digest[: len("sha256:") + 12]
@@ -200,7 +208,7 @@ def show(name: str, as_json: bool) -> int:
             "kind": found.kind.value,
             "digest": found.digest or "",
             "source": quoted(found.source),
-            "ids": found.ids.value if found.ids else "",
+            "ids": _ids_of(found),
             "created": found.created,
             **held,
             **_of_image(found),

@@ -152,3 +152,4 @@ def test_owners_that_one_id_cannot_keep(layerrun, folder, source, single_user):
         assert theirs["digest"] == mine["digest"]
         assert theirs["ids"] == "single"
         assert layerrun("base", "verify", name, user=single_user).rc == 0
+        assert "in the manifest alone" in layerrun("base", "show", name, user=single_user).out
