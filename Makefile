@@ -18,7 +18,7 @@ NEED_TEST := acl attr buildah clang dbus-daemon docker-registry dosfstools e2fsp
 	xauth xdg-dbus-proxy xvfb zstd
 # Those marked long boot a kernel, which they fetch themselves, run a browser, and servers for windows and sound.
 NEED_LONG := chromium kmod pulseaudio pulseaudio-utils qemu-system-x86 wayland-utils weston zenity
-NEED_BENCH := podman runc umoci
+NEED_BENCH := ostree podman runc umoci
 
 .PHONY: help
 help: ## list the targets
@@ -77,6 +77,7 @@ bench: build ## benchmarks beside bubblewrap, runc, podman and rm -rf
 	$(BIN)/python benchmarks/snapshots.py $(ARGS)
 	$(BIN)/python benchmarks/commit.py
 	$(BIN)/python benchmarks/imports.py $(ARGS)
+	$(BIN)/python benchmarks/delta.py
 	$(BIN)/python benchmarks/api.py $(ARGS)
 	$(BIN)/python benchmarks/registry.py
 

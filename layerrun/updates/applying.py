@@ -263,7 +263,7 @@ class _Apply:
 
     def _file(self, out: IO[bytes], record: Record, digest: bytes) -> None:
         known, spooled = self._known.get(digest), self._spooled.get(digest)
-        if known is not None and (found := self._objects.find(record, digest)) is not None:
+        if known is not None and (found := self._find(record, digest, known)) is not None:
             self._count(found.size)
             write_record(out, found)
             return
@@ -292,6 +292,9 @@ class _Apply:
             if known is not None:
                 damaged(known)
             self._wrong(record.path)
+
+    def _find(self, record: Record, digest: bytes, known: bytes) -> Record | None:
+        return self._objects.find(record, digest, self._old.inodes(known, record.path))
 
     def _count(self, size: int) -> None:
         self._size += size

@@ -42,13 +42,16 @@ class Known:
     def __init__(self, objects: int, scheme: str) -> None:
         self._objects, self._scheme = objects, scheme
 
-    def find(self, record: Record, digest: bytes) -> Record | None:
-        """Return the record of a file that an object is there for, or nothing."""
+    def find(self, record: Record, digest: bytes, held: set[int]) -> Record | None:
+        """Return the record of a file that an object is there for, or nothing.
+
+        ``held``: inodes that the old base has. Any other object may go with the last base that has it, at any time.
+        """
         name = object_name(record, digest, self._scheme)
         try:
             status = os.stat(f"{name[:2]}/{name[2:]}", dir_fd=self._objects, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > _MANY:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > _MANY or status.st_ino not in held:
             return None
         return attrs.evolve(record, kind="k", link=name.encode("ascii"), size=status.st_size)

@@ -66,6 +66,10 @@ class Side:
             seen.add(path)
         return path
 
+    def inodes(self, *paths: bytes) -> set[int]:
+        """Return the numbers of the inodes of those paths that are there."""
+        return {self.disk[path].ino for path in paths if path in self.disk}
+
     def size(self, path: bytes) -> int:
         """Return the size of a file, in bytes. Raises `DamagedError` where none is."""
         found = self.disk.get(path)
