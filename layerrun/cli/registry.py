@@ -156,7 +156,7 @@ _platform_option = click.option(
         ),
         (
             "layerrun pull web oci://registry.example.org/apps/web:1.4 --grants",
-            "with its shares, its network, …",
+            "with its shares, its network and so on",
         ),
     ],
 )
@@ -171,7 +171,7 @@ _platform_option = click.option(
 @click.option(
     "--grants",
     is_flag=True,
-    help="Give the app what it asks for of this machine: shares, devices, sockets, …",
+    help="Give the app what it asks for of this machine: shares, devices, sockets and so on",
 )
 @_platform_option
 @registry_options
@@ -232,7 +232,7 @@ def pull(
         ("layerrun base pull debian oci://docker.io/library/debian:12", "the image as the base debian"),
         ("layerrun base pull debian oci://127.0.0.1:5000/debian --insecure", "without TLS"),
         (
-            "layerrun base pull web oci://registry.example.org/web@sha256:… --platform linux/arm64",
+            "layerrun base pull web oci://registry.example.org/web@sha256:HEX --platform linux/arm64",
             "exactly that one",
         ),
     ],

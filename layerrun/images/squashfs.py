@@ -8,19 +8,17 @@ from __future__ import annotations
 import lzma
 import os
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 
 from layerrun.errors import ArchiveError
 from layerrun.images.nodes import Node, refuse
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from layerrun.images.zstandard import library
 
 __all__ = ["Squashfs"]
+
+# Now: in the jail there are no files to import it from.
+zstd = library()
 
 _SUPER = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
 _INODE = struct.Struct("<HHHHII")
@@ -48,11 +46,12 @@ def _unxz(data: bytes, most: int) -> bytes:
 
 
 def _unzstd(data: bytes, most: int) -> bytes:
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 27}
+    options = {zstd.DecompressionParameter.window_log_max: 27}
     try:
-        return zstd.ZstdDecompressor(options=options).decompress(data, most)
+        made: bytes = zstd.ZstdDecompressor(options=options).decompress(data, most)
     except zstd.ZstdError as error:
         refuse(f"is damaged: {error}")
+    return made
 
 
 _METHODS: dict[int, Callable[[bytes, int], bytes]] = {1: _unzip, 2: _unxz, 4: _unxz, 6: _unzstd}
