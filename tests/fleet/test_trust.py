@@ -143,7 +143,14 @@ def test_mixed_snapshot_is_refused(publisher, follower, offers):
     refused(follower, offers, "something else than what is signed")
 
 
-@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "stable"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "timestamp",
+        "stable",
+        *(pytest.param(role, marks=pytest.mark.long) for role in ("snapshot", "targets")),
+    ],
+)
 def test_wrong_keys_are_refused(publisher, follower, offers, folder, role):
     other = os.open(folder, os.O_RDONLY)
     keys.make_key(other, "other")

@@ -83,7 +83,6 @@ def site(layerrun, publisher, web, who):
     return made
 
 
-@BOTH
 def test_an_update(site):
     assert site.inside() == "1"
     assert site.state == "current"
@@ -123,6 +122,7 @@ def test_what_is_staged_is_switched_to_by_hand(site):
     assert site.inside() == "2"
 
 
+@pytest.mark.long
 def test_something_newer_takes_the_place_of_what_is_staged(site):
     for version in ("2", "3"):
         site.publish(version)
@@ -148,6 +148,7 @@ def test_a_release_that_fails_is_tried_once(site):
     assert site.inside() == "3"
 
 
+@pytest.mark.long
 def test_one_that_cannot_be_brought_along_stops_no_other(site):
     site.publish("2")
     site("base", "follow", "other", site.web.url, "--channel", "stable", "-y")
@@ -253,6 +254,7 @@ def test_a_download_goes_on_where_it_stopped(site):
     assert site.inside() == "2"
 
 
+@pytest.mark.long
 def test_a_server_that_knows_no_parts(site):
     """Python's own answers a Range with the whole file."""
     site.publish("2")
@@ -266,6 +268,7 @@ def test_a_server_that_knows_no_parts(site):
     assert site.update("-y") == [("debian", "updated")]
 
 
+@pytest.mark.long
 def test_going_back_keeps_what_was_seen(site):
     site.publish("2")
     site.update("-y")
@@ -277,6 +280,7 @@ def test_going_back_keeps_what_was_seen(site):
     assert site.inside() == "3"
 
 
+@pytest.mark.long
 def test_a_base_that_was_removed_is_imported_anew(site):
     site("remove", "-y", "web")
     site("base", "remove", "-y", "debian")
