@@ -17,8 +17,8 @@ _CLONE = 0x40049409  # FICLONE, ioctl_ficlone(2)
 _MOST = 1 << 26
 
 
-def copy_entry(source: int, target: int, name: bytes, *, userxattr: bool) -> int:
-    """Copy ``name`` from one open folder to another; return how many names it has in all.
+def copy_entry(source: int, target: int, name: bytes, *, userxattr: bool) -> os.stat_result:
+    """Copy ``name`` from one open folder to another; return the status of the one that was copied.
 
     Overlayfs's own attributes of that flavour are left out. Raises `OSError`: ESTALE if it changes meanwhile.
     """
@@ -31,7 +31,7 @@ def copy_entry(source: int, target: int, name: bytes, *, userxattr: bool) -> int
     else:  # a socket, a fifo or a device, which is never opened
         os.mknod(name, kind | 0o600, info.st_rdev, dir_fd=target)
     _copy_metadata(source, target, name, info, userxattr=userxattr)
-    return info.st_nlink
+    return info
 
 
 def _copy_file(source: int, target: int, name: bytes, info: os.stat_result) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from layerrun.errors import LayerrunError, SystemError  # the root of what native.trees raises
 from layerrun.layers import overlay
 from layerrun.layers.entries import copy_entry
+from layerrun.layers.links import Links
 from layerrun.native.trees import open_beneath
 
 __all__ = ["Stack", "put_back"]
@@ -110,6 +111,7 @@ def put_back(
     work = _PutBack(upper_fd, beneath, wanted)
     try:
         found = [(path, work.path(path)) for path in paths]
+        work.end()
         return [path for path, same in found if same], [path for path, same in found if same is None]
     except LayerrunError:
         raise
@@ -126,7 +128,8 @@ class _Task(NamedTuple):
 class _PutBack:
     def __init__(self, upper: int, beneath: Stack, wanted: Stack) -> None:
         self._upper, self._beneath, self._wanted = upper, beneath, wanted
-        self._linked: dict[tuple[int, int], bytes] = {}
+        self._links = Links(upper)
+        self._folders: list[_Task] = []
 
     def path(self, path: bytes) -> bool | None:
         """Do it at one path; say whether it is the same already; ``None``: there is nothing."""
@@ -141,17 +144,14 @@ class _PutBack:
         if here.wanted.same == here.beneath.same:
             return True
         todo = [here]
-        folders: list[_Task] = []
         while todo:
             task = todo.pop()
             if self._entry(task):
-                folders.append(task)
+                self._folders.append(task)
                 names = self._wanted.names(task.path, task.wanted) | self._beneath.names(
                     task.path, task.beneath
                 )
                 todo += [self._child(task, name) for name in sorted(names)]
-        for task in reversed(folders):
-            self._finish(task, task.wanted)
         return False
 
     def _child(self, task: _Task, name: bytes) -> _Task:
@@ -185,14 +185,15 @@ class _PutBack:
         return task.wanted.folder
 
     def _copy(self, task: _Task, fd: int, name: bytes) -> None:
-        key = task.wanted.same[0]
-        if key in self._linked:
-            os.link(self._linked[key], name, src_dir_fd=self._upper, dst_dir_fd=fd, follow_symlinks=False)
-            return
         folder = task.path.rpartition(b"/")[0]
         with _closing(self._wanted.opened(task.wanted.layers[0], folder)) as source:
-            if copy_entry(source, fd, name, userxattr=self._wanted.userxattr) > 1:
-                self._linked[key] = task.path
+            self._links.note(copy_entry(source, fd, name, userxattr=self._wanted.userxattr), task.path)
+
+    def end(self) -> None:
+        """Do what is left once all paths are done: links, then folders, whose modes may forbid more then."""
+        self._links.join()
+        for task in reversed(self._folders):
+            self._finish(task, task.wanted)
 
     def _finish(self, task: _Task, like: _Found) -> None:
         """Give a folder the metadata of the one it is to be, and hide what lies beneath if that is none."""

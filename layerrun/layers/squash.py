@@ -16,6 +16,7 @@ from typing import NamedTuple
 from layerrun.errors import SystemError  # the root of what native.trees raises
 from layerrun.layers import overlay
 from layerrun.layers.entries import copy_entry
+from layerrun.layers.links import Links
 from layerrun.native.trees import open_beneath
 
 __all__ = ["squash_trees"]
@@ -63,7 +64,7 @@ class _Squash:
         self, trees: Sequence[int], target: int, *, userxattr: bool, lowest: bool, copies: bool
     ) -> None:
         self._trees, self._target, self._userxattr, self._lowest = trees, target, userxattr, lowest
-        self._copied: dict[tuple[int, int], bytes] | None = {} if copies else None
+        self._copied = Links(target) if copies else None
         self._todo = [_Merged(b"", tuple(range(len(trees))), opaque=False)]
         self._done: list[_Merged] = []
 
@@ -72,6 +73,8 @@ class _Squash:
             folder = self._todo.pop()
             self._fill(folder)
             self._done.append(folder)
+        if self._copied is not None:
+            self._copied.join()
         for folder in reversed(
             self._done
         ):  # what is in a folder first: that changes its time, and may need its mode
@@ -119,14 +122,7 @@ class _Squash:
 
     def _copy(self, source: int, out: int, name: bytes, path: bytes) -> None:
         assert self._copied is not None
-        info = os.stat(name, dir_fd=source, follow_symlinks=False)
-        key = info.st_dev, info.st_ino
-        if key in self._copied:
-            os.link(self._copied[key], name, src_dir_fd=self._target, dst_dir_fd=out, follow_symlinks=False)
-            return
-        copy_entry(source, out, name, userxattr=self._userxattr)
-        if info.st_nlink > 1:
-            self._copied[key] = path
+        self._copied.note(copy_entry(source, out, name, userxattr=self._userxattr), path)
 
     def _link(self, source: int, out: int, name: bytes, *, whiteout: bool) -> None:
         try:
