@@ -12,8 +12,8 @@ PYTEST := LAYERRUN_MUST_WORK=1 $(BIN)/python -m pytest
 
 NEED_BUILD := gcc libc6-dev libcap-dev libssl-dev make python3-dev python3-venv
 NEED_RUN := uidmap
-NEED_TEST := acl attr buildah clang dbus-daemon docker-registry dosfstools e2fsprogs erofs-utils fuse-overlayfs git groff- \
-	base iproute2 libarchive-tools libcap2-bin libclang-rt-dev libglib2.0-bin mmdebstrap nftables openssl passt \
+NEED_TEST := acl attr buildah clang dbus-daemon docker-registry dosfstools e2fsprogs erofs-utils fuse-overlayfs git \
+	groff-base iproute2 libarchive-tools libcap2-bin libclang-rt-dev libglib2.0-bin mmdebstrap nftables openssl passt \
 	podman postgresql procps redis-server skopeo squashfs-tools strace tmux umoci util-linux x11-apps x11-utils \
 	xauth xdg-dbus-proxy xvfb zstd
 # Those marked long boot a kernel, which they fetch themselves, run a browser, and servers for windows and sound.
