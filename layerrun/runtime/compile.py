@@ -381,7 +381,7 @@ def compile_plan(
     skeletons of mount points, roots of overlays in the upper. ``argv`` is what is run instead of the
     app's own command. Raises `UsageError`, `DamagedError`, `LaunchError`.
     """
-    base = store.base(app.config.base)
+    base = store.base_of(app)
     if base.kind is not BaseKind.IMAGE:
         return _compile(store, app, argv, base, store.base_path(base), env=env, make=make)
     # It is mounted to be looked at; a start mounts it by itself.

@@ -58,7 +58,7 @@ def _shell(app: App, store: Store) -> list[str]:
     """Return a login shell that is there inside: the person's own, else bash, else sh."""
     from layerrun.runtime.identity import person
 
-    root = store.open_base(store.base(app.config.base))
+    root = store.open_base(store.base_of(app))
     try:
         for shell in (person(app).shell, "/bin/bash"):
             if os.path.lexists(f"/proc/self/fd/{root}{shell}") and "nologin" not in shell:

@@ -165,6 +165,14 @@ class Store:
             raise unknown("base", name, [b.name for b in self.bases()])
         return base
 
+    def base_of(self, app: App) -> Base:
+        """Return the version of a base that an app stood on when it was read, whichever is the current one by now.
+
+        What is beneath it is of one moment only if its base is found by this, as its layers are.
+        """
+        base = None if app.base_id is None else self.catalog.base_by_id(app.base_id)
+        return base or self.base(app.config.base)
+
     # Folders and locks
 
     def app_dir(self, app: App) -> str:
@@ -218,7 +226,7 @@ class Store:
         try:
             for layer in reversed(app.stack):
                 fds.append(self._open_lower(f"layers/{layer}/tree", f"layer {layer!r} of {app.name!r}"))
-            fds.append(self.open_base(self.base(app.config.base)))
+            fds.append(self.open_base(self.base_of(app)))
         except BaseException:
             for fd in fds:
                 os.close(fd)

@@ -10,6 +10,7 @@ from support.stores import check_whole, die_at_line
 
 from layerrun.errors import HealthError
 from layerrun.model import AppConfig
+from layerrun.runtime.compile import compile_plan
 from layerrun.store.store import Store
 from layerrun.updates import switching
 from layerrun.updates.guard import updating
@@ -197,6 +198,21 @@ def test_a_start_that_goes_well_ends_the_trial(root):
     assert [app["state"] for app in root.json("status")["apps"]] == ["trial"]
     root.sh("exit 3", check=3)
     assert root.json("status")["apps"] == []
+
+
+def test_a_start_that_has_read_its_app_keeps_to_that_version(root):
+    root("create", "web", "--base", "small", check=0)
+    with Store.open(root.store()) as store:
+        app, old = store.app("web"), store.base("small")
+        root.update(root.version("two", NEW))
+        assert store.base("small").id != old.id
+        *_, base = store.lower_fds(app)
+        with open("etc/shared", opener=lambda path, flags: os.open(path, flags, dir_fd=base)) as file:
+            assert file.read() == "1\n"
+        os.close(base)
+        plan = repr(compile_plan(store, app))
+        assert f"bases/{old.id}/" in plan
+        assert f"bases/{store.base('small').id}/" not in plan
 
 
 def test_one_update_at_a_time(root):
