@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import attrs
 
 from layerrun.api.command import Command, front_door
 from layerrun.api.report import pipe
+from layerrun.errors import LayerrunError
 from layerrun.model import App, AppKind
 from layerrun.native.launch import Start
 from layerrun.runtime import apps, handoff, launch
@@ -89,7 +91,7 @@ def work_out(command: Command, *, own_tty: bool, knocked_until: float | None = N
     door = _Spawned(path=front_door(), words=(), knocked_until=knocked_until, pipe=ends, own_tty=own_tty)
     try:
         with Store.open(command.store) as store:
-            app = store.app(command.app, command.kind)
+            app = _switched(store, store.app(command.app, command.kind))
             _run(store, app, command, door)
     except _Ready as ready:
         return ready.handed
@@ -98,6 +100,18 @@ def work_out(command: Command, *, own_tty: bool, knocked_until: float | None = N
             os.close(fd)
         raise
     raise AssertionError("a start goes through the door")
+
+
+def _switched(store: Store, app: App) -> App:
+    """Switch the base of an app to the version that is staged for it, if there is one and nothing hinders that."""
+    slot = store.catalog.slot(app.config.base)
+    if slot is None or slot.staged is None:
+        return app
+    from layerrun.updates.update import apply_staged
+
+    with suppress(LayerrunError):
+        apply_staged(store, slot.name)
+    return store.app_again(app)
 
 
 def _run(store: Store, app: App, command: Command, door: _Spawned) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError
+from layerrun.model import AppKind
 from layerrun.store.fs import fsync_dir, make_dir
 
 if TYPE_CHECKING:
@@ -55,13 +56,19 @@ def write_plan(store: Store, app: App, data: bytes) -> None:
             found = store.catalog.app_by_id(app.id)
             # Its layers may have been exchanged for one that holds the same, or its base switched, though it is locked.
             now = None if found is None else (found.name, found.stack, found.base_id)
-            if now == (app.name, app.stack, app.base_id):
+            if now == (app.name, app.stack, app.base_id) and not _is_to_ask(store, app):
                 os.rename(new, f"plans/{app.name}", src_dir_fd=store.fd, dst_dir_fd=store.fd)
     except (OSError, BusyError):
         pass
     finally:
         with suppress(OSError):
             os.unlink(new, dir_fd=store.fd)
+
+
+def _is_to_ask(store: Store, app: App) -> bool:
+    """Say whether the app's next start is to ask again: a version of its base is staged."""
+    slot = store.catalog.slot(app.config.base) if app.kind is AppKind.APP else None
+    return slot is not None and slot.staged is not None
 
 
 def signature(path: str) -> str:

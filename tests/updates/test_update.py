@@ -8,9 +8,12 @@ import time
 import pytest
 from support.stores import check_whole, die_at_line
 
+from layerrun import api
+from layerrun.bases import versions
 from layerrun.errors import HealthError
 from layerrun.model import AppConfig
 from layerrun.runtime.compile import compile_plan
+from layerrun.store.plans import is_stored, write_plan
 from layerrun.store.store import Store
 from layerrun.updates import switching
 from layerrun.updates.guard import updating
@@ -169,6 +172,21 @@ def test_staged_until_the_next_start(place):
     assert place.versions() == {1: True, 2: False}
     assert place.sh("cat /etc/shared") == "2\n"
     assert place.json("status")["bases"][0]["staged"] is None
+
+
+def test_a_start_that_cannot_switch_leaves_no_plan_behind(root):
+    root("create", "web", "--base", "small", check=0)
+    root.sh("true")
+    root.update(root.version("two", NEW), "--stage")
+    with Store.open(root.store()) as store:
+        app = store.app("web")
+        write_plan(store, app, b"a start that was under way")
+        assert not is_stored(store, "web", b"a start that was under way")
+        done = api.Store(store.path).app("web").run(["cat", "/etc/shared"], capture_output=True)
+        assert done.stdout == b"2\n"
+        assert store.base("small").version == 2
+        write_plan(store, store.app("web"), b"later")
+        assert is_stored(store, "web", b"later")
 
 
 @pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.long)])
