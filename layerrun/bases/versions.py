@@ -111,11 +111,12 @@ def _is_gone(store: Store, base: Base) -> bool:
 
 def take_back(store: Store, base: Base, *, unseen: bool = False) -> None:
     """Remove a version that did not become the current one; if it is ``unseen``, its number is given again."""
-    with store.catalog.transaction():
-        store.catalog.set_slot(base.name, pending=None)
+    # Until it is gone it is noted as pending: if this is cut short, the next update takes it back.
     try:
         _remove(store, [base])
     except BaseInUseError:  # somebody has made something over it meanwhile
+        with store.catalog.transaction():
+            store.catalog.set_slot(base.name, pending=None)
         return
     if unseen:
         with store.catalog.transaction():

@@ -263,6 +263,28 @@ def test_killed_in_a_check(root):
     check_whole(root.store())
 
 
+def test_a_version_is_pending_until_it_is_gone(root, monkeypatch):
+    with Store.open(root.store()) as store:
+        monkeypatch.setattr(versions, "_remove", _killed)
+        two = root.version("two", NEW)
+        root("base", "import", "other", two, check=0)
+        other = store.base("other")
+        with store.catalog.transaction():
+            store.catalog.set_slot("other", pending=other.id)
+        with pytest.raises(KeyboardInterrupt):
+            versions.take_back(store, other)
+        assert store.catalog.pending_versions() == [("other", other.id)]
+        monkeypatch.undo()
+        with updating(store):
+            pass
+        assert store.catalog.base("other") is None
+        assert store.catalog.pending_versions() == []
+
+
+def _killed(_store, _versions):
+    raise KeyboardInterrupt
+
+
 def test_starts_beside_switches(place):
     """A start sees one version or the other, whole, and never fails, whatever is switched meanwhile."""
     place("create", "web", "--base", "small", check=0)
