@@ -394,10 +394,13 @@ def _can(repository: Repository, by: Mapping[str, CryptoSigner]) -> bool:
 
 
 def _due(repository: Repository, by: Mapping[str, CryptoSigner]) -> dict[str, Metadata[Targets]]:
-    """Return new versions of the targets that are getting old, of the roles whose keys are there."""
-    top = repository.targets()
+    """Return new versions of the targets that are getting old, of the roles whose keys are there.
+
+    So of those that their keys have not signed: a change of keys was cut short once the new root was there.
+    """
+    top, root = repository.targets(), repository.root().signed
     assert top is not None
-    roles: dict[str, Role] = {"targets": repository.root().signed.roles["targets"]}
+    roles: dict[str, Role] = {"targets": root.roles["targets"]}
     if top.signed.delegations is not None:
         roles.update(top.signed.delegations.roles or {})
     found = {}
@@ -405,7 +408,9 @@ def _due(repository: Repository, by: Mapping[str, CryptoSigner]) -> dict[str, Me
         known = repository.targets(name)
         if known is None or len(set(role.keyids) & set(by)) < role.threshold:
             continue
-        if _old(known, name, repository):
+        owner = root if name == "targets" else top.signed
+        signed = owner.get_verification_result(name, known.signed_bytes, known.signatures)
+        if not signed or _old(known, name, repository):
             found[name] = _next_targets(repository, name)
     return found
 

@@ -15,7 +15,7 @@ from support.stores import die_at_line
 
 from layerrun.errors import BusyError, ExistsError, LayerrunError, NotFoundError, UsageError
 from layerrun.fleet import keys, publishing, release, trust
-from layerrun.fleet.repository import opened
+from layerrun.fleet.repository import Repository, opened
 
 
 @pytest.fixture
@@ -190,6 +190,22 @@ def test_a_channel_recovers_from_a_stolen_online_key(publisher, follower, offers
     publisher.publish("three")
     assert publisher.read("timestamp.json").signed.version < 100
     assert offers()["version"] == "three"
+
+
+@pytest.mark.parametrize("name", ["timestamp", "snapshot", "targets"])
+def test_sign_ends_a_change_of_keys_that_was_cut_short(publisher, follower, offers, monkeypatch, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "publish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            publishing.rotate(publisher.path, name, publisher.keys)
+    assert publisher.last("root") == 2
+    assert "right keys" in offers().err
+    publishing.sign(publisher.path, publisher.keys)
+    assert offers()["version"] == "two"
+
+
+def cut(*_):
+    raise KeyboardInterrupt
 
 
 def test_what_rotate_refuses(publisher):
