@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -93,14 +93,19 @@ def follow(
         found = trust.ask(os.path.join(staged, "metadata"), url, root, channel, arch)
         made = attrs.evolve(made, state={**made.state, **_seen(found)})
         with explain("follow", url):
+            inode = os.stat("channel", dir_fd=ticket.fd, follow_symlinks=False).st_ino
             syncfs(ticket.fd)
             with suppress(FileExistsError):
                 make_dir(store.fd, "channels")
-            _place(store, ticket.fd, name)
-            fsync_dir(store.fd, "channels")
             fsync_dir(store.fd)
-        with store.catalog.transaction():
-            store.catalog.put_channel(made)
+        ticket.note({"what": "follow", "inode": inode, "channel": attrs.asdict(made)})
+        with ExitStack() as stack:
+            with suppress(DamagedError):  # there is none yet
+                stack.enter_context(locked(store, name))
+            with store.catalog.transaction(), explain("follow", url):
+                store.catalog.put_channel(made)
+                _place(store, ticket.fd, name)
+                fsync_dir(store.fd, "channels")
     return made, found
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerrun.errors import BusyError
 from layerrun.model import IdMode
+from layerrun.store.channel_rows import Channel
 from layerrun.store.fs import (
     DIR_FLAGS,
     explain,
@@ -150,6 +151,8 @@ def _finish(store: Store, ticket: str) -> None:
         elif note["what"] == "keep":
             for one in note.get("apps", [note]):  # schema 1 knew of one app only
                 finish_keep(store, one["app"], one["as"])
+        elif note["what"] == "follow":
+            _finish_follow(store, Channel(**note["channel"]), note["inode"])
 
 
 def _finish_reset(store: Store, app_id: str, inode: int, generation: int) -> None:
@@ -160,6 +163,18 @@ def _finish_reset(store: Store, app_id: str, inode: int, generation: int) -> Non
     if status.st_ino == inode:  # the exchange took place
         with store.catalog.transaction():
             store.catalog.advance_app(app_id, generation)
+
+
+def _finish_follow(store: Store, channel: Channel, inode: int) -> None:
+    try:
+        status = os.stat(f"channels/{channel.slot}", dir_fd=store.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    known = store.catalog.channel(channel.slot)
+    # With the same root the row is good either way, and may say more than the note by now.
+    if status.st_ino == inode and (known is None or known.state.get("root") != channel.state.get("root")):
+        with store.catalog.transaction():
+            store.catalog.put_channel(channel)
 
 
 def finish_keep(store: Store, app_id: str, name: str) -> None:

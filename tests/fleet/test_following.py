@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import threading
+from functools import partial
 
 import pytest
+from support.channels import Publisher
 from support.stores import check_whole, die_at_line
 
 from layerrun.errors import TrustError
@@ -162,6 +165,29 @@ def test_killed_while_it_begins_to_follow(layerrun, publisher, stride):
         back()
         number += stride
     assert number > 200
+
+
+def test_killed_once_another_channel_is_in_its_place(layerrun, publisher, offers, folder):
+    """What is recorded of the channel is of the root that is there."""
+    os.mkdir(f"{folder}/new")
+    other = Publisher(layerrun, f"{folder}/new")
+    publishing.init(other.path, other.keys)
+    other.publish("three")
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    pid = os.fork()
+    if pid == 0:
+        with Store.open(layerrun.store()) as store, open(other.root, "rb") as root:
+            following._place = partial(die_after, following._place)
+            following.follow(store, "debian", other.path, root=root.read(), agree=agree)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert offers()["version"] == "three"
+    assert channels(layerrun)["debian"]["root"] == publishing.root_fingerprint(other.path)
+
+
+def die_after(function, *words):
+    function(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("stride", [pytest.param(3, marks=pytest.mark.long), 110])
