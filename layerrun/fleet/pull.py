@@ -106,9 +106,10 @@ def pull_app(store: Store, name: str, text: str, wish: Wish | None = None) -> Pu
         left_out: list[str] = []
         if not wish.grants:
             config = _without_grants(config, left_out)
-        layers = source.pulled.image.layers[said.lowest :]
+        every = source.pulled.image.layers
+        layers_of_base, layers = every[: said.lowest], every[said.lowest :]
         config = attrs.evolve(config, base=base.name)
-        _remember(store, source, base, source.pulled.image.layers[: said.lowest])
+        _remember(store, source, base, layers_of_base if made else ())
         app, privileged = _make(store, name, config, ids, (base, layers, source))
     return PulledApp(app, base, made, source.pulled.digest, tuple(left_out), privileged)
 
@@ -130,7 +131,8 @@ def pull_base(store: Store, name: str, text: str, wish: Wish | None = None) -> B
 def _remember(store: Store, source: PulledSource, base: Base, lowest: tuple[ImageLayer, ...]) -> None:
     """Note what the registry has, so that it is not sent there again: it may be mounted from one repository to another.
 
-    A base is what a single layer came to, and nothing that was known of it before is replaced.
+    A base is what a single layer came to, and nothing that was known of it before is replaced. ``lowest`` are layers
+    that were read: of a base that was here already the image only says that they are that.
     """
     with store.catalog.transaction():
         for layer in source.pulled.image.layers:
@@ -206,6 +208,9 @@ def _without_grants(config: AppConfig, left_out: list[str]) -> AppConfig:
     """Take from a configuration what reaches beyond the app's own files; say what that was."""
     policy = config.policy
     left_out += [f"share {share}" for share in config.shares]
+    # A name without a value is a variable of whoever starts the app.
+    left_out += [f"env {word}" for word in config.env if "=" not in word]
+    env = tuple(word for word in config.env if "=" in word)
     if config.home is Home.SHARE:
         left_out.append("home share")
     for what, values in (
@@ -232,7 +237,7 @@ def _without_grants(config: AppConfig, left_out: list[str]) -> AppConfig:
         max_size=policy.max_size,
     )
     home = Home.OVERLAY if config.home is Home.SHARE else config.home
-    return attrs.evolve(config, shares=(), home=home, policy=kept)
+    return attrs.evolve(config, shares=(), home=home, policy=kept, env=env)
 
 
 @attrs.frozen

@@ -96,8 +96,11 @@ def _checked(word: object, key: str) -> str:
 
 
 def _env(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out what is no variable, as other tools do; of those that come twice the last counts."""
-    return tuple({word.partition("=")[0]: word for word in words if word.partition("=")[0]}.values())
+    """Leave out what is no variable, as other tools do; of those that come twice the last counts.
+
+    A name without a value would be, to an app, a variable of whoever starts it, and that is not for images to ask for.
+    """
+    return tuple({word.partition("=")[0]: word for word in words if word.find("=") > 0}.values())
 
 
 def _folder(text: str) -> str:

@@ -21,7 +21,10 @@ def from_image(config: AppConfig, base: Base) -> AppConfig:
     if not isinstance(image, Mapping):
         return config
     said = {word.partition("=")[0] for word in config.env}
-    more = tuple(word for word in image.get("env", ()) if word.partition("=")[0] not in said)
+    # What has no value would be taken from whoever starts the app.
+    more = tuple(
+        word for word in image.get("env", ()) if word.find("=") > 0 and word.partition("=")[0] not in said
+    )
     command = config.command or (*image.get("entrypoint", ()), *image.get("cmd", ()))
     return attrs.evolve(config, env=more + config.env, command=command)
 

@@ -120,7 +120,14 @@ def config(**more):
 def test_settings():
     found = parse_config(
         json.dumps(
-            config(config={"Env": ["A=1", "=x", "A=2"], "Cmd": ["sh"], "WorkingDir": "srv/../a", "User": "x"})
+            config(
+                config={
+                    "Env": ["A=1", "=x", "A=2", "HOME", "*"],
+                    "Cmd": ["sh"],
+                    "WorkingDir": "srv/../a",
+                    "User": "x",
+                }
+            )
         ).encode(),
         0,
     )

@@ -405,6 +405,47 @@ def test_labels_that_lie(layerrun, host, tree):
     assert len(json.loads(layerrun("base", "list", "--json", check=0).out)["bases"]) == 2
 
 
+def relabelled(host, name, tag, change):
+    """Put the image NAME:1 under another tag, with its configuration and its layers changed."""
+    repository = Repository(Access(insecure=True), Reference.parse(f"oci://{host}/{name}"), push=True)
+    manifest = json.loads(repository.manifest("1").data)
+    config = json.loads(repository.small(manifest["config"]["digest"], 1 << 20))
+    change(repository, manifest, config)
+    data = json.dumps(config).encode()
+    put_blob(repository, registries.sha(data), len(data), lambda: io.BytesIO(data))
+    manifest["config"] |= {"digest": registries.sha(data), "size": len(data)}
+    put_manifest(repository, json.dumps(manifest).encode(), manifest["mediaType"], tag)
+
+
+def test_variables_of_whoever_starts_it_are_left_out(layerrun, host, tree):
+    layerrun("base", "import", "small", tree, check=0)
+    layerrun("create", "web", "--base", "small", "--env", "A", "--env", "B=b", "--", "look", check=0)
+    pushed(layerrun, "push", "web", f"oci://{host}/variables:1")
+    back = pushed(layerrun, "pull", "back", f"oci://{host}/variables:1")
+    assert "env A" in back["left_out"]
+    assert json.loads(layerrun("show", "back", "--json", check=0).out)["config"]["env"] == ["B=b"]
+    assert layerrun("app", "back", env={"A": "secret"}, check=0).out.startswith("A=- ")
+
+
+def test_a_layer_that_was_not_read_is_not_taken_for_the_base(layerrun, host, tree, folder):
+    layerrun("base", "import", "small", tree, check=0)
+    layerrun("create", "web", "--base", "small", check=0)
+    pushed(layerrun, "push", "web", f"oci://{host}/claims:1")
+    other = b"something else"
+
+    def change(repository, manifest, config):
+        put_blob(repository, registries.sha(other), len(other), lambda: io.BytesIO(other))
+        manifest["layers"][0] |= {"digest": registries.sha(other), "size": len(other)}
+
+    relabelled(host, "claims", "lies", change)
+    # A store that has the base and has not pushed it.
+    there = {"LAYERRUN_STORE": f"{folder}/elsewhere"}
+    layerrun("base", "import", "small", tree, env=there, check=0)
+    layerrun("pull", "liar", f"oci://{host}/claims:lies", "--insecure", env=there, check=0)
+    sent = pushed(layerrun, "base", "push", "small", f"oci://{host}/claims:2", env=there)
+    assert registries.sha(other) not in sent["layers"]
+
+
 def test_what_buildah_made_and_updates(layerrun, host, tree, folder):
     buildah = ["buildah", "--storage-driver", "vfs", "--root", f"{folder}/b", "--runroot", f"{folder}/r"]
 
