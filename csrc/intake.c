@@ -36,7 +36,8 @@ struct reading {
 
 static size_t weight(const struct lr_item *item)
 {
-    return item->data ? (size_t)item->head.size : 0;
+    size_t around = item->names.size + item->attributes_count * sizeof *item->attributes;
+    return around + (item->data ? (size_t)item->head.size : 0);
 }
 
 /* The other thread: takes items out until there are no more. */

@@ -14,14 +14,17 @@ int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_erro
     struct lr_names keys = {0};
     int at = lr_chain_fd(&taker->chain), done = 0;
     char path[320];
-    if (taker->layer < 2)
-        return 0;
     if (lr_xattr_list(at, name, &keys) < 0)
         done = lr_chain_fail(&taker->chain, name, "list the attributes of", err);
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at, name);
-    for (size_t i = 0; done == 0 && i < keys.count; i++)
-        if (lremovexattr(path, lr_names_get(&keys, i)) < 0 && errno != ENODATA && errno != EPERM)
+    for (size_t i = 0; done == 0 && i < keys.count; i++) {
+        const char *key = lr_names_get(&keys, i);
+        /* The label is the machine's, and SELinux lets nobody remove one. */
+        if (strcmp(key, "security.selinux") == 0)
+            continue;
+        if (lremovexattr(path, key) < 0 && errno != ENODATA && errno != EPERM)
             done = lr_chain_fail(&taker->chain, name, "remove the attributes of", err);
+    }
     lr_names_free(&keys);
     return done;
 }

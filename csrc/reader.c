@@ -299,8 +299,12 @@ struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err)
     if (done == 0 && item->head.kind == LR_RECORD_FILE)
         done = take_content(reader, item, err);
     if (done == 0 && item->head.kind == LR_RECORD_KNOWN) {
-        memcpy(item->object, item->link, LR_OBJECT);
-        if (item->object[64] != '-' || lr_unhex(item->object, LR_SHA_SIZE, item->digest) < 0)
+        /* What it names must be what it says: an object's attributes are not looked at again. */
+        if (item->link[64] != '-' || lr_unhex(item->link, LR_SHA_SIZE, item->digest) < 0)
+            done = refuse("is no proper record", item->path, err);
+        if (done == 0)
+            lr_object_name(&reader->meta, reader->options->scheme, item);
+        if (done == 0 && strcmp(item->object, item->link) != 0)
             done = refuse("is no proper record", item->path, err);
     }
     if (done == 0)

@@ -271,9 +271,12 @@ static int use_object(struct lr_taker *taker, struct lr_item *item, const char *
         return done;
     if (lr_statx(at, name, &st) < 0)
         return fail(taker, "look at", name, err);
-    if (!is_whole(taker, item, &st))
-        return unlinkat(at, name, 0) < 0 ? fail(taker, "remove", name, err)
-                                         : lr_object_drop(taker, item, err);
+    if (!is_whole(taker, item, &st)) {
+        if (unlinkat(at, name, 0) < 0)
+            return fail(taker, "remove", name, err);
+        /* Without the content there is nothing to put in its place. */
+        return item->head.kind == LR_RECORD_KNOWN ? 0 : lr_object_drop(taker, item, err);
+    }
     return remember(taker, item, st.stx_ino, err) < 0 ? -1 : 1;
 }
 
@@ -309,7 +312,7 @@ static int take_folder(struct lr_taker *taker, struct lr_item *item, const char 
     struct statx st;
     int at = lr_chain_fd(&taker->chain);
     if (!*item->path)
-        return finish(taker, item, ".", err);
+        return lr_taker_bare(taker, ".", err) < 0 ? -1 : finish(taker, item, ".", err);
     if (mkdirat(at, name, 0755) == 0)
         return finish(taker, item, name, err);
     if (errno != EEXIST || lr_statx(at, name, &st) < 0)

@@ -193,7 +193,7 @@ def take_in(
         "owners": ids is not IdMode.SINGLE,
         "devices": vouched and not store.rootless,
         "strict": not vouched,
-        "known": vouched or getattr(source, "expected", None) is not None,
+        "known": vouched or getattr(source, "knows", False),
         "ids": 0 if vouched else COUNT if ids is IdMode.SINGLE else sum(line[2] for line in uid_map),
         "entries": entries,
         "size": size,

@@ -111,7 +111,9 @@ class Run:
     def _outcome(self) -> Taken:
         """Return what came of it, or raise the error that came first."""
         failed, taken = self._failed, self._taken
-        if isinstance(failed, OSError) and failed.errno == errno.EPIPE:
+        # A source whose stream was taken in to its end has no reason to complain of that.
+        broken = taken is None or taken.error is not None
+        if broken and isinstance(failed, OSError) and failed.errno == errno.EPIPE:
             failed = None
         if taken is None:
             raise self._broke if self._broke is not None else failed or RuntimeError("nothing came of it")

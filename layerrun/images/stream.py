@@ -96,8 +96,8 @@ class Source(Protocol):
     """Where a tree comes from.
 
     One may also have ``expected``, the digest that the tree must turn out to have; and ``vouched``: what it says of
-    owners, device nodes and extended attributes is believed, as of a folder of the machine's own. Known objects
-    (kind ``k``) are believed of either.
+    owners, device nodes and extended attributes is believed, as of a folder of the machine's own; and ``knows``: its
+    stream may name objects of the store (kind ``k``), as that of a folder may.
     """
 
     @property

@@ -80,6 +80,8 @@ class DeltaSource:
     ``expected`` is the digest that the new base must turn out to have; ``old`` the base that the delta is for.
     """
 
+    knows = True  # the records of known files are made here, not by what has read the delta
+
     def __init__(self, store: Store, fd: int, path: str, head: Head, old: Base) -> None:
         self._store, self._fd, self._head = store, fd, head
         self.text = path

@@ -1,5 +1,6 @@
 """Streams of records become trees: layers one upon another, records that are used again, and what is refused."""
 
+import errno
 import io
 import os
 import stat
@@ -154,6 +155,45 @@ def test_refused_and_nothing_kept(store, what):
     assert not os.listdir(f"{store.path}/bases")
     assert not os.listdir(f"{store.path}/staging")
     assert not os.listdir(f"{store.path}/objects")
+
+
+def test_an_object_is_what_its_record_says(store):
+    """Whoever may name objects may not say something else of them than their names do."""
+    made = take(store, folder_of("usr"), file("usr/x", b"x", mode=0o755))
+    (name,) = (at[-2:] + one for at, _, files in os.walk(f"{store.path}/objects") for one in files)
+    known = attrs.evolve(file("usr/x", b"x", mode=0o755).record, kind="k", link=name.encode())
+    other = Told([folder_of("usr"), known], vouched=True)
+    assert intake.import_base(store, "again", other).digest == made.digest
+    for wrong in ({"mode": 0o4755}, {"mtime_ns": 1}, {"uid": 5}, {"xattrs": {b"user.x": b"1"}}, {"size": 2}):
+        told = Told([folder_of("usr"), attrs.evolve(known, **wrong)], vouched=True)
+        with pytest.raises(ArchiveError):
+            intake.import_base(store, "wrong", told)
+        assert tree.verify(store, made) == []
+        assert os.path.exists(f"{store.path}/objects/{name[:2]}/{name[2:]}")
+
+
+def test_a_source_that_fails_behind_its_end_has_failed(store):
+    class Late(Told):
+        def feed(self, to):
+            super().feed(to)
+            raise BrokenPipeError(errno.EPIPE, "so it says")
+
+    with pytest.raises(BrokenPipeError):
+        intake.import_base(store, "b", Late([folder_of("usr"), file("usr/x", b"x")]))
+    assert store.catalog.bases() == []
+
+
+def test_a_folder_that_comes_twice_has_the_later_attributes(store):
+    first = {b"user.a": b"1"}
+    base = take(
+        store,
+        folder_of("", xattrs=first),
+        folder_of("usr", xattrs=first),
+        folder_of("usr", xattrs={b"user.b": b"2"}),
+        folder_of(""),
+    )
+    assert tree.verify(store, base) == []
+    assert os.listxattr(f"{store.path}/bases/{base.id}/tree/usr") == ["user.b"]
 
 
 def test_what_nobody_vouches_for_is_left_out(store):
