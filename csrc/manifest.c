@@ -182,19 +182,80 @@ static bool is_group(const struct lr_taker *taker, const struct lr_group *group,
     return a.stx_ino == b.stx_ino;
 }
 
+/* A path that is in some group. */
+struct member {
+    const char *path;
+    size_t up; /* another one of its file, or itself */
+    bool linked;
+};
+
+static int by_path(const void *a, const void *b)
+{
+    return strcmp(((const struct member *)a)->path, ((const struct member *)b)->path);
+}
+
+static size_t top_of(struct member *all, size_t at)
+{
+    while (all[at].up != at)
+        at = all[at].up = all[all[at].up].up;
+    return at;
+}
+
+static size_t find_member(const struct member *all, size_t count, const char *path)
+{
+    struct member key = {.path = path};
+    return (size_t)((const struct member *)bsearch(&key, all, count, sizeof *all, by_path) - all);
+}
+
+/* Only groups stay that say something new, each with the size of its file: several layers may tell the same. */
+static int sift_groups(struct lr_taker *taker, struct lr_error *err)
+{
+    size_t count = 0, kept = 0;
+    struct member *all = calloc(2 * taker->groups_count + 1, sizeof *all);
+    if (!all)
+        return lr_fail(err, "get memory", NULL);
+    for (size_t i = 0; i < taker->groups_count; i++) {
+        struct lr_group *one = &taker->groups[i];
+        one->holds = is_group(taker, one, &one->size); /* else a later entry took its place */
+        if (one->holds) {
+            all[count++].path = one->path;
+            all[count++].path = one->first;
+        }
+    }
+    qsort(all, count, sizeof *all, by_path);
+    for (size_t i = 0; i < count; i++)
+        if (kept == 0 || strcmp(all[kept - 1].path, all[i].path) != 0)
+            all[kept++].path = all[i].path;
+    for (size_t i = 0; i < kept; i++)
+        all[i].up = i;
+    /* The last one to name a path is right. */
+    for (size_t i = taker->groups_count; i-- > 0;) {
+        struct lr_group *one = &taker->groups[i];
+        if (!one->holds)
+            continue;
+        struct member *path = &all[find_member(all, kept, one->path)];
+        size_t from = top_of(all, (size_t)(path - all));
+        size_t to = top_of(all, find_member(all, kept, one->first));
+        one->holds = !path->linked && from != to;
+        path->linked = true;
+        all[from].up = to;
+    }
+    free(all);
+    return 0;
+}
+
 /* What neither tree nor manifest says. */
 static int write_links(struct writer *writer, struct lr_error *err)
 {
-    const struct lr_taker *taker = writer->taker;
+    struct lr_taker *taker = writer->taker;
     struct lr_buf *out = &writer->out;
     char text[64];
-    int done = 0;
+    int done = sift_groups(taker, err);
     for (size_t i = 0; done == 0 && i < taker->groups_count; i++) {
         const struct lr_group *one = &taker->groups[i];
-        uint64_t size;
-        if (!is_group(taker, one, &size))
-            continue; /* a later entry took its place */
-        writer->result->size -= size;
+        if (!one->holds)
+            continue;
+        writer->result->size -= one->size;
         if (lr_buf_add(out, "h ", 2, err) < 0 || lr_escape(out, one->path, strlen(one->path), err) < 0 ||
             lr_buf_add(out, " ", 1, err) < 0 || lr_escape(out, one->first, strlen(one->first), err) < 0 ||
             lr_buf_add(out, "\n", 1, err) < 0)

@@ -393,7 +393,7 @@ static int note_group(struct lr_taker *taker, const struct lr_item *item, struct
         return lr_fail(err, "get memory", NULL);
     memcpy(text, item->path, path);
     memcpy(text + path, item->link, link);
-    taker->groups[taker->groups_count++] = (struct lr_group){text, text + path};
+    taker->groups[taker->groups_count++] = (struct lr_group){.path = text, .first = text + path};
     return 0;
 }
 

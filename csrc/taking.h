@@ -123,6 +123,8 @@ struct lr_absent {
 /* A further name of a file. */
 struct lr_group {
     char *path, *first;
+    uint64_t size; /* these two: once all have come */
+    bool holds;
 };
 
 /* The tree as it grows. */

@@ -82,6 +82,20 @@ def test_what_a_layer_brings_its_own_whiteouts_leave(store):
     assert paths(store, base) == ["usr", "usr/d", "usr/d/new"]
 
 
+def test_hard_links_that_several_layers_repeat_count_once(store):
+    a, b, again = (
+        Record("h", b"usr/" + path, link=b"usr/" + link)
+        for path, link in ((b"a", b"x"), (b"b", b"a"), (b"x", b"b"))
+    )
+    layers = (Record("n", link=b"%d" % number) for number in range(3))
+    first = [next(layers), file("usr/x", b"x" * 100), a, b]
+    base = take(store, *first, next(layers), a, again, next(layers), a)
+    assert paths(store, base) == ["usr", "usr/a", "usr/b", "usr/x"]
+    assert base.size == 100
+    with open(f"{store.path}/bases/{base.id}/links") as text:
+        assert sorted(text) == ["h usr/a usr/x\n", "h usr/x usr/b\n"]
+
+
 def test_known_layers_are_not_told_again(store):
     layers = [
         Record("n", link=b"sha256:aa"),
