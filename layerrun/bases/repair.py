@@ -10,11 +10,12 @@ from layerrun.bases.folder import FolderSource
 from layerrun.bases.intake import renew_objects, take_in
 from layerrun.bases.manifest import Progress, escape
 from layerrun.bases.tree import Problem, in_userns, open_folder, verify
-from layerrun.errors import ConflictError
+from layerrun.errors import ConflictError, NotFoundError
 from layerrun.images.stream import Source
 from layerrun.model import Base
 from layerrun.native import trees
 from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2, syncfs
+from layerrun.store import spares
 from layerrun.store.fs import DIR_FLAGS, explain, open_dir
 from layerrun.store.store import Store
 
@@ -46,8 +47,8 @@ def repair(
 
     The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that
     takes the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by
-    entry, and what was added is removed. No app may run on the base meanwhile: `BusyError`. Raises `ConflictError` if
-    the source was taken in by other ids than the base.
+    entry, and what was added is removed. No app may run on this version meanwhile: `BusyError`; the caller holds the
+    lock of updates. Raises `ConflictError` if the source was taken in by other ids than the base.
     """
     found = verify(store, base)
     if not found:
@@ -92,12 +93,15 @@ def _by_entries(store: Store, base: Base, found: Sequence[Problem], staged: int,
 
 @contextmanager
 def _nobody_runs(store: Store, base: Base) -> Iterator[None]:
-    """Hold the locks of all apps that stand on the base."""
+    """Hold the locks of all that stands on this version of the base, or was moved off it and may still run on it."""
+    for name in (base.name, base.full_name):
+        spares.drop_idle(store, name)
+    moved = store.catalog.users_of_base(base.id)
     with ExitStack() as stack:
-        for app in store.apps():
-            for one in (app, *([] if app.parent else store.profiles(app))):
-                if one.config.base == base.name:
-                    stack.callback(store.app_lock(one, f"repair base {base.name}").release)
+        for app in store.catalog.apps():
+            if app.base_id == base.id or app.id in moved:
+                with suppress(NotFoundError):  # removed meanwhile
+                    stack.callback(store.app_lock(app, f"repair base {base.full_name}").release)
         yield
 
 

@@ -266,8 +266,13 @@ def verify(*, name: str, repair: str | None, as_json: bool, as_nul: bool, yes: b
                 ask("Put this right?", [f"{p.kind:<8} {quoted(p.path)}" for p in problems])
             from layerrun.bases import repair as library
             from layerrun.cli.progress import counter
+            from layerrun.updates.guard import updating
 
-            with library.opened_source(store, repair) as source, counter(f"repairing {name}") as progress:
+            with (
+                updating(store),
+                library.opened_source(store, repair) as source,
+                counter(f"repairing {name}") as progress,
+            ):
                 before, problems = library.repair(store, found, source, progress=progress)
     repaired = [one for one in before if one not in problems]
     if as_json:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import time
 
@@ -121,6 +122,27 @@ def test_what_runs_keeps_what_it_has(place):
     place("base", "remove", "-y", "small@1", check=0)
     assert place.versions() == {2: True}
     assert place("base", "rollback", "small", "-y").rc == 6
+
+
+def test_a_version_is_not_repaired_beneath_what_runs_on_it(root):
+    root("create", "web", "--base", "small", check=0)
+    root("create", "old", "--base", "small@1", check=0)
+    with Store.open(root.store()) as store:
+        tree = store.base_path(store.base("small"))
+    two = root.version("two", NEW)
+    pathlib.Path(tree, "etc/added").write_text("x")
+    repair = ("base", "verify", "small@1", "--repair", f"{root.top}/one", "-y")
+    for app in ("web", "old"):
+        root("app", app, "-d", "--", "sleep", "1000", check=0)
+        if app == "web":
+            root.update(two)
+        assert app in root(*repair, check=5).err
+        root("stop", app, check=0)
+    assert os.path.exists(f"{tree}/etc/added")
+    root("app", "web", "-d", "--", "sleep", "1000", check=0)  # on the other version
+    assert root("base", "verify", "small@1").rc == 1
+    root("stop", "web", check=0)
+    root(*repair, check=0)
 
 
 def test_throwaways_stay_where_they_began(place):
