@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import ArchiveError, HealthError, TrustError, UnreachableError
+from layerrun.errors import (
+    ArchiveError,
+    DamagedError,
+    HealthError,
+    NotFoundError,
+    TrustError,
+    UnreachableError,
+)
 from layerrun.fleet import following
 from layerrun.fleet.fetching import Progress, fetched
 from layerrun.fleet.release import Delta, Image, Release
@@ -131,8 +138,8 @@ def _bring(store: Store, fd: int, news: News, progress: Progress | None) -> Base
     made = None
     for delta in news.release.deltas:
         if delta.old in there:
-            # Whatever is wrong with it, the whole is as good.
-            with suppress(ArchiveError, TrustError, UnreachableError):
+            # Whatever is wrong with it, or with the version that it is for, the whole is as good.
+            with suppress(ArchiveError, DamagedError, NotFoundError, TrustError, UnreachableError):
                 made = _next(store, fd, news, delta, progress)
                 break
     if made is None:

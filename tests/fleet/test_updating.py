@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from support import users
@@ -14,8 +15,8 @@ from support.registries import registry
 from support.sandbox import small_tree
 from support.whose import whose
 
-from layerrun.errors import UsageError
-from layerrun.fleet import publishing, release, timer
+from layerrun.errors import DamagedError, NotFoundError, UsageError
+from layerrun.fleet import publishing, release, timer, updating
 
 BOTH = pytest.mark.parametrize("who", ["root", users.PLAIN], indirect=True)
 
@@ -203,6 +204,21 @@ def test_a_delta_is_fetched_instead_of_the_whole(site, layerrun, folder):
             os.truncate(f"{publisher.path}/files/{name}", 100)
     assert site.update("-y") == [("debian", "updated")]
     assert site.inside() == "3"
+
+
+@pytest.mark.parametrize("error", [DamagedError, NotFoundError])
+def test_the_whole_is_taken_where_the_version_that_a_delta_is_for_is_no_good(monkeypatch, error):
+    def take(_store, _fd, _news, what, _progress):
+        if what != "whole":
+            raise error("the old version")
+        return what
+
+    monkeypatch.setattr(updating, "_next", take)
+    monkeypatch.setattr(updating, "_remember", lambda *_: None)
+    store = SimpleNamespace(catalog=SimpleNamespace(versions=lambda _: [SimpleNamespace(digest="1")]))
+    offered = SimpleNamespace(deltas=[release.Delta("1", "2", "files/2", 1)], image="whole")
+    news = SimpleNamespace(channel=SimpleNamespace(slot="debian"), release=offered)
+    assert updating._bring(store, -1, news, None) == "whole"
 
 
 def test_an_image_of_a_registry(site, layerrun, folder):
