@@ -7,7 +7,6 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -89,7 +88,7 @@ class Image:
         if "reference" not in data:
             return cls(digest, file=_file(data["file"]), size=_size(data["size"]))
         reference = data["reference"]
-        if not isinstance(reference, str) or urlsplit(reference).scheme != "oci":
+        if not isinstance(reference, str) or not reference.startswith("oci://"):
             raise TypeError(f"{reference!r} is no address of an image")
         if not reference.endswith("@" + digest):
             raise TypeError(f"{reference!r} does not end with the image's digest")

@@ -12,7 +12,8 @@ import time
 import pytest
 from support.channels import ahead, long_ago
 
-from layerrun.fleet import keys
+from layerrun.errors import TrustError
+from layerrun.fleet import keys, release
 
 
 @pytest.fixture
@@ -302,6 +303,18 @@ def test_a_server_that_is_away(follower, offers, web, publisher):
     assert "status 404" in done.err
     shutil.move(f"{publisher.path}/away", f"{publisher.path}/metadata")
     assert offers()["version"] == "two"
+
+
+def test_a_document_names_no_image_of_this_machine():
+    digest = "sha256:" + "0" * 64
+    for start, good in (("oci://reg.example/debian", True), ("oci:/srv/image", False), ("/srv/image", False)):
+        image = release.Image(digest, reference=f"{start}@{digest}")
+        data = release.Release("stable", "amd64", "1", 1, image).to_bytes()
+        if good:
+            assert release.Release.from_bytes(data, "stable", "amd64").image == image
+        else:
+            with pytest.raises(TrustError, match="no address of an image"):
+                release.Release.from_bytes(data, "stable", "amd64")
 
 
 def nonsense(handler):
