@@ -10,20 +10,14 @@ import struct
 import attrs
 
 from layerrun.images.stream import Record
-from layerrun.model import IdMode
 
-__all__ = ["Known", "object_name", "scheme"]
+__all__ = ["Known", "object_name"]
 
 # As lr_object_name() of csrc/reader.c has it: time, mode, owners, in the machine's own order.
 _FIXED = struct.Struct("=qIIII")
 # Names that an object may have for more to be sure: ext4 allows 65,000.
 _MANY = 50_000
 _SIZE = struct.Struct("=I")
-
-
-def scheme(ids: IdMode) -> str:
-    """Return what owners on disk mean in bases of a mode; it is part of an object's name."""
-    return "owners" if ids in (IdMode.RANGE, IdMode.NONE) else ids.value
 
 
 def object_name(record: Record, digest: bytes, scheme: str) -> str:

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from layerrun.bases.intake import scheme_of
 from layerrun.errors import ArchiveError, NotFoundError
 from layerrun.model import Base, BaseKind, IdMode
 from layerrun.native.jail import run_jailed
 from layerrun.store.fs import DIR_FLAGS, explain
 from layerrun.updates.deltafile import Head, check_sum, is_delta, read_head
-from layerrun.updates.known import scheme
 from layerrun.updates.owners import as_owner
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class DeltaSource:
                 stack.callback(os.close, fds[-1])
             fds[1:1] = handed
             function = "layerrun.updates.applying:apply_here"
-            as_owner(self._store, (self.old,), function, fds, scheme(to.ids), to.entries, to.size, fds=fds)
+            as_owner(self._store, (self.old,), function, fds, scheme_of(to.ids), to.entries, to.size, fds=fds)
 
 
 def _decode(to: Feed, delta: int, orders: int, content: int) -> None:
