@@ -315,6 +315,7 @@ def remove(name: str, yes: bool) -> int:
     asking = ask_before("base remove destroys data", yes=yes)
     with open_store() as store:
         from layerrun.bases import versions
+        from layerrun.updates.guard import updating
 
         found = store.base(name)
         if asking:
@@ -325,5 +326,6 @@ def remove(name: str, yes: bool) -> int:
                     for one in ([found] if "@" in name else store.catalog.versions(name))
                 ],
             )
-        versions.remove(store, name)
+        with updating(store, wait=10.0):  # it may be making the next version
+            versions.remove(store, name)
     return 0

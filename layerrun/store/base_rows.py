@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from layerrun.errors import BaseInUseError, DamagedError, ExistsError, NotFoundError
+from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, NotFoundError
 from layerrun.model import AppKind, Base, BaseKind, IdMode, Slot
 from layerrun.store.rows import Rows
 
@@ -112,7 +112,7 @@ class BaseRows(Rows):
     def delete_base(self, base: Base) -> None:
         """Forget a version, and the base with its last; within a transaction.
 
-        Raises `BaseInUseError` naming the apps that stand on it.
+        Raises `BaseInUseError` naming the apps that stand on it, `BusyError` where it is the current one of several.
         """
         users = [
             "a `try` that runs" if row[1] == AppKind.SPARE.value else row[0]
@@ -124,7 +124,13 @@ class BaseRows(Rows):
             shown_name = base.name if base.version == 1 else base.full_name
             shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
             raise BaseInUseError(f"base {shown_name!r} is in use by {shown}", hint="remove those first")
-        if len(self.versions(base.name)) == 1:
+        slot = self.slot(base.name)
+        if len(self.versions(base.name)) > 1:
+            if slot is not None and slot.current == base.id:  # since the caller looked
+                raise BusyError(
+                    f"the versions of base {base.name!r} were changed meanwhile", hint="try again"
+                )
+        else:
             self._db.execute("DELETE FROM slots WHERE name = ?", (base.name,))
         self._db.execute("DELETE FROM bases WHERE id = ?", (base.id,))
 

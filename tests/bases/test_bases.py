@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 
+import attrs
 import pytest
 from support.stores import check_whole, die_at_line
 
 from layerrun.bases import tree, versions
 from layerrun.bases.manifest import escape, unescape
-from layerrun.errors import BaseInUseError, DamagedError, ExistsError, NotFoundError, UsageError
+from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, NotFoundError, UsageError
 from layerrun.model import AppConfig, IdMode
 from layerrun.store.store import Store
 
@@ -275,6 +276,16 @@ def test_in_use(store, source):
     with pytest.raises(NotFoundError):
         versions.remove(store, "b")
     assert base not in store.bases()
+
+
+def test_a_version_that_is_added_during_a_removal(store, source):
+    base = tree.import_tree(store, "b", source)
+    new = attrs.evolve(base, id="0" * 16, digest="sha256:" + "0" * 64)
+    with store.catalog.transaction():
+        store.catalog.add_next_version(new)
+    with pytest.raises(BusyError, match="changed meanwhile"):
+        versions._remove(store, [base])
+    assert len(store.catalog.versions("b")) == 2
 
 
 def test_app_on_a_base(store, source):
