@@ -157,10 +157,11 @@ def rebuild(store: Store, app: App, base: Base, *, watch: Watch | None = None) -
 
 def rebuild_all(
     store: Store, base: Base, told: Callable[[str], None] | None = None
-) -> dict[str, tuple[str, ...]]:
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """Rebuild all apps that stand on the base of which ``base`` is a version, and have a recipe.
 
-    Returns their layers over it, by app's id. ``told`` hears which app is built, and what a step that fails has said.
+    Returns by app's id the layers that it has, and those over it. ``told`` hears which app is built, and what a step
+    that fails has said.
     Raises `BuildError`, naming the app.
     """
     found = {}
@@ -178,5 +179,5 @@ def rebuild_all(
                     told(f"  {line}")
             raise BuildError(f"{app.name!r} cannot be built over it: {error}", hint=error.hint) from error
         if layers is not None:
-            found[app.id] = layers
+            found[app.id] = app.config.layers, layers
     return found

@@ -9,16 +9,18 @@ from contextlib import suppress
 import attrs
 
 from layerrun.errors import BusyError, ConflictError, LayerrunError, NotFoundError, UsageError
-from layerrun.model import HOST_BASE, Base, Move
+from layerrun.model import HOST_BASE, App, Base, Move
 from layerrun.store import spares
 from layerrun.store.fs import fsync_dir, present
 from layerrun.store.making import now
 from layerrun.store.names import unknown
 from layerrun.store.store import Store
 
-__all__ = ["Switched", "back_to", "check_ids", "find", "switch"]
+__all__ = ["Rebuilt", "Switched", "back_to", "check_ids", "check_unchanged", "find", "switch"]
 
 Layers = tuple[str, ...]
+# The layers that an app had when it was built anew, and those that were built.
+Rebuilt = tuple[Layers, Layers]
 
 
 @attrs.frozen
@@ -70,7 +72,7 @@ def switch(
     target: Base,
     *,
     what: str,
-    layers: Mapping[str, Layers] | None = None,
+    layers: Mapping[str, Rebuilt] | None = None,
     note: str = "",
     trial: bool | None = None,
 ) -> Switched:
@@ -79,7 +81,7 @@ def switch(
     Apps go along, each at its next start; throwaways stay where they are. An app whose layers were built for the
     version before gets those that were built for this one: ``layers``, by the app's id, or what was noted of
     earlier. ``what`` and ``note`` go to the history. With ``trial`` (default: to a later version) an app whose starts
-    fail goes back by itself.
+    fail goes back by itself. Raises `BusyError` if an app was changed since its ``layers`` were built.
     """
     spares.drop_idle(store, target.name)
     catalog = store.catalog
@@ -106,14 +108,29 @@ def switch(
     return Switched(old, target, apps, tuple(name for name in apps if _runs(store, name)))
 
 
-def _exchange_layers(store: Store, old: Base, new: Base, built: Mapping[str, Layers]) -> dict[str, Layers]:
+def check_unchanged(store: Store, app: App, rebuilt: Rebuilt) -> None:
+    """Raise `BusyError` if an app has other layers than were built anew, or those are gone; within a transaction.
+
+    What was committed meanwhile would be lost.
+    """
+    before, built = rebuilt
+    if app.config.layers != before or any(store.catalog.layer(one) is None for one in built):
+        raise BusyError(f"{app.name!r} was changed during the update", hint="update again")
+
+
+def _exchange_layers(store: Store, old: Base, new: Base, built: Mapping[str, Rebuilt]) -> dict[str, Layers]:
     """Give apps the layers that fit the new version, and note which fit the old one; return what they had."""
     catalog = store.catalog
-    fit_old, fit_new = catalog.fits(old.id), {**catalog.fits(new.id), **built}
+    fit_old, fit_new = catalog.fits(old.id), catalog.fits(new.id)
+    fit_new.update({id_: layers for id_, (_, layers) in built.items()})
     before: dict[str, Layers] = {}
     for id_, layers in fit_new.items():
         app = catalog.app_by_id(id_)
-        if app is None or app.base_id != new.id or app.config.layers == layers:
+        if app is None or app.base_id != new.id:
+            continue
+        if id_ in built:
+            check_unchanged(store, app, built[id_])
+        if app.config.layers == layers:
             continue
         # Layers that were committed since are not to be lost: those stay, and are rebuilt by hand.
         if id_ not in built and fit_old.get(id_) != app.config.layers:

@@ -17,11 +17,10 @@ from layerrun.updates import health, shadows, switching
 from layerrun.updates.guard import updating
 from layerrun.updates.health import Check, Outcome
 from layerrun.updates.shadows import Shadow
-from layerrun.updates.switching import Switched
+from layerrun.updates.switching import Rebuilt, Switched
 
 __all__ = ["Found", "Wanted", "update"]
 
-Layers = tuple[str, ...]
 # Of what a check that failed has said, the last ones are told.
 _LINES = 20
 
@@ -135,7 +134,7 @@ def _leave(store: Store, new: Base, *, unseen: bool = False) -> None:
 
 def _look(
     store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
-) -> tuple[Found, dict[str, Layers]]:
+) -> tuple[Found, dict[str, Rebuilt]]:
     """Look at a new version in every way; return what was found, and the layers built for it by app's id."""
     layers = _rebuild(store, old, new, wanted, told)
     checks = health.checks_of(store, new.name, wanted.checks)
@@ -143,7 +142,8 @@ def _look(
     def say(check: Check) -> None:
         told(f"checking {new.full_name} for {check.of}: {check.command}")
 
-    outcomes = health.run_checks(store, new, checks, timeout=wanted.timeout, layers=layers, told=say)
+    built = {id_: after for id_, (_, after) in layers.items()}
+    outcomes = health.run_checks(store, new, checks, timeout=wanted.timeout, layers=built, told=say)
     failed = next((one for one in outcomes if not one.is_well), None)
     if failed is not None:
         for text in failed.output.splitlines()[-_LINES:]:
@@ -175,7 +175,7 @@ def _refuse(store: Store, old: Base, new: Base, reason: str, *, dry_run: bool) -
 
 def _rebuild(
     store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
-) -> dict[str, Layers]:
+) -> dict[str, Rebuilt]:
     """Build the layers of the apps that have a recipe anew, over a version; return them by app's id."""
     from layerrun.building.result import rebuild_all
 
@@ -185,7 +185,7 @@ def _rebuild(
         _refuse(store, old, new, str(error), dry_run=wanted.dry_run)
 
 
-def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Layers]) -> None:
+def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Rebuilt]) -> None:
     """Let the next start of an app of the base switch to a version that has passed."""
     from layerrun.store.plans import forget_plan
 
@@ -193,10 +193,11 @@ def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Layers]) -> 
     with catalog.transaction():
         if catalog.base_by_id(new.id) is None:
             raise NotFoundError(f"{new.full_name!r} was removed meanwhile")
-        for id_, built in layers.items():
+        for id_, (before, built) in layers.items():
             app = catalog.app_by_id(id_)
-            if app is not None:
-                catalog.set_fit(id_, old.id, app.config.layers)
+            if app is not None and app.config.base == new.name:
+                switching.check_unchanged(store, app, (before, built))
+                catalog.set_fit(id_, old.id, before)
                 catalog.set_fit(id_, new.id, built)
         catalog.set_slot(new.name, staged=new.id, pending=None, failed="")
         catalog.add_move(new.name, now(), "staged", new.version, note=new.source)

@@ -10,6 +10,11 @@ from support import users
 from support.sandbox import small_tree
 from support.whose import whose
 
+from layerrun.building.result import rebuild_all
+from layerrun.errors import BusyError
+from layerrun.store.store import Store
+from layerrun.updates import switching, update
+
 RECIPE = """
 base = "small"
 name = "web"
@@ -71,3 +76,29 @@ def test_a_base_over_which_an_app_cannot_be_built_is_not_switched_to(place):
     run("base", "update", "small", "--from", f"{top}/tree", "-y", check=4)
     assert layers(run) == first
     assert run("app", "web", "--", "cat", "/etc/built") == "base\npage\n"
+
+
+def set_layers(store, app, layers):
+    with store.catalog.transaction():
+        store.catalog.set_layers(app.id, layers)
+
+
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_what_is_committed_during_an_update_is_not_lost(place, layerrun):
+    top, run = place
+    (top / "tree" / "etc" / "base").write_text("second\n")
+    run("base", "update", "small", "--from", f"{top}/tree", "-y")
+    with Store.open(layerrun.store()) as store:
+        one, two, app = store.base("small@1"), store.base("small"), store.app("web")
+        built = rebuild_all(store, one)
+        set_layers(store, app, app.config.layers[:1])  # as a commit would
+        with pytest.raises(BusyError, match="'web' was changed"):
+            switching.switch(store, one, what="update", layers=built)
+        with pytest.raises(BusyError, match="'web' was changed"):
+            update._stage(store, two, one, built)
+        assert store.base("small").version == 2
+        assert store.catalog.slot("small").staged is None
+        assert store.app("web").config.layers == app.config.layers[:1]
+        set_layers(store, app, app.config.layers)
+        switching.switch(store, one, what="update", layers=built)
+        assert store.app("web").config.layers == built[app.id][1]
