@@ -196,7 +196,14 @@ class Catalog(BaseRows, BlobRows, BuildRows, ChannelRows, CommitRows, LayerRows,
         self._db.execute("UPDATE apps SET name = ?, profile = ? WHERE id = ?", (name, profile, id_))
 
     def configure_app(self, id_: str, config: AppConfig, base_id: str | None) -> None:
-        """Give an app and its profiles another configuration, which is another generation; within a transaction."""
+        """Give an app and its profiles another configuration, which is another generation; within a transaction.
+
+        If that moves it to another base, or another version, its trial is over.
+        """
+        self._db.execute(
+            "DELETE FROM trials WHERE app_id IN (SELECT id FROM apps WHERE id = ? AND base_id IS NOT ?)",
+            (id_, base_id),
+        )
         self._db.execute("UPDATE apps SET config = ? WHERE id = ?", (json.dumps(config.to_json()), id_))
         self._db.execute(
             "UPDATE apps SET base_id = ?, generation = generation + 1 WHERE id = ? OR parent = ?",

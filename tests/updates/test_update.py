@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import time
 
+import attrs
 import pytest
 from support.stores import check_whole, die_at_line
 
@@ -253,6 +254,20 @@ def test_a_start_that_has_read_its_app_keeps_to_that_version(root):
         plan = repr(compile_plan(store, app))
         assert f"bases/{old.id}/" in plan
         assert f"bases/{store.base('small').id}/" not in plan
+
+
+def test_an_app_that_is_given_another_base_is_on_trial_no_more(root):
+    root("create", "web", "--base", "small", check=0)
+    root("base", "import", "other", f"{root.top}/one", check=0)
+    root.update(root.version("two", NEW))
+    with Store.open(root.store()) as store:
+        app, other = store.app("web"), store.base("other")
+        with store.catalog.transaction():
+            store.catalog.configure_app(app.id, app.config, app.base_id)
+        assert store.catalog.trial(app.id) is not None
+        with store.catalog.transaction():
+            store.catalog.configure_app(app.id, attrs.evolve(app.config, base="other"), other.id)
+        assert store.catalog.trial(app.id) is None
 
 
 def test_one_update_at_a_time(root):
