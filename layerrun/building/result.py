@@ -79,13 +79,16 @@ def is_current(store: Store, app: App, recipe: Recipe, built: Built) -> bool:
     return known is not None and known[0] == recipe.to_json() and wanted == app.config
 
 
-def apply(store: Store, name: str, recipe: Recipe, built: Built) -> App:
+def apply(
+    store: Store, name: str, recipe: Recipe, built: Built, *, before: tuple[str, ...] | None = None
+) -> App:
     """Make the app ``name``, or give the one that is there another factory state; what it has above that stays.
 
-    Neither it nor a profile of it may run. Raises `BusyError`, `UsageError`.
+    Neither it nor a profile of it may run. ``before``: the layers that are to go; `BusyError` if it has others by now.
+    Raises `BusyError`, `UsageError`.
     """
     app = existing(store, name)
-    made = _make(store, name, recipe, built) if app is None else _change(store, app, recipe, built)
+    made = _make(store, name, recipe, built) if app is None else _change(store, app, recipe, built, before)
     drop_unused(store)
     return made
 
@@ -119,23 +122,31 @@ def _check_base(store: Store, recipe: Recipe, built: Built) -> None:
         raise BusyError(f"the base {recipe.base!r} was switched during the build", hint="build again")
 
 
-def _change(store: Store, app: App, recipe: Recipe, built: Built) -> App:
+def _change(store: Store, app: App, recipe: Recipe, built: Built, before: tuple[str, ...] | None) -> App:
     if app.ids is not built.ids:
         raise UsageError(
             f"the files of {app.name!r} have ids of the kind {app.ids.value}, what was built {built.ids.value}",
             hint="build an app of another name",
         )
-    config = apps.checked(recipe.configured(app.config, built.layers), app)
     with profiles.locked(store, app, "build") as family:
         app = family[0]
+        _check_unchanged(app, built, before)
+        config = apps.checked(recipe.configured(app.config, built.layers), app)
         for one in family:
             forget_plan(store, one.name)
         with store.catalog.transaction():
             profiles.check_complete(store, family)
             _check_base(store, recipe, built)
+            _check_unchanged(store.app_again(app), built, app.config.layers)
             store.catalog.configure_app(app.id, config, built.base.id)
             store.catalog.set_recipe(app.id, recipe.to_json(), now())
         return store.app_again(app)
+
+
+def _check_unchanged(app: App, built: Built, before: tuple[str, ...] | None) -> None:
+    """Raise `BusyError` if an app has neither the layers that it had before nor those that were built."""
+    if before is not None and app.config.layers not in (before, built.layers):
+        raise BusyError(f"{app.name!r} was changed during the build", hint="build again")
 
 
 def rebuild(store: Store, app: App, base: Base, *, watch: Watch | None = None) -> tuple[str, ...] | None:

@@ -106,12 +106,13 @@ def build(
             return _foretell(recipe, known, as_json=as_json)
         if app is not None:
             _may_change(store, app, recipe, known, yes=yes, kill=kill)
+        before = () if app is None else app.config.layers
         began = time.monotonic()
         built = _built(
             store, recipe, on, no_cache=no_cache, debug=debug, verbose=verbose, quiet=quiet or as_json
         )
         unlike = _checked(store, recipe, built, quiet=quiet or as_json) if check else None
-        changed = _apply(store, name, recipe, built, kill=kill)
+        changed = _apply(store, name, recipe, built, before, kill=kill)
     if as_json:
         emit(_record(name, built, unlike) | {"changed": changed})
     else:
@@ -206,7 +207,9 @@ def _checked(store: Store, recipe: Recipe, built: Built, *, quiet: bool) -> list
         return check(store, recipe, built, log)
 
 
-def _apply(store: Store, name: str, recipe: Recipe, built: Built, *, kill: bool) -> bool:
+def _apply(
+    store: Store, name: str, recipe: Recipe, built: Built, before: tuple[str, ...], *, kill: bool
+) -> bool:
     """Give the app what was built; say whether that changed anything."""
     from layerrun.building.result import apply, existing, is_current
     from layerrun.runtime import instances
@@ -215,10 +218,12 @@ def _apply(store: Store, name: str, recipe: Recipe, built: Built, *, kill: bool)
     if app is not None and is_current(store, app, recipe, built):
         return False
     if app is None:
-        apply(store, name, recipe, built)
+        apply(store, name, recipe, built, before=before)
     else:
         going = [app, *store.profiles(app)]
-        instances.ended_first(store, going, lambda: apply(store, name, recipe, built), kill=kill)
+        instances.ended_first(
+            store, going, lambda: apply(store, name, recipe, built, before=before), kill=kill
+        )
     return True
 
 

@@ -10,7 +10,8 @@ from support import users
 from support.sandbox import small_tree
 from support.whose import whose
 
-from layerrun.building.result import rebuild_all
+from layerrun.building.build import build, stack_over
+from layerrun.building.result import apply, rebuild_all, recipe_of
 from layerrun.errors import BusyError
 from layerrun.store.store import Store
 from layerrun.updates import switching, update
@@ -102,3 +103,17 @@ def test_what_is_committed_during_an_update_is_not_lost(place, layerrun):
         set_layers(store, app, app.config.layers)
         switching.switch(store, one, what="update", layers=built)
         assert store.app("web").config.layers == built[app.id][1]
+
+
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_what_is_committed_during_a_build_is_not_lost(place, layerrun):
+    with Store.open(layerrun.store()) as store:
+        app = store.app("web")
+        recipe = recipe_of(store, app)
+        built = build(store, recipe, stack_over(store.base("small"), app.ids))
+        set_layers(store, app, app.config.layers[:1])
+        with pytest.raises(BusyError, match="'web' was changed"):
+            apply(store, "web", recipe, built, before=())
+        assert store.app("web").config.layers == app.config.layers[:1]
+        apply(store, "web", recipe, built, before=app.config.layers[:1])
+        assert store.app("web").config.layers == built.layers
