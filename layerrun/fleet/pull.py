@@ -35,6 +35,7 @@ from layerrun.store.freezing import drop_unused
 from layerrun.store.fs import explain, open_dir
 from layerrun.store.making import Beginning, now
 from layerrun.store.staging import new_id
+from layerrun.terms import Network, NetworkKind
 
 if TYPE_CHECKING:
     from layerrun.bases.manifest import Progress
@@ -220,10 +221,13 @@ def _without_grants(config: AppConfig, left_out: list[str]) -> AppConfig:
         ("allow", policy.allow),
     ):
         left_out += [f"{what} {value}" for value in values]
+    left_out += [f"health {command}" for command in config.health]
     network = policy.network
-    if network is not None and network.kind.value not in ("none", "private"):
-        left_out.append(f"network {network}")
-        network = None
+    asked = policy.grants().network
+    if asked.kind not in (NetworkKind.NONE, NetworkKind.PRIVATE):
+        # Most presets have the machine's network, too, and its servers on loopback.
+        left_out.append(f"network {asked}")
+        network = Network(NetworkKind.PRIVATE)
     preset = policy.preset
     if preset == "desktop":
         left_out.append(f"preset {preset}")
@@ -237,7 +241,7 @@ def _without_grants(config: AppConfig, left_out: list[str]) -> AppConfig:
         max_size=policy.max_size,
     )
     home = Home.OVERLAY if config.home is Home.SHARE else config.home
-    return attrs.evolve(config, shares=(), home=home, policy=kept, env=env)
+    return attrs.evolve(config, shares=(), home=home, policy=kept, env=env, health=())
 
 
 @attrs.frozen

@@ -265,12 +265,31 @@ def test_an_app_goes_out_runs_in_podman_and_comes_back(layerrun, host, tree, fol
 
 def test_elsewhere_the_base_comes_too_and_nothing_of_the_machine(layerrun, host, tree, folder):
     layerrun("base", "import", "small", tree, check=0)
-    layerrun("create", "web", "--base", "small", "--share", "/tmp", "--env", "A=b", "--", "look", check=0)
+    layerrun(
+        "create",
+        "web",
+        "--base",
+        "small",
+        "--share",
+        "/tmp",
+        "--health",
+        "true",
+        "--env",
+        "A=b",
+        "--",
+        "look",
+        check=0,
+    )
     pushed(layerrun, "push", "web", f"oci://{host}/shares")
     there = {"LAYERRUN_STORE": f"{folder}/elsewhere"}
     back = pushed(layerrun, "pull", "web", f"oci://{host}/shares", env=there)
-    assert (back["base"], back["base_made"], back["left_out"]) == ("small", True, ["share /tmp"])
-    assert json.loads(layerrun("show", "web", "--json", env=there, check=0).out)["config"]["shares"] == []
+    assert (back["base"], back["base_made"], back["left_out"]) == (
+        "small",
+        True,
+        ["share /tmp", "health true", "network host"],
+    )
+    config = json.loads(layerrun("show", "web", "--json", env=there, check=0).out)["config"]
+    assert (config["shares"], config["health"], config["policy"]["network"]) == ([], [], "private")
     assert layerrun("app", "web", env=there, check=0).out.startswith("A=b")
     back = pushed(layerrun, "pull", "granted", f"oci://{host}/shares", "--grants", env=there)
     assert json.loads(layerrun("show", "granted", "--json", env=there, check=0).out)["config"]["shares"]
