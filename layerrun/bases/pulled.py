@@ -43,7 +43,8 @@ class PulledSource:
     def feed(self, to: Feed) -> Mapping[str, Any]:
         """Read what is missing, several layers at once, then write them, the lowest first."""
         image = self.pulled.image
-        self.pulled.blobs.fetch_all([one.blob for one in image.layers if one.diff_id not in to.known])
+        missing = [one.blob for one in image.layers if one.diff_id not in to.known]
+        self.pulled.blobs.fetch_all(missing, self.limits.size)
         return ImageSource(image, self.text, self.limits).feed(to)
 
 

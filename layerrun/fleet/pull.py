@@ -278,7 +278,8 @@ def _make(
     privileged: list[str] = []
     try:
         with store.ticket(ids) as ticket:
-            source.pulled.blobs.fetch_all([one.blob for one in layers if _known(store, one, ids) is None])
+            missing = [one.blob for one in layers if _known(store, one, ids) is None]
+            source.pulled.blobs.fetch_all(missing, source.limits.size)
             found: list[Layer] = []
             for number, one in enumerate(layers):
                 if (here := _known(store, one, ids)) is None:

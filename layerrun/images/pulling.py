@@ -177,8 +177,14 @@ class RegistryBlobs:
                 self._come[digest] = count
                 self._progress(sum(self._come.values()), sum(self._wanted.values()))
 
-    def fetch_all(self, descriptors: Sequence[Descriptor]) -> None:
-        """Read layers, several at once, so that `open` has them; raises the first error, when all have ended."""
+    def fetch_all(self, descriptors: Sequence[Descriptor], most: int) -> None:
+        """Read layers, several at once, so that `open` has them; raises the first error, when all have ended.
+
+        Raises `ArchiveError` before anything is read if they are more than ``most`` bytes: no disk has to hold what
+        could not be unpacked.
+        """
+        if sum(one.size for one in dict.fromkeys(descriptors)) > most:
+            raise ArchiveError(f"the layers of the image are more than {most} bytes")
         missing = [one for one in dict.fromkeys(descriptors) if not self._folder.has(one.digest)]
         self._wanted.update((one.digest, one.size) for one in missing)
         with ThreadPoolExecutor(_AT_ONCE) as pool:

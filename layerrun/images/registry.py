@@ -15,7 +15,7 @@ import attrs
 from layerrun.errors import NotFoundError, RegistryError
 from layerrun.images.reference import Reference, is_digest
 from layerrun.images.session import Session, refusal
-from layerrun.images.transport import Access, Transport, read_all
+from layerrun.images.transport import Access, Transport, let_go, read_all
 
 if TYPE_CHECKING:
     from io import BufferedRandom
@@ -193,5 +193,4 @@ class Repository:
 
     @staticmethod
     def _close(response: BaseHTTPResponse) -> None:
-        response.drain_conn()
-        response.release_conn()
+        let_go(response)

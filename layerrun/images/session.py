@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from layerrun.errors import RegistryError
 from layerrun.images.auth import Challenge, Credentials, find_credentials, parse_challenges
-from layerrun.images.transport import ATTEMPTS, Body, Transport, origin_of, read_all
+from layerrun.images.transport import ATTEMPTS, Body, Transport, let_go, origin_of, read_all
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -67,8 +67,7 @@ class Session:
         if response.status != 401 or not ours:
             return response
         asked = parse_challenges(", ".join(response.headers.getlist("WWW-Authenticate")))
-        response.drain_conn()
-        response.release_conn()
+        let_go(response)
         self._authorization = self._answer(asked)
         return once()
 

@@ -12,7 +12,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from http.client import HTTPException
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
-__all__ = ["Access", "Transport", "origin_of", "read_all"]
+__all__ = ["Access", "Transport", "let_go", "origin_of", "read_all"]
 
 ATTEMPTS = 6
 _FIRST_WAIT = 0.25  # seconds before the second attempt; it doubles with each
 _LONGEST_WAIT = 30.0
 _MOST_ASKED = 120.0  # seconds that a registry may ask us to wait
 _HOPS = 5
+_MOST_LEFT = 1 << 16  # bytes of an answer that nobody wants, read for the sake of the connection
 _CONNECT, _READ = 20.0, 60.0
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -68,13 +70,24 @@ def read_all(response: BaseHTTPResponse, most: int, what: str) -> bytes:
     try:
         data = response.read(most + 1)
     except HTTPError as error:
+        response.close()
         raise RegistryError(f"{what} was cut short: {error}", hint="try again") from None
-    finally:
-        response.release_conn()
     if len(data) > most:
         response.close()
         raise RegistryError(f"{what} is too long: more than {most} bytes")
+    response.release_conn()
     return data
+
+
+def let_go(response: BaseHTTPResponse) -> None:
+    """Have done with an answer: give the connection back, or close it if more is to come than we care to read."""
+    from urllib3.exceptions import HTTPError
+
+    with suppress(HTTPError, OSError, HTTPException):
+        if len(response.read(_MOST_LEFT)) < _MOST_LEFT:
+            response.release_conn()
+            return
+    response.close()
 
 
 class Transport:
@@ -102,7 +115,16 @@ class Transport:
 
         try:
             pool = self._pool(host, plain=False)
-            pool.request("GET", f"https://{host}/v2/", retries=False, redirect=False, timeout=_CONNECT)
+            let_go(
+                pool.request(
+                    "GET",
+                    f"https://{host}/v2/",
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    timeout=_CONNECT,
+                )
+            )
         except HTTPError:
             return "http"
         return "https"
@@ -132,8 +154,7 @@ class Transport:
                 )
             if response.status not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
-            response.drain_conn()
-            response.release_conn()
+            let_go(response)
             url = self._follow(url, target)
             if origin_of(url) != asked:
                 sent.pop("Authorization", None)
@@ -172,8 +193,7 @@ class Transport:
                 asked = _retry_after(response.headers.get("Retry-After"))
                 if asked is not None and asked > _MOST_ASKED:
                     return response
-                response.drain_conn()
-                response.release_conn()
+                let_go(response)
                 self.pause(wait if asked is None else max(asked, 0.0))
             wait = min(wait * 2, _LONGEST_WAIT)
         raise AssertionError("the last attempt returns or raises")

@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urljoin
 from layerrun.errors import RegistryError
 from layerrun.images.registry import Repository
 from layerrun.images.session import Session, refusal
+from layerrun.images.transport import let_go
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -191,8 +192,7 @@ def put_manifest(repository: Repository, data: bytes, media_type: str, tag: str 
 
 
 def _close(response: BaseHTTPResponse) -> None:
-    response.drain_conn()
-    response.release_conn()
+    let_go(response)
 
 
 class _Counted:

@@ -9,11 +9,15 @@ import subprocess
 import pytest
 from support import registries
 from support.registries import Fault, auth_json, proxy, registry
+from urllib3 import HTTPResponse
 
-from layerrun.errors import NotFoundError, RegistryError
+from layerrun.errors import ArchiveError, NotFoundError, RegistryError
+from layerrun.images.blobstore import BlobFolder
+from layerrun.images.documents import Descriptor
+from layerrun.images.pulling import RegistryBlobs
 from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
-from layerrun.images.transport import Access
+from layerrun.images.transport import Access, let_go, read_all
 from layerrun.images.upload import put_blob, put_manifest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -337,3 +341,34 @@ def test_plain_http_only_if_wished(plain):
 def test_nobody_there():
     with pytest.raises(RegistryError, match=r"cannot be reached: .*refused"):
         Repository(Access(wait=lambda _: None), Reference.parse("oci://127.0.0.1:1/a")).has_blob(sha(b""))
+
+
+def test_an_answer_that_nobody_wants_is_not_read_to_its_end():
+    class Endless(io.RawIOBase):
+        count = 0
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            self.count += len(buffer)
+            assert self.count < 1 << 20
+            return len(buffer)
+
+    endless = Endless()
+    let_go(HTTPResponse(endless, preload_content=False))
+    assert endless.closed
+    read_all(HTTPResponse(io.BytesIO(b"x" * 9), preload_content=False), 9, "it")
+    with pytest.raises(RegistryError, match="too long"):
+        read_all(HTTPResponse(io.BytesIO(b"x" * 10), preload_content=False), 9, "it")
+
+
+def test_more_than_could_be_unpacked_is_not_read(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        blobs = RegistryBlobs([], BlobFolder(fd))
+        layers = [Descriptor("sha256:" + digit * 64, 600, "a.layer.b") for digit in "ab"]
+        with pytest.raises(ArchiveError, match="more than 1000"):
+            blobs.fetch_all(layers, 1000)
+    finally:
+        os.close(fd)
