@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from layerrun.errors import RegistryError
 from layerrun.images.auth import Challenge, Credentials, find_credentials, parse_challenges
+from layerrun.images.reference import is_loopback
 from layerrun.images.transport import ATTEMPTS, Body, Transport, let_go, origin_of, read_all
 
 if TYPE_CHECKING:
@@ -81,10 +82,28 @@ class Session:
                 return known.basic
         return None
 
-    def _token(self, challenge: Challenge, known: Credentials | None) -> str:
-        realm = urljoin(self.transport.base(self.host), challenge.parameters["realm"])
-        if urlsplit(realm).scheme != "https" and not self.transport.insecure(self.host):
+    def _realm(self, said: str) -> str:
+        """Return where tokens are given: by HTTPS, but for this machine and an insecure registry's own origin.
+
+        That nobody has to prove to be the registry says nothing of other hosts, which may be given a password here.
+        """
+        base = self.transport.base(self.host)
+        try:
+            realm = urljoin(base, said)
+            parts, origin = urlsplit(realm), origin_of(realm)
+        except ValueError as error:
+            raise RegistryError(f"{self.host} sends us for a token to {said!r}: {error}") from None
+        trusted = parts.scheme == "https" or (
+            parts.scheme == "http"
+            and self.transport.insecure(self.host)
+            and (is_loopback(parts.netloc.rpartition("@")[2]) or origin == origin_of(base))
+        )
+        if not trusted:
             raise RegistryError(f"{self.host} sends us for a token to {realm!r}, which is not HTTPS: refused")
+        return realm
+
+    def _token(self, challenge: Challenge, known: Credentials | None) -> str:
+        realm = self._realm(challenge.parameters["realm"])
         fields = [("service", s) for s in [challenge.parameters.get("service")] if s]
         headers: dict[str, str] = {}
         if known and known.identity:

@@ -155,14 +155,19 @@ class Transport:
             if response.status not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
             let_go(response)
-            url = self._follow(url, target)
+            url = self.follow(url, target)
             if origin_of(url) != asked:
                 sent.pop("Authorization", None)
         raise RegistryError(f"{url!r} redirects without an end")
 
-    def _follow(self, url: str, target: str) -> str:
-        there = urljoin(url, target)
-        parts = urlsplit(there)
+    def follow(self, url: str, target: str) -> str:
+        """Return the URL that the answer of a URL sends us to; raises `RegistryError` where we do not go."""
+        try:
+            there = urljoin(url, target)
+            parts = urlsplit(there)
+            _ = parts.port  # raises, too
+        except ValueError as error:
+            raise RegistryError(f"{url!r} redirects to {target!r}, which is no URL: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RegistryError(f"{url!r} redirects to {target!r}, which is no place to ask")
         if parts.scheme == "http" and urlsplit(url).scheme == "https" and not self.insecure(parts.netloc):

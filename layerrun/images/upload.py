@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, cast
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from layerrun.errors import RegistryError
 from layerrun.images.registry import Repository
@@ -101,7 +101,7 @@ def _location(repository: Repository, response: BaseHTTPResponse, wanted: tuple[
     _close(response)
     if not place:
         raise RegistryError(f"{what}: {repository.reference.host} does not say where to go on")
-    return urljoin(repository.session.url(""), place)
+    return repository.transport.follow(repository.session.url(""), place)
 
 
 def _send_all(
@@ -159,7 +159,7 @@ def _how_far(repository: Repository, place: str) -> tuple[str, int] | None:
         return None
     have = int(found[1])
     # An empty upload is told as 0-0, and so is one of a single byte: that one is sent again.
-    return urljoin(place, next_place or place), have + 1 if have else 0
+    return repository.transport.follow(place, next_place or place), have + 1 if have else 0
 
 
 def _finish(repository: Repository, place: str, digest: str) -> None:

@@ -17,7 +17,8 @@ from layerrun.images.documents import Descriptor
 from layerrun.images.pulling import RegistryBlobs
 from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
-from layerrun.images.transport import Access, let_go, read_all
+from layerrun.images.session import Session
+from layerrun.images.transport import Access, Transport, let_go, read_all
 from layerrun.images.upload import put_blob, put_manifest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -372,3 +373,32 @@ def test_more_than_could_be_unpacked_is_not_read(tmp_path):
             blobs.fetch_all(layers, 1000)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("target", ["https://h:99999/", "http://[", "ftp://h/", "http://h/"])
+def test_where_nobody_goes(target):
+    with pytest.raises(RegistryError, match="redirects"):
+        Transport(Access()).follow("https://registry/v2/", target)
+
+
+@pytest.mark.parametrize(
+    ("realm", "taken"),
+    [
+        ("https://tokens/", True),
+        ("http://127.0.0.1:1/token", True),
+        ("/token", True),
+        ("http://[::1]:1/token", True),
+        ("http://127.0.0.1:1@elsewhere/", False),
+        ("http://elsewhere/", False),
+        ("http://registry:81/", False),
+        ("https://elsewhere:99999/", False),
+    ],
+)
+def test_whom_we_ask_for_tokens(monkeypatch, realm, taken):
+    monkeypatch.setattr(Transport, "_scheme", lambda *_: "http")
+    session = Session(Transport(Access(insecure=True)), "registry", "a")
+    if taken:
+        assert session._realm(realm)
+    else:
+        with pytest.raises(RegistryError, match="for a token"):
+            session._realm(realm)
