@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 
 #define ABSENT 65536
+/* Bytes of names that are held until the end: a stream that packs well could fill all memory with them. */
+#define NAMES (256U << 20)
 
 int lr_taker_refuse(const char *why, const char *path, struct lr_error *err)
 {
@@ -350,6 +352,20 @@ static int take_other(struct lr_taker *taker, struct lr_item *item, const char *
     return finish(taker, item, name, err);
 }
 
+/* Room for names that stay; NULL: too many. */
+static char *keep_names(struct lr_taker *taker, const struct lr_item *item, size_t size, struct lr_error *err)
+{
+    taker->kept += size;
+    if (taker->options->strict && taker->kept > NAMES) {
+        lr_taker_refuse("is one of too many long names", item->path, err);
+        return NULL;
+    }
+    char *text = malloc(size);
+    if (!text)
+        lr_fail(err, "get memory", NULL);
+    return text;
+}
+
 /* A device node that is not made. */
 static int take_absent(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
 {
@@ -368,9 +384,10 @@ static int take_absent(struct lr_taker *taker, struct lr_item *item, const char 
         taker->absent = all;
         taker->absent_size = size;
     }
-    char *path = strdup(item->path);
+    char *path = keep_names(taker, item, item->head.path + 1, err);
     if (!path)
-        return lr_fail(err, "get memory", NULL);
+        return -1;
+    memcpy(path, item->path, item->head.path + 1);
     taker->absent[taker->absent_count] =
         (struct lr_absent){item->head, path, taker->absent_count, taker->layer};
     taker->absent_count++;
@@ -388,9 +405,9 @@ static int note_group(struct lr_taker *taker, const struct lr_item *item, struct
         taker->groups_size = size;
     }
     size_t path = item->head.path + 1, link = item->head.link + 1;
-    char *text = malloc(path + link);
+    char *text = keep_names(taker, item, path + link, err);
     if (!text)
-        return lr_fail(err, "get memory", NULL);
+        return -1;
     memcpy(text, item->path, path);
     memcpy(text + path, item->link, link);
     taker->groups[taker->groups_count++] = (struct lr_group){.path = text, .first = text + path};

@@ -139,6 +139,7 @@ struct lr_taker {
     struct lr_set made; /* paths of this layer and the folders around them, if it is not the first */
     uint64_t layer; /* counts from 1; 0: none has begun */
     uint64_t fresh, fresh_size, known;
+    size_t kept; /* bytes of names in groups and absent */
     uint32_t uid, gid; /* what a new file belongs to */
 };
 

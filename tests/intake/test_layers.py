@@ -210,6 +210,14 @@ def test_a_folder_that_comes_twice_has_the_later_attributes(store):
     assert os.listxattr(f"{store.path}/bases/{base.id}/tree/usr") == ["user.b"]
 
 
+def test_names_that_would_fill_the_memory(store):
+    """What waits for the end of the stream is held to a limit, as what is read at once is."""
+    deep = b"/".join([b"d" * 250] * 127)
+    names = (Record("c", b"%s/%d" % (deep, number), major=1, minor=3) for number in range(9000))
+    with pytest.raises(ArchiveError, match="too many long names"):
+        intake.import_base(store, "b", Told(names))
+
+
 def test_what_nobody_vouches_for_is_left_out(store):
     xattrs = {
         b"user.kept": b"1",
