@@ -10,8 +10,8 @@
 
 /* Bytes of path, link and attributes of one record. */
 #define HEADER (1U << 20)
-/* Folders one in the other, where nobody vouches for them. */
-#define DEPTH 1024
+/* Parts of a path where nobody vouches for it: 128 folders one in the other, and what is in the last. */
+#define DEPTH 129
 
 _Static_assert(sizeof(struct lr_record) == 64, "the head of a record");
 
