@@ -38,7 +38,7 @@ static bool beneath(const char *path, const char *folder, bool itself)
     return strncmp(path, folder, length) == 0 && (path[length] == '/' || (itself && !path[length]));
 }
 
-static void forget_absent(struct lr_taker *taker, const char *path, bool itself)
+void lr_taker_forget(struct lr_taker *taker, const char *path, bool itself)
 {
     size_t kept = 0;
     for (size_t i = 0; i < taker->absent_count; i++) {
@@ -91,7 +91,10 @@ static int apply(struct lr_taker *taker, const struct lr_item *item, struct lr_e
     const char *slash = strrchr(item->path, '/');
     const char *name = slash ? slash + 1 : item->path;
     size_t length = opaque ? strlen(item->path) : slash ? (size_t)(slash - item->path) : 0;
-    forget_absent(taker, item->path, !opaque);
+    /* Folders that are open may be among what goes. */
+    if (lr_taker_go_to(taker, "", 0, err) < 0)
+        return -1;
+    lr_taker_forget(taker, item->path, !opaque);
     char *folder = strndup(item->path, length);
     if (!folder)
         return lr_fail(err, "get memory", NULL);

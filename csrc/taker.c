@@ -143,6 +143,7 @@ static int clear(struct lr_taker *taker, const char *name, const char *path, str
         return fail(taker, "remove", name, err);
     if (!is_earlier(taker, path, strlen(path)))
         return lr_taker_refuse("would take the place of a folder", path, err);
+    lr_taker_forget(taker, path, true);
     return lr_remove(at, name, err);
 }
 

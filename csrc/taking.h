@@ -163,6 +163,8 @@ int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, str
 /* marks.c: whiteouts and opaque folders; and a folder that is there loses its attributes. */
 int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err);
 int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
+/* Device nodes that earlier layers have beneath a path, and at it. */
+void lr_taker_forget(struct lr_taker *taker, const char *path, bool itself);
 
 /* lines.c: parts of lines; how two paths follow each other: folder by folder, what is in one behind it. */
 int lr_in_order(const char *a, const char *b);

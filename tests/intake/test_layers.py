@@ -70,6 +70,27 @@ def test_a_layer_replaces_folders_and_files(store):
     assert paths(store, base) == ["usr", "usr/is-file", "usr/is-file/x", "usr/is-folder"]
 
 
+def test_what_goes_while_the_intake_stands_in_it(store):
+    base = take(
+        store,
+        Record("n", link=b"one"),
+        file("usr/a/b/f", b"1"),
+        Record("n", link=b"two"),
+        Record("w", b"usr/a/b"),
+        file("usr/a/b/g", b"2"),
+    )
+    assert paths(store, base) == ["usr", "usr/a", "usr/a/b", "usr/a/b/g"]
+
+
+def test_device_nodes_go_with_their_folder(store):
+    null = Record("c", b"dev/null", major=1, minor=3)
+    layers = [Record("n", link=b"one"), folder_of("usr"), null, Record("n", link=b"two"), file("dev", b"")]
+    base = take(store, *layers)
+    assert paths(store, base) == ["dev", "usr"]
+    with open(f"{store.path}/bases/{base.id}/manifest") as text:
+        assert "dev/null" not in text.read()
+
+
 def test_what_a_layer_brings_its_own_whiteouts_leave(store):
     base = take(
         store,
