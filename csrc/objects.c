@@ -21,7 +21,8 @@ int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, con
     int at = lr_chain_fd(&taker->chain);
     place(item->object, path);
     if (linkat(taker->options->objects, path, at, name, 0) == 0 ||
-        (errno == ENOENT && linkat(taker->options->fresh, item->object, at, name, 0) == 0))
+        ((errno == ENOENT || errno == EMLINK) &&
+         linkat(taker->options->fresh, item->object, at, name, 0) == 0))
         return 1;
     /* EMLINK: this object has as many names as it can have; another takes its place. */
     if (errno == EEXIST || errno == ENOENT || errno == EMLINK)
