@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from layerrun.errors import ArchiveError
 from layerrun.images.blobstore import BlobFolder
 from layerrun.images.limits import Limits
 from layerrun.images.pulling import Fetching, Pulled, find
@@ -45,7 +46,12 @@ class PulledSource:
         image = self.pulled.image
         missing = [one.blob for one in image.layers if one.diff_id not in to.known]
         self.pulled.blobs.fetch_all(missing, self.limits.size)
-        return ImageSource(image, self.text, self.limits).feed(to)
+        try:
+            return ImageSource(image, self.text, self.limits).feed(to)
+        except ArchiveError:
+            # Perhaps it is damaged here alone: the next try reads it anew.
+            self.pulled.blobs.drop(image)
+            raise
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class BlobFolder:
                     continue  # whoever had it has completed it, or given it up
                 fetch(file)
                 file.flush()
+                os.fsync(file.fileno())  # after a power loss its name says that it is whole
                 os.rename(f"{_PARTIAL}/{name}", name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
                 return Piece(os.dup(file.fileno()), 0, os.fstat(file.fileno()).st_size)
         return piece

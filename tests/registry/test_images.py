@@ -527,3 +527,17 @@ def test_killed_at_any_line_a_pull_leaves_nothing_half_done(layerrun, host, tree
         number += 97
         subprocess.run(["rm", "-rf", path], check=True)
     check_whole(path)
+
+
+def test_a_blob_that_is_damaged_here_is_read_again(layerrun, host, tree):
+    with open(f"{tree}/big", "wb") as file:
+        file.write(os.urandom(1 << 16))
+    layerrun("base", "import", "small", tree, check=0)
+    layer = pushed(layerrun, "base", "push", "small", f"oci://{host}/torn")["layers"][0]
+    blobs = f"{layerrun.store()}/blobs"
+    os.makedirs(f"{blobs}/partial")
+    with open(f"{blobs}/{layer[7:]}", "wb") as file:
+        file.write(bytes(1 << 10))  # as a power loss may leave it
+    said = layerrun("base", "pull", "back", f"oci://{host}/torn", "--insecure")
+    assert said.rc == 1, said.err
+    layerrun("base", "pull", "back", f"oci://{host}/torn", "--insecure", check=0)
