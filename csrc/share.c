@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 
 #define ROOM (256U << 10)
-/* What a file is called for a moment; it is in nobody's way: no layer has such a name. */
-#define BESIDE ".layerrun-share"
+/* What a file is called for a moment, among new objects: the tree may have any name there is. */
+#define BESIDE ".share"
 
 struct sharer {
     struct lr_walk walk;
@@ -74,21 +74,20 @@ static int use_object(const struct sharer *sharer, const char *name, const struc
     const struct lr_chain *chain = &sharer->walk.chain;
     char path[LR_OBJECT + 1];
     struct statx st;
-    int at = lr_chain_fd(chain);
+    int at = lr_chain_fd(chain), fresh = sharer->fresh;
     snprintf(path, sizeof path, "%.2s/%s", item->object, item->object + 2);
-    unlinkat(at, BESIDE, 0);
-    if (linkat(sharer->objects, path, at, BESIDE, 0) == 0 ||
-        (errno == ENOENT && linkat(sharer->fresh, item->object, at, BESIDE, 0) == 0)) {
+    if (linkat(sharer->objects, path, fresh, BESIDE, 0) == 0 ||
+        (errno == ENOENT && linkat(fresh, item->object, fresh, BESIDE, 0) == 0)) {
         /* One that somebody has written to is of no use. */
-        bool whole = lr_statx(at, BESIDE, &st) == 0 && st.stx_size == item->head.size &&
+        bool whole = lr_statx(fresh, BESIDE, &st) == 0 && st.stx_size == item->head.size &&
                      st.stx_mtime.tv_sec == item->head.mtime && st.stx_mtime.tv_nsec == item->head.mtime_ns;
         if (whole)
-            return renameat(at, BESIDE, at, name) < 0 ? lr_chain_fail(chain, name, "rename", err) : 0;
-        return unlinkat(at, BESIDE, 0) < 0 ? lr_chain_fail(chain, name, "remove", err) : 0;
+            return renameat(fresh, BESIDE, at, name) < 0 ? lr_chain_fail(chain, name, "rename", err) : 0;
+        return unlinkat(fresh, BESIDE, 0) < 0 ? lr_chain_fail(chain, name, "remove", err) : 0;
     }
     if (errno != ENOENT)
         return errno == EMLINK ? 0 : lr_chain_fail(chain, name, "link the object of", err);
-    if (linkat(at, name, sharer->fresh, item->object, 0) < 0 && errno != EEXIST)
+    if (linkat(at, name, fresh, item->object, 0) < 0 && errno != EEXIST)
         return lr_chain_fail(chain, name, "make an object of", err);
     return 0;
 }

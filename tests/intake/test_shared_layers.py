@@ -18,17 +18,18 @@ def test_equal_files_of_two_layers_are_one(store_path, folder):
             with store.ticket() as ticket:
                 top = f"{store_path}/staging/{ticket.id}/layer/tree"
                 os.makedirs(f"{top}/etc")
-                for name, data in (("etc/same", b"same" * 1000), ("etc/other", b"%d" % number)):
-                    with open(f"{top}/{name}", "wb") as file:
+                files = {"same": b"same" * 1000, "other": b"%d" % number, ".layerrun-share": b"kept"}
+                for name, data in files.items():
+                    with open(f"{top}/etc/{name}", "wb") as file:
                         file.write(data)
-                    os.utime(f"{top}/{name}", (5, 5))
+                    os.utime(f"{top}/etc/{name}", (5, 5))
                 os.setxattr(f"{top}/etc/other", "user.x", b"1")
                 os.link(f"{top}/etc/other", f"{top}/etc/linked")
                 os.mknod(f"{top}/gone", 0o20000, 0)
                 os.utime(f"{top}/etc", (7, 7))
                 sharing.share_layer(store, ticket.fd, "layer/tree", IdMode.RANGE)
                 assert os.stat(f"{top}/etc").st_mtime == 7
-                assert sorted(os.listdir(f"{top}/etc")) == ["linked", "other", "same"]
+                assert sorted(os.listdir(f"{top}/etc")) == [".layerrun-share", "linked", "other", "same"]
                 publish(store, ticket.fd)
                 found.append((os.stat(f"{top}/etc/same"), os.stat(f"{top}/etc/other")))
                 kept = f"{folder}/kept{number}"
