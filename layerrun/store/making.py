@@ -250,8 +250,8 @@ def _make(
                 fsync_dir(store.fd, "apps")
             try:
                 with store.catalog.transaction():
-                    app = row(id_)
                     base_id = None if config.base == HOST_BASE else store.base(config.base).id
+                    app = attrs.evolve(row(id_), base_id=base_id)
                     store.catalog.add_app(app, base_id)
                     if begin is not None and begin.record is not None:
                         begin.record(id_)
