@@ -324,7 +324,7 @@ def test_a_shell_where_a_step_has_failed(root):
     finally:
         os.close(terminal)
         status = os.waitpid(pid, 0)[1]
-    assert b"\n/half\r\n" in said
+    assert b"/half\r\n" in said  # perhaps behind a prompt that came after what was typed
     assert b"  trouble\r\n" in said
     assert os.waitstatus_to_exitcode(status) in (1, 128 + signal.SIGHUP, -signal.SIGHUP)
     assert root("list", check=0).out == ""
