@@ -31,7 +31,8 @@ struct reading {
     struct lr_reader reader;
     struct lr_recorder recorder;
     char layer[256];
-    bool empty; /* nothing of it has come yet */
+    char action; /* of the plan, see intake.h */
+    const char *plan; /* the layers that are still to come */
 };
 
 static size_t weight(const struct lr_item *item)
@@ -128,14 +129,26 @@ static int replay(const struct lr_reader *reader, struct line *line, int fd, str
 static int end_layer(struct reading *reading, struct line *line, struct lr_error *err)
 {
     LR_CLEANUP(lr_close) int fd = -1;
-    if (reading->empty && *reading->layer)
-        fd = lr_record_open(reading->reader.options, reading->layer);
-    if (fd >= 0)
-        return replay(&reading->reader, line, fd, err);
-    if (reading->empty && *reading->layer &&
-        lr_recorder_begin(&reading->recorder, reading->reader.options, reading->layer, err) < 0)
-        return -1;
-    return lr_recorder_end(&reading->recorder, err);
+    if (reading->action != 'r')
+        return lr_recorder_end(&reading->recorder, err);
+    fd = lr_record_open(reading->reader.options, reading->layer);
+    if (fd < 0)
+        return lr_fail_code(err, ENODATA, "find the record of a layer", reading->layer);
+    return replay(&reading->reader, line, fd, err);
+}
+
+/* A layer begins. Who writes the stream may have been taken over, so it is the one that was announced. */
+static int begin_layer(struct reading *reading, const char *name, struct lr_error *err)
+{
+    const char *plan = reading->plan ? reading->plan : "";
+    size_t length = strcspn(plan, "\n");
+    if (length < 2 || length > sizeof reading->layer || strlen(name) != length - 1 ||
+        memcmp(plan + 1, name, length - 1))
+        return lr_fail_code(err, EBADMSG, "has a layer that was not announced", "");
+    reading->plan = plan + length + (plan[length] == '\n');
+    snprintf(reading->layer, sizeof reading->layer, "%s", name);
+    reading->action = *plan;
+    return *plan == 'w' ? lr_recorder_begin(&reading->recorder, reading->reader.options, name, err) : 0;
 }
 
 /* What has to do with layers and their records. */
@@ -145,17 +158,12 @@ static int pass_layers(struct reading *reading, struct line *line, const struct 
     bool begins = item->head.kind == LR_RECORD_LAYER;
     if ((begins || item->head.kind == LR_RECORD_END) && end_layer(reading, line, err) < 0)
         return -1;
-    if (begins) {
-        snprintf(reading->layer, sizeof reading->layer, "%s", item->link);
-        reading->empty = true;
-        return 0;
-    }
+    if (begins)
+        return begin_layer(reading, item->link, err);
     if (item->head.kind == LR_RECORD_END)
-        return 0;
-    if (reading->empty && *reading->layer &&
-        lr_recorder_begin(&reading->recorder, reading->reader.options, reading->layer, err) < 0)
-        return -1;
-    reading->empty = false;
+        return reading->plan && *reading->plan ? lr_fail_code(err, EBADMSG, "ends too soon", "") : 0;
+    if (reading->action == 'r')
+        return lr_fail_code(err, EBADMSG, "adds to a layer that is known", item->path);
     return lr_recorder_add(&reading->recorder, item, err);
 }
 
@@ -202,7 +210,7 @@ static int run(struct reading *reading, struct line *line, struct lr_error *err)
 
 int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *result, struct lr_error *err)
 {
-    struct reading reading = {.recorder = {.fd = -1}};
+    struct reading reading = {.recorder = {.fd = -1}, .plan = options->plan};
     /* Room for files is used again and again: to give it back to the kernel each time costs more than to fill it. */
     mallopt(M_MMAP_THRESHOLD, 2 * (int)LR_HELD);
     mallopt(M_TRIM_THRESHOLD, 2 * (int)BYTES);

@@ -17,6 +17,9 @@ struct lr_intake_options {
     int records; /* the store's records of layers */
     int layers; /* a folder of the ticket for new ones */
     int manifest, links; /* empty files */
+    /* The layers in their order, a line each: 'r' (replayed: the store's record is read), 'w' (its record is written) or '-',
+     * then the name; no other may come. */
+    const char *plan;
     const char *scheme; /* what owners on disk mean: part of an object's name */
     int owners; /* set them; else all is the caller's, and they stand in the manifest alone */
     int devices; /* make device nodes; else they stand in the manifest alone */

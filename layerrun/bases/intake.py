@@ -19,7 +19,7 @@ from layerrun.bases import recording
 from layerrun.bases.manifest import Progress, Summary
 from layerrun.bases.taking import GoneError, Maps, Run
 from layerrun.errors import ArchiveError, ExistsError, UsageError
-from layerrun.images.stream import Feed, Source
+from layerrun.images.stream import Feed, Layered, Source
 from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
 from layerrun.native import trees
 from layerrun.native.subids import id_maps, subids
@@ -246,9 +246,16 @@ def _take(
             fds = _stage(store, *place, stack)
         if anew:
             fds["objects"] = fds["fresh"]
-        if not feed.known:
+        # Records are for sources that say beforehand which layers come: who writes a stream is not believed.
+        plan = source.plan(feed.known) if isinstance(source, Layered) else ()
+        if not feed.known or not plan:
             fds["records"] = -1
-        run = Run(source, {**given, **fds}, (feed.uid_map, feed.gid_map), rootless=store.rootless)
+        if not plan:
+            fds["layers"] = -1
+        lines = "".join(f"{step.what}{step.name}\n" for step in plan)
+        run = Run(
+            source, {**given, **fds, "plan": lines}, (feed.uid_map, feed.gid_map), rootless=store.rootless
+        )
         taken, origin = run.run(feed, progress)
         expected = getattr(source, "expected", None)
         if expected is not None and taken.digest != expected:

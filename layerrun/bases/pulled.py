@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.images.platform import Platform
-    from layerrun.images.stream import Feed
+    from layerrun.images.stream import Feed, Step
     from layerrun.model import IdMode
     from layerrun.store.store import Store
 
@@ -41,10 +41,14 @@ class PulledSource:
         """Choose whose ids the tree keeps."""
         return ImageSource(self.pulled.image, self.text, self.limits).ids(rootless=rootless)
 
+    def plan(self, known: frozenset[str]) -> Sequence[Step]:
+        """Return the layers; see `layerrun.images.stream.Layered`."""
+        return ImageSource(self.pulled.image, self.text, self.limits).plan(known)
+
     def feed(self, to: Feed) -> Mapping[str, Any]:
         """Read what is missing, several layers at once, then write them, the lowest first."""
         image = self.pulled.image
-        missing = [one.blob for one in image.layers if one.diff_id not in to.known]
+        missing = [one.blob for one in image.layers if one.key not in to.known]
         self.pulled.blobs.fetch_all(missing, self.limits.size)
         try:
             return ImageSource(image, self.text, self.limits).feed(to)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from layerrun.bases.manifest import Progress
     from layerrun.images.platform import Platform
     from layerrun.images.pulling import Fetching
+    from layerrun.images.stream import Step
     from layerrun.store.store import Store
 
 __all__ = ["PulledApp", "Wish", "pull_app", "pull_base"]
@@ -259,11 +260,15 @@ class _One:
     def ids(self, *, rootless: bool) -> IdMode:
         return self.source.ids(rootless=rootless)
 
+    def plan(self, known: frozenset[str]) -> Sequence[Step]:
+        return self._alone().plan(known)
+
     def feed(self, to: Any) -> Mapping[str, Any]:
-        pulled = attrs.evolve(
-            self.source.pulled, image=attrs.evolve(self.source.pulled.image, layers=(self.layer,))
-        )
-        return PulledSource(pulled, self.text, self.limits).feed(to)
+        return self._alone().feed(to)
+
+    def _alone(self) -> PulledSource:
+        image = attrs.evolve(self.source.pulled.image, layers=(self.layer,))
+        return PulledSource(attrs.evolve(self.source.pulled, image=image), self.text, self.limits)
 
 
 def _make(
@@ -299,9 +304,13 @@ def _make(
 
 
 def _known(store: Store, one: ImageLayer, ids: IdMode) -> Layer | None:
-    """Return a layer of the store that was pulled from the same archive."""
+    """Return a layer of the store that was pulled from the same blob.
+
+    What the blob is unpacked was said by the jail that read it, so that alone would be any layer's word for any other.
+    """
     for layer in store.catalog.layers():
-        if layer.ids is ids and layer.origin.get("diff_id") == one.diff_id:
+        said = layer.origin.get("blob"), layer.origin.get("diff_id")
+        if layer.ids is ids and said == (one.blob.digest, one.diff_id):
             return layer
     return None
 
@@ -316,7 +325,7 @@ def _take(
             f"{folder}/roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=ticket_fd
         )
         os.close(fd)
-    origin = {"reference": source.text, "diff_id": one.diff_id}
+    origin = {"reference": source.text, "diff_id": one.diff_id, "blob": one.blob.digest}
     return Layer(new_id(), ids, now(), summary.digest, summary.entries, summary.size, origin)
 
 

@@ -33,6 +33,11 @@ class Layer:
     diff_id: str
     named: bool = False
 
+    @property
+    def key(self) -> str:
+        """What its record goes by: the blob's digest, which is verified outside the jail, and what it is unpacked."""
+        return f"{self.blob.digest}.{self.diff_id}"
+
 
 @attrs.frozen
 class Image:

@@ -21,13 +21,15 @@ from layerrun.images.blobs import Piece
 from layerrun.images.documents import refuse
 from layerrun.images.image import Image, Layer
 from layerrun.images.limits import Limits
-from layerrun.images.stream import Feed, Record, write_record
+from layerrun.images.stream import Feed, Record, Step, write_record
 from layerrun.images.tar import Part, ids_of_archives, read_tars
 from layerrun.model import IdMode
 
 __all__ = ["ImageSource"]
 
 _CHUNK = 1 << 20
+# Longer keys, of digests by sha512, have no records: they are names of files.
+_MAX_KEY = 200
 _Opened = tuple[Layer, Piece]
 
 
@@ -43,12 +45,32 @@ class ImageSource:
         """Choose whose ids the tree keeps."""
         return ids_of_archives(rootless=rootless)
 
+    def plan(self, known: frozenset[str]) -> Sequence[Step]:
+        """Return the layers; see `layerrun.images.stream.Layered`.
+
+        Of the layers that must be read only the first is recorded, and it is read in a jail of its own: one that was
+        taken over could say anything of the layers behind its own.
+        """
+        return [step for _, step in self._steps(known)]
+
+    def _steps(self, known: frozenset[str]) -> list[tuple[Layer, Step]]:
+        steps: list[tuple[Layer, Step]] = []
+        fresh = True
+        for layer in self.image.layers:
+            recorded = not layer.named and len(layer.key) <= _MAX_KEY
+            if recorded and layer.key in known:
+                steps.append((layer, Step(layer.key, "r")))
+                continue
+            steps.append((layer, Step(layer.key[:_MAX_KEY], "w" if recorded and fresh else "-")))
+            fresh = False
+        return steps
+
     def feed(self, to: Feed) -> Mapping[str, Any]:
-        """Write the layers, the lowest first; of those that are known, by `Layer.diff_id`, no more than the name."""
+        """Write the layers, the lowest first; of those that are known, by `Layer.key`, no more than the name."""
         with ExitStack() as stack:
             opened: list[_Opened] = []
-            for layer in self.image.layers:
-                if layer.diff_id not in to.known:
+            for layer, step in self._steps(to.known):
+                if step.what != "r":
                     opened.append((layer, stack.enter_context(self.image.blobs.open(layer.blob))))
             sums = _Sums(opened)
             stack.callback(sums.stop)
@@ -59,23 +81,30 @@ class ImageSource:
         return self.image.origin
 
     def _write(self, to: Feed, opened: Mapping[Layer, Piece]) -> None:
-        """Write the records of all layers; as few jails are started as can be."""
-        for known, group in groupby(self.image.layers, lambda layer: layer.diff_id in to.known):
-            layers = list(group)
-            if known:
-                with os.fdopen(os.dup(to.out), "wb") as file:
-                    for layer in layers:
-                        write_record(file, Record(kind="n", link=layer.diff_id.encode("ascii")))
+        """Write the records of all layers; as few jails are started as can be.
+
+        Which layer begins is said from here, where one jail has ended and the next one begins.
+        """
+        for what, group in groupby(self._steps(to.known), lambda pair: pair[1].what):
+            pairs = list(group)
+            with os.fdopen(os.dup(to.out), "wb") as file:
+                for _, step in pairs if what == "r" else pairs[:1]:
+                    write_record(file, Record(kind="n", link=step.name.encode("ascii")))
+            if what == "r":
                 continue
-            parts = [_part(layer, opened[layer]) for layer in layers]
+            layers = [layer for layer, _ in pairs]
+            parts = [
+                _part(layer, opened[layer], step.name if number else None)
+                for number, (layer, step) in enumerate(pairs)
+            ]
             found = read_tars(parts, to, self.limits, layer=True, hashed=True)
             for layer, digest in zip(layers, found.digests, strict=True):
                 if digest != layer.diff_id:
                     refuse(f"is damaged: a layer is {digest} unpacked, and {layer.diff_id} was expected")
 
 
-def _part(layer: Layer, piece: Piece) -> Part:
-    return Part(piece.fd, layer.diff_id, piece.offset, piece.size)
+def _part(layer: Layer, piece: Piece, name: str | None) -> Part:
+    return Part(piece.fd, name, piece.offset, piece.size)
 
 
 class _Sums:

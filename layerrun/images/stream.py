@@ -7,14 +7,23 @@ takes the stream in believes nothing of it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from typing import IO, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from layerrun.model import IdMode
 
-__all__ = ["Feed", "Record", "Source", "write_chunk", "write_end_of_content", "write_record"]
+__all__ = [
+    "Feed",
+    "Layered",
+    "Record",
+    "Source",
+    "Step",
+    "write_chunk",
+    "write_end_of_content",
+    "write_record",
+]
 
 _HEAD = struct.Struct("<B3x5IqIIIIQ8x")
 _XATTR = struct.Struct("<HI")
@@ -90,6 +99,29 @@ class Feed:
     size: int = 64 << 30
     entries: int = 2_000_000
     known: frozenset[str] = frozenset()
+
+
+@attrs.frozen
+class Step:
+    """A layer that a stream is going to have, by the name that its record ``n`` gives it.
+
+    ``what``: ``r``: only the name comes, and the store's record is read; ``w``: its record is written; ``-``: neither.
+    """
+
+    name: str
+    what: Literal["r", "w", "-"]
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A source of several layers, too: it says which, since what writes the stream may have been taken over."""
+
+    def plan(self, known: frozenset[str]) -> Sequence[Step]:
+        """Return the layers in their order; ``known`` as in `Feed`. The stream must have just these.
+
+        A record may be written only of a layer whose name nobody can give to another content, and that nothing could
+        alter which was read before it or beside it.
+        """
 
 
 class Source(Protocol):

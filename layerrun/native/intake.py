@@ -37,6 +37,7 @@ class Options:
     layers: int
     manifest: int
     links: int
+    plan: str
     scheme: str
     owners: bool
     devices: bool
@@ -69,7 +70,8 @@ def take(options: Options) -> Taken:
     err, result = new_error(), ffi.new("struct lr_intake_result *")
     values = attrs.asdict(options)
     scheme = ffi.new("char[]", values.pop("scheme").encode("ascii"))
-    given = ffi.new("struct lr_intake_options *", {**values, "scheme": scheme})
+    plan = ffi.new("char[]", values.pop("plan").encode("ascii"))
+    given = ffi.new("struct lr_intake_options *", {**values, "plan": plan, "scheme": scheme})
     if lib.lr_intake(given, result, err) < 0:
         code, _, step, path = error_text(err)
         return Taken(error=(code, step, path))

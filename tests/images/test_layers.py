@@ -227,6 +227,18 @@ def test_a_layer_that_is_known_is_not_read_again(store, folder):
     )
 
 
+def test_the_first_layer_alone_is_recorded(store, folder):
+    """What read it has read nothing else; by its blob, whose digest is verified outside the jail."""
+    low, high = tar_of(ROOT), tar_of([("usr/c", "f", "c")])
+    path = layout_of(f"{folder}/x", [low, high])
+    for number, layers in enumerate(((low,), (low, high), (low, high))):
+        bring(store, f"b{number}", path)
+        blobs = [hashlib.sha256(gzip.compress(data, 1, mtime=0)).hexdigest() for data in layers]
+        plain = [hashlib.sha256(data).hexdigest() for data in layers]
+        expected = {f"sha256:{b}.sha256:{p}.owners" for b, p in zip(blobs, plain, strict=True)}
+        assert set(os.listdir(f"{store.path}/records")) == expected
+
+
 @pytest.mark.long
 def test_a_bomb(store, folder):
     """Beyond a gigabyte nothing may grow to more than 200 times its size."""

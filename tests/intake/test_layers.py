@@ -11,7 +11,7 @@ from support.streams import Told, file, folder_of
 
 from layerrun.bases import intake, tree, versions
 from layerrun.errors import ArchiveError
-from layerrun.images.stream import Record
+from layerrun.images.stream import Record, Step
 from layerrun.model import IdMode
 from layerrun.native.intake import sweep_objects
 from layerrun.store.store import Store
@@ -142,6 +142,53 @@ def test_known_layers_are_not_told_again(store):
     assert again.fed == 2
     assert paths(store, made) == ["usr", "usr/a", "usr/b"]
     assert made.digest == first.digest
+
+
+ONE, TWO = Record("n", link=b"sha256:aa"), Record("n", link=b"sha256:bb")
+
+
+@pytest.mark.parametrize(
+    ("planned", "told", "words"),
+    [
+        ([], [ONE, file("usr/a", b"evil")], "not announced"),
+        ([("sha256:bb", "w")], [ONE, file("usr/a", b"evil")], "not announced"),
+        ([("sha256:aa", "w")], [ONE, file("usr/a", b"x"), ONE, file("usr/a", b"evil")], "not announced"),
+        ([("sha256:aa", "w"), ("sha256:bb", "-")], [ONE, file("usr/a", b"x")], "ends too soon"),
+        ([("sha256:aa", "r")], [ONE, file("usr/a", b"evil")], "known"),
+    ],
+)
+def test_only_layers_that_were_announced(store, planned, told, words):
+    """What writes the stream may have been taken over: it may not choose whose record it writes or has replayed."""
+    take(store, ONE, file("usr/a", b"good"))
+    source = Told(told)
+    source.plan = lambda _known: [Step(*one) for one in planned]
+    with pytest.raises(ArchiveError, match=words):
+        intake.import_base(store, "evil", source)
+    assert os.listdir(f"{store.path}/records") == ["sha256:aa.owners"]
+    again = Told([ONE])
+    assert paths(store, intake.import_base(store, "again", again)) == ["usr", "usr/a"]
+    assert again.fed == 1
+
+
+def test_a_layer_that_is_not_to_be_recorded(store):
+    source = Told([ONE, file("usr/a", b"1"), TWO, file("usr/b", b"2")])
+    source.plan = lambda _known: [Step("sha256:aa", "w"), Step("sha256:bb", "-")]
+    intake.import_base(store, "b", source)
+    assert os.listdir(f"{store.path}/records") == ["sha256:aa.owners"]
+
+
+def test_an_end_that_the_source_did_not_write(store):
+    """Its digests are not looked at by then: nothing is kept."""
+
+    class Ended(Told):
+        def feed(self, to):
+            with os.fdopen(os.dup(to.out), "wb") as out:
+                self.write(out)
+            raise BrokenPipeError(32, "as the jail says")
+
+    with pytest.raises(BrokenPipeError):
+        intake.import_base(store, "b", Ended([ONE, file("usr/a", b"evil")]))
+    assert os.listdir(f"{store.path}/records") == []
 
 
 def test_marks_of_a_tree_that_lies_above_others(store):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import attrs
 
-from layerrun.images.stream import Record, write_chunk, write_end_of_content, write_record
+from layerrun.images.stream import Record, Step, write_chunk, write_end_of_content, write_record
 from layerrun.model import IdMode
 
 
@@ -44,6 +45,15 @@ class Told:
     def ids(self, *, rootless):
         """All ids, or just one."""
         return IdMode.SINGLE if rootless else IdMode.RANGE
+
+    def plan(self, known):
+        """Say which layers come: what is told of one that is known is its name alone."""
+        told = [*(self.short if self.short and known else self.told), Record("n")]
+        return [
+            Step(name, "r" if name in known and getattr(after, "kind", "") == "n" else "w")
+            for one, after in pairwise(told)
+            if getattr(one, "kind", "") == "n" and (name := one.link.decode())
+        ]
 
     def feed(self, to):
         """Tell it."""
