@@ -48,7 +48,10 @@ class Told:
 
     def plan(self, known):
         """Say which layers come: what is told of one that is known is its name alone."""
-        told = [*(self.short if self.short and known else self.told), Record("n")]
+        told = self.short if self.short and known else self.told
+        if not isinstance(told, list | tuple):
+            return []  # it is told once
+        told = [*told, Record("n")]
         return [
             Step(name, "r" if name in known and getattr(after, "kind", "") == "n" else "w")
             for one, after in pairwise(told)
