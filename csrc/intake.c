@@ -106,8 +106,8 @@ static void tell(const struct lr_reader *reader)
         return; /* the pipe is full: who reads it is behind anyway */
 }
 
-/* A layer whose record the store has: that is read in its stead. */
-static int replay(const struct lr_reader *reader, struct line *line, int fd, struct lr_error *err)
+/* A layer whose record the store has: that is read in its stead, and counts towards the limits. */
+static int replay(struct lr_reader *reader, struct line *line, int fd, struct lr_error *err)
 {
     struct lr_intake_options options = *reader->options;
     struct lr_reader own = {0};
@@ -116,12 +116,19 @@ static int replay(const struct lr_reader *reader, struct line *line, int fd, str
     options.progress = -1;
     int done = lr_reader_open(&own, &options, err);
     own.own = true;
+    own.entries = reader->entries;
+    own.size = reader->size;
     while (done == 0 && (item = lr_reader_next(&own, err)) && item->head.kind != LR_RECORD_END)
         if (!put_in(line, item))
             done = -1;
     if (done == 0 && item)
         lr_item_free(item);
+    reader->entries = own.entries;
+    reader->size = own.size;
     lr_reader_close(&own);
+    /* A record that is damaged is as one whose objects are gone: the source has to tell it all. */
+    if (!item && err->code == EBADMSG)
+        err->code = ENODATA;
     return item ? done : -1;
 }
 

@@ -306,6 +306,8 @@ struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err)
             lr_object_name(&reader->meta, reader->options->scheme, item);
         if (done == 0 && strcmp(item->object, item->link) != 0)
             done = refuse("is no proper record", item->path, err);
+        if (done == 0 && reader->own && (reader->size += item->head.size) > reader->options->size)
+            done = refuse("holds more than may come in", item->path, err);
     }
     if (done == 0)
         return item;

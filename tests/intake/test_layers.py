@@ -191,6 +191,34 @@ def test_an_end_that_the_source_did_not_write(store):
     assert os.listdir(f"{store.path}/records") == []
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-70], lambda data: b"?" + data[1:], lambda _: b""])
+def test_a_damaged_record(store, damage):
+    """The source tells it all, and the record is whole again."""
+    layers = [ONE, file("usr/a", b"1"), file("usr/b", b"2")]
+    first = take(store, *layers)
+    record = f"{store.path}/records/sha256:aa.owners"
+    with open(record, "rb") as old:
+        whole = old.read()
+    with open(record, "wb") as new:
+        new.write(damage(whole))
+    again = Told(layers, short=[ONE])
+    assert intake.import_base(store, "again", again).digest == first.digest
+    assert again.fed == 2
+    with open(record, "rb") as new:
+        assert new.read() == whole
+
+
+@pytest.mark.parametrize("limits", [{"size": 250}, {"entries": 4}])
+def test_limits_are_of_known_layers_too(store, limits):
+    layers = [ONE, file("usr/a", bytes(100)), TWO, file("usr/b", bytes(100))]
+    take(store, *layers)
+    third = Record("n", link=b"sha256:cc")
+    more = [third, file("usr/c", bytes(100)), file("usr/d", b""), file("usr/e", b"")]
+    source = Told([*layers, *more], short=[ONE, TWO, *more])
+    with pytest.raises(ArchiveError, match=r"more than may come in|one too many"):
+        intake.import_base(store, "more", source, **limits)
+
+
 def test_marks_of_a_tree_that_lies_above_others(store):
     source = Told([file("etc/x", b"x"), Record("w", b"usr/gone"), Record("o", b"var")])
     with store.ticket() as ticket:
