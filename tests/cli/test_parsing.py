@@ -37,6 +37,7 @@ def calls(monkeypatch):
 
     class FakeStore:
         rootless = False
+        catalog = types.SimpleNamespace(app=known.get, slot=lambda name: None, trial=lambda id_: None)
 
         def __enter__(self):
             return self
