@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +18,7 @@ import attrs
 from layerrun.bases.intake import import_base, keep, take_in
 from layerrun.bases.manifest import unescape
 from layerrun.bases.pulled import PulledSource, open_pulled
-from layerrun.errors import ArchiveError, ExistsError, LayerrunError, UsageError
+from layerrun.errors import ArchiveError, ExistsError, UsageError
 from layerrun.fleet.image import APP_LABEL, BASE_LABEL
 from layerrun.fleet.writing import MEDIA_TYPES
 from layerrun.images.image import Layer as ImageLayer
@@ -31,8 +31,7 @@ from layerrun.policy import Policy
 from layerrun.runtime import apps, identity
 from layerrun.runtime.units import dress, layer_folder
 from layerrun.store.blob_rows import Blob
-from layerrun.store.freezing import drop_unused
-from layerrun.store.fs import explain, open_dir
+from layerrun.store.fs import explain, fsync_dir, open_dir
 from layerrun.store.making import Beginning, now
 from layerrun.store.staging import new_id
 from layerrun.terms import Network, NetworkKind
@@ -281,26 +280,33 @@ def _make(
     """Take the layers in, each once, and make the app over them; return what in them gives rights, too."""
     base, layers, source = of
     privileged: list[str] = []
-    try:
-        with store.ticket(ids) as ticket:
-            missing = [one.blob for one in layers if _known(store, one, ids) is None]
-            source.pulled.blobs.fetch_all(missing, source.limits.size)
-            found: list[Layer] = []
+    with store.ticket(ids) as ticket:
+        missing = [one.blob for one in layers if _known(store, one, ids) is None]
+        source.pulled.blobs.fetch_all(missing, source.limits.size)
+        found: list[Layer] = []
+        fresh: dict[ImageLayer, tuple[Layer, Blob]] = {}  # one layer may be there twice
+        try:
             for number, one in enumerate(layers):
-                if (here := _known(store, one, ids)) is None:
+                here = fresh[one][0] if one in fresh else _known(store, one, ids)
+                if here is None:
                     folder = f"layer-{number}"
                     here = _take(store, ticket.fd, folder, one, (ids, source))
+                    fresh[one] = here, _blob(one, here)
                     keep(store, ticket, folder, f"layers/{here.id}")
-                    with store.catalog.transaction():
-                        store.catalog.add_layer(here)
-                        store.catalog.add_blob(_blob(one, here))
                 found.append(here)
                 privileged += _privileged(store, here)
             config = attrs.evolve(config, layers=tuple(layer.id for layer in found))
-            return _create(store, name, config, ids, base), tuple(privileged)
-    except (LayerrunError, OSError):
-        drop_unused(store)
-        raise
+            return _create(store, name, config, ids, (base, tuple(fresh.values()))), tuple(privileged)
+        except BaseException:
+            # What is not recorded nobody else takes away as long as we have a ticket.
+            ticket.linked = True
+            for layer, _ in fresh.values():
+                if store.catalog.layer(layer.id) is not None:
+                    continue  # the app is made
+                with suppress(FileNotFoundError):
+                    os.rename(f"layers/{layer.id}", layer.id, src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
+            fsync_dir(store.fd, "layers")
+            raise
 
 
 def _known(store: Store, one: ImageLayer, ids: IdMode) -> Layer | None:
@@ -348,7 +354,15 @@ def _privileged(store: Store, layer: Layer) -> list[str]:
     return found
 
 
-def _create(store: Store, name: str, config: AppConfig, ids: IdMode, base: Base) -> App:
+def _create(
+    store: Store,
+    name: str,
+    config: AppConfig,
+    ids: IdMode,
+    of: tuple[Base, tuple[tuple[Layer, Blob], ...]],
+) -> App:
+    """Make the app, and record with it the layers that are new: before, another process would drop them as unused."""
+    base, fresh = of
     model = App("", name, AppKind.APP, config, ids, None, "", 1)
 
     def dressed(dir_fd: int, path: str) -> None:
@@ -362,5 +376,8 @@ def _create(store: Store, name: str, config: AppConfig, ids: IdMode, base: Base)
         found = store.catalog.base(base.name)
         if found is None or found.id != base.id:
             raise UsageError(f"the base {base.name!r} was switched meanwhile", hint="pull again")
+        for _, blob in fresh:
+            store.catalog.add_blob(blob)
 
-    return apps.create(store, name, config, ids=ids, begin=Beginning((), dressed, recorded))
+    begin = Beginning((), dressed, recorded, tuple(layer for layer, _ in fresh))
+    return apps.create(store, name, config, ids=ids, begin=begin)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import BusyError, ExistsError, UsageError
-from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, IdMode, check_name
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, IdMode, Layer, check_name
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
 from layerrun.store.locks import AppLock
 from layerrun.store.pair import make_data
@@ -46,11 +46,13 @@ class Beginning:
         frozen: its own frozen layers, the lowest first.
         dress: makes an empty data unit look like what lies beneath; it is given where that lies, a folder and a path.
         record: records more of the app, whose id it is given, within the transaction.
+        fresh: layers whose folders are in place, recorded along with the app: nobody drops them as unused before.
     """
 
     frozen: tuple[str, ...]
     dress: Callable[[int, str], None]
     record: Callable[[str], None] | None = None
+    fresh: tuple[Layer, ...] = ()
 
 
 # What a name that is made up for a throwaway begins with.
@@ -172,6 +174,8 @@ def _begin(store: Store, begin: Beginning | None, layers: tuple[str, ...] = ()) 
     """Return the frozen layers to begin with, if all that is to lie beneath is there; within a transaction."""
     if begin is None:
         return ()
+    for one in begin.fresh:
+        store.catalog.add_layer(one)
     if any(store.catalog.layer(layer) is None for layer in (*layers, *begin.frozen)):
         raise BusyError("what it was to begin with has changed meanwhile", hint="try again")
     return begin.frozen

@@ -11,11 +11,13 @@ from support import registries
 from support.registries import Fault, proxy, registry
 from support.stores import check_whole, die_at_line
 
+from layerrun.fleet import pull
 from layerrun.fleet.pull import Wish, pull_app
 from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
 from layerrun.images.transport import Access
 from layerrun.images.upload import put_blob, put_manifest
+from layerrun.store.freezing import drop_unused
 from layerrun.store.store import Store
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -501,6 +503,31 @@ def test_what_cannot_be_sent(layerrun, host):
         assert "cannot be sent" in said.err
     assert layerrun("push", "hosted", "registry.example.org/x").rc == 2
     assert layerrun("push", "nobody", f"oci://{host}/x", "--insecure").rc == 6
+
+
+def test_who_cleans_up_takes_no_layer_of_a_pull(layerrun, host, tree, store_path, monkeypatch):
+    layerrun("base", "import", "small", tree, check=0)
+    make_app(layerrun, "small")
+    pushed(layerrun, "push", "web", f"oci://{host}/cleaned")
+    real, dropped = pull._privileged, []
+    wish = Wish(access=Access(insecure=True))
+    path = f"{store_path}-other"
+
+    def meanwhile(store, layer):
+        with Store.open(path) as other:
+            dropped.append(drop_unused(other))
+        return real(store, layer)
+
+    monkeypatch.setattr(pull, "_privileged", meanwhile)
+    with Store.open(path) as store:
+        assert pull_app(store, "web", f"oci://{host}/cleaned", wish).app.config.layers
+        assert dropped == [[]]
+        monkeypatch.setattr(pull, "_create", lambda *_: 1 / 0)
+    with Store.open(f"{path}-2") as store:
+        path = f"{path}-2"
+        with pytest.raises(ZeroDivisionError):
+            pull_app(store, "web", f"oci://{host}/cleaned", wish)
+        assert os.listdir(f"{path}/layers") == []
 
 
 @pytest.mark.long
