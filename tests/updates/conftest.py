@@ -13,7 +13,7 @@ from support import users
 from support.sandbox import small_tree
 from support.whose import whose
 
-EVERYBODY = ["root", users.PLAIN, pytest.param(users.SINGLE, marks=pytest.mark.long)]
+EVERYBODY = ["root", *(pytest.param(user, marks=pytest.mark.long) for user in (users.PLAIN, users.SINGLE))]
 
 
 class Place:
