@@ -61,7 +61,8 @@ def _shell(app: App, store: Store) -> list[str]:
     root = store.open_base(store.base_of(app))
     try:
         for shell in (person(app).shell, "/bin/bash"):
-            if os.path.lexists(f"/proc/self/fd/{root}{shell}") and "nologin" not in shell:
+            is_there = os.path.lexists(f"/proc/self/fd/{root}{shell}")
+            if is_there and shell != "/bin/sh" and "nologin" not in shell:
                 return [shell, "-l"]
         return ["/bin/sh", "-l"]
     finally:
