@@ -192,7 +192,9 @@ def test_a_channel_recovers_from_a_stolen_online_key(publisher, follower, offers
     assert offers()["version"] == "three"
 
 
-@pytest.mark.parametrize("name", ["timestamp", "snapshot", "targets"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(one, marks=pytest.mark.long) for one in ("timestamp", "snapshot")), "targets"]
+)
 def test_sign_ends_a_change_of_keys_that_was_cut_short(publisher, follower, offers, monkeypatch, name):
     with monkeypatch.context() as patch:
         patch.setattr(Repository, "publish", cut)

@@ -72,7 +72,7 @@ def test_its_digest_is_that_of_the_tree_in_it(store, source, kind):
     assert bring(store, "image", source) == base
 
 
-@pytest.mark.parametrize("kind", ["erofs", "sqfs"])
+@pytest.mark.parametrize("kind", ["erofs", pytest.param("sqfs", marks=pytest.mark.long)])
 def test_apps_over_an_image(layerrun, debian_tree, folder, kind):
     path = f"{folder}/debian.{kind}"
     if kind == "erofs":
@@ -212,7 +212,7 @@ def test_unpacked_it_is_the_same(store, source, kind):
     assert tree.verify(store, base) == []
 
 
-@pytest.mark.parametrize("kind", ["erofs", "sqfs"])
+@pytest.mark.parametrize("kind", [pytest.param("erofs", marks=pytest.mark.long), "sqfs"])
 def test_a_plain_user_unpacks_it(layerrun, any_user, user_folder, source, kind):
     path = f"{user_folder(any_user)}/a.{kind}"
     os.rename(made(source, kind), path)

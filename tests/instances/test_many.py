@@ -120,7 +120,7 @@ def check(layerrun, who, found, allowed):
 ECHO = ("app", "a", "--", "sh", "-c", "echo x >>~/x; echo y >/tmp/y")
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_starts_and_resets(layerrun, either, times):
     layerrun("create", "a", user=either, check=0)
     found = together(layerrun, either, times, ECHO, ECHO, ("reset", "-y", "a"), ("reset", "-y", "a"))
@@ -131,7 +131,7 @@ def test_starts_and_resets(layerrun, either, times):
     assert layerrun("diff", "a", user=either, check=0).out == ""
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_starts_and_resets_that_kill(layerrun, either, times):
     layerrun("create", "a", user=either, check=0)
     reset = ("reset", "-y", "--kill", "a")
@@ -143,7 +143,7 @@ def test_starts_and_resets_that_kill(layerrun, either, times):
     assert layerrun("diff", "a", user=either, check=0).out == ""
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_starts_and_removes(layerrun, either, times):
     found = together(layerrun, either, times, ECHO, ECHO, ("remove", "-y", "a"), ("app", "a"), ("stop", "a"))
     for words, code, err in found:
@@ -154,7 +154,7 @@ def test_starts_and_removes(layerrun, either, times):
     assert layerrun("list", user=either, check=0).out == ""
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_starts_and_renames(layerrun, either, times):
     layerrun("create", "a", user=either, check=0)
     other = ("app", "b", "--", "sh", "-c", "echo x >>~/x")

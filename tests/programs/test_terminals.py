@@ -166,7 +166,15 @@ def test_script_records_a_terminal_inside(place, app):
 
 # Over the tree with one id tmux cannot be installed: see test_apt_with_one_id.
 @pytest.mark.network
-@pytest.mark.parametrize("place", [name for name in PLACES if name != "single-debian"], indirect=True)
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(name, marks=pytest.mark.long if name == "plain-debian" else ())
+        for name in PLACES
+        if name != "single-debian"
+    ],
+    indirect=True,
+)
 def test_tmux(place):
     app = place.tools()
     with Terminal(place.argv("app", app, "--", "tmux", "-f", "/dev/null", "new"), place.env()) as terminal:
