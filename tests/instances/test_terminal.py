@@ -138,6 +138,7 @@ def test_a_size_comes_across(apps, shell):
 @pytest.mark.parametrize("times", [3])
 def test_the_size_is_there_at_once(apps, shell, times):
     one = shell()
+    one.expect(r"\$ ")  # bash sets its terminal up once
     one.size(17, 71)
     for _ in range(times):
         one.type("$L app a -- stty size; echo S=$?\n")
