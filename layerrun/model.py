@@ -122,6 +122,11 @@ class IdMode(enum.StrEnum):
     SELF = "self"
     NONE = "none"
 
+    @property
+    def userxattr(self) -> bool:
+        """Say whether overlayfs's marks are in its ``user.`` flavour in files of this mode, as a plain user's are."""
+        return self in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
+
 
 def _path(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if check_path(value, attribute.name) != value:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from layerrun.building.build import Built, Done, Watch
-from layerrun.building.jobs import on_ids, userxattr_of
+from layerrun.building.jobs import on_ids
 from layerrun.building.recipe import Recipe, Run
 from layerrun.building.running import Stack, Stage, Way, stage
 from layerrun.store.fs import explain, open_dir
@@ -63,6 +63,6 @@ def _unlike(store: Store, known: Layer | None, staged: Stage) -> list[tuple[str,
         opened.callback(os.close, first)
         second = open_dir(staged.ticket.fd, "layer/tree")
         opened.callback(os.close, second)
-        found = on_ids(known.ids, "compare_job", [first, second], userxattr_of(known.ids))
+        found = on_ids(known.ids, "compare_job", [first, second], known.ids.userxattr)
     paths = ((base64.b64decode(path), how) for path, how in found)
     return [("/" if path == b"." else "/" + os.fsdecode(path), how) for path, how in paths]

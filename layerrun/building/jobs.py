@@ -19,12 +19,7 @@ from layerrun.layers.restore import restore_paths
 from layerrun.layers.tidy import drop, droppable
 from layerrun.model import IdMode
 
-__all__ = ["add_job", "clean_job", "compare_job", "list_job", "on_ids", "source_job", "userxattr_of"]
-
-
-def userxattr_of(ids: IdMode) -> bool:
-    """Say in which flavour overlayfs's marks are in files of this id mode."""
-    return ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
+__all__ = ["add_job", "clean_job", "compare_job", "list_job", "on_ids", "source_job"]
 
 
 def on_ids(ids: IdMode, job: str, fds: list[int], *args: Any) -> Any:

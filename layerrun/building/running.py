@@ -17,7 +17,7 @@ import attrs
 
 from layerrun.bases.intake import publish
 from layerrun.bases.sharing import share_layer
-from layerrun.building.jobs import on_ids, userxattr_of
+from layerrun.building.jobs import on_ids
 from layerrun.building.recipe import Add, Run
 from layerrun.building.sources import Source
 from layerrun.errors import BuildError, BusyError, LayerrunError, UsageError
@@ -255,7 +255,6 @@ def _ended(app: App, lock: AppLock) -> None:
 
 
 def _add(store: Store, app: App, step: Add, source: Source, epoch: int) -> str:
-    userxattr = userxattr_of(app.ids)
     options = {
         "target": step.target,
         "name": source.name,
@@ -272,14 +271,13 @@ def _add(store: Store, app: App, step: Add, source: Source, epoch: int) -> str:
         for fd in lowers:
             opened.callback(os.close, fd)
         with explain(f"add to {step.target}"):
-            put, digest = on_ids(app.ids, "add_job", [*fds, upper, *lowers], userxattr, options)
+            put, digest = on_ids(app.ids, "add_job", [*fds, upper, *lowers], app.ids.userxattr, options)
     if digest != source.digest:
         raise UsageError(f"{step.source or step.target!r} was changed while it was added", hint="build again")
     return str(put)
 
 
 def _clean(store: Store, app: App, since_ns: int, way: Way) -> None:
-    userxattr = userxattr_of(app.ids)
     with store.ticket(app.ids) as ticket, ExitStack() as opened:
         upper = store.open_data(app, "upper")
         opened.callback(os.close, upper)
@@ -288,7 +286,7 @@ def _clean(store: Store, app: App, since_ns: int, way: Way) -> None:
             opened.callback(os.close, fd)
         fds = [upper, ticket.fd, *lowers]
         with explain("freeze what was built"):
-            on_ids(app.ids, "clean_job", fds, userxattr, list(way.drop), since_ns, way.epoch)
+            on_ids(app.ids, "clean_job", fds, app.ids.userxattr, list(way.drop), since_ns, way.epoch)
 
 
 def _frozen(store: Store, app: App, ticket: Ticket) -> Layer:
@@ -302,7 +300,7 @@ def _frozen(store: Store, app: App, ticket: Ticket) -> Layer:
             os.close(
                 os.open("roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             )
-            digest, entries, size = on_ids(app.ids, "list_job", [folder], userxattr_of(app.ids))
+            digest, entries, size = on_ids(app.ids, "list_job", [folder], app.ids.userxattr)
         finally:
             os.close(folder)
             os.close(data)

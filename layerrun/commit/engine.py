@@ -22,7 +22,7 @@ from layerrun.commit.places import Places, remove_places
 from layerrun.commit.prepare import Preparing
 from layerrun.commit.steps import Work, shown
 from layerrun.errors import BusyError, LayerrunError, NotFoundError, UsageError
-from layerrun.model import App, AppKind, Commit, CommitState, IdMode
+from layerrun.model import App, AppKind, Commit, CommitState
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, present
 from layerrun.store.making import now
 from layerrun.store.staging import new_id
@@ -301,7 +301,6 @@ class _Committing:
         with contextlib.ExitStack() as stack:
             host = stack.enter_context(_host(self.store))
             upper, lowers = self._layers(stack)
-            userxattr = self.app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
             folder = -1
             places: Places | None = None
             try:
@@ -310,7 +309,7 @@ class _Committing:
                     upper,
                     lowers,
                     Places(-1, id_, host),
-                    userxattr,
+                    self.app.ids.userxattr,
                     self.keep,
                     self.merges,
                     not self.drop,

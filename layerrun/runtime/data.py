@@ -72,10 +72,6 @@ def _opened(store: Store, app: App, data: int | None = None) -> Iterator[tuple[i
         yield upper, lowers
 
 
-def _userxattr(app: App) -> bool:
-    return app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
-
-
 def _over_host(app: App) -> bool:
     return app.config.base == HOST_BASE
 
@@ -101,7 +97,7 @@ def _roots(store: Store, app: App) -> list[str]:
 def deltas(store: Store, app: App) -> list[Delta]:
     """Return every entry of the app's upper and everything it hides, both sides in full; in the order of `diff`."""
     with _opened(store, app) as (upper, lowers):
-        arguments = _userxattr(app), _over_host(app), _roots(store, app)
+        arguments = app.ids.userxattr, _over_host(app), _roots(store, app)
         try:
             if app.ids is IdMode.SUBIDS:
                 raise PermissionError(errno.EACCES, "the files are other ids'")
@@ -225,7 +221,7 @@ def tidy(store: Store, app: App, *, dry_run: bool = False) -> list[str]:
 
 
 def _droppable(store: Store, app: App, upper: int, lowers: list[int]) -> list[str]:
-    options = _userxattr(app), _over_host(app), _roots(store, app)
+    options = app.ids.userxattr, _over_host(app), _roots(store, app)
     found: list[str] = jobs.on_files(app, "tidy_job", [upper, *lowers], *options)
     return found
 
@@ -271,7 +267,7 @@ def _trash_in(data: int) -> Iterator[int]:
 def _restore(store: Store, app: App, data: int, trash_fd: int, globs: Sequence[str]) -> list[str]:
     with _opened(store, app, data) as (upper, lowers):
         restored: list[str] = jobs.on_files(
-            app, "restore_job", [trash_fd, upper, *lowers], _userxattr(app), _over_host(app), list(globs)
+            app, "restore_job", [trash_fd, upper, *lowers], app.ids.userxattr, _over_host(app), list(globs)
         )
     return restored
 
@@ -362,7 +358,7 @@ def which(store: Store, app: App, path: str) -> Where:
         return found
     with _opened(store, app) as (upper, lowers):
         state, at, beneath = jobs.on_files(
-            app, "which_job", [upper, *lowers], path, _userxattr(app), _over_host(app)
+            app, "which_job", [upper, *lowers], path, app.ids.userxattr, _over_host(app)
         )
         if state == "has":
             return Where(path, "upper", False, "the app's own layer")

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from layerrun.errors import NotFoundError
-from layerrun.model import App, IdMode
+from layerrun.model import App
 from layerrun.runtime import jobs, snapshots
 from layerrun.runtime.units import layer_folder, note_since, since
 from layerrun.runtime.uppers import read_roots, write_roots
@@ -55,7 +55,6 @@ def melt(store: Store, app: App) -> App:
 
 def _fill(store: Store, app: App, data: int) -> None:
     """Fill the upper of a new data unit with what the app's upper and its layers hold."""
-    userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
     old = store.open_data(app)
     layers = open_dir(store.fd, "layers")
     try:
@@ -64,7 +63,7 @@ def _fill(store: Store, app: App, data: int) -> None:
             with layer_folder(store, name) as layer:
                 roots.update(read_roots(layer))
                 begun.append(since(layer))
-        jobs.on_files(app, "melt_job", [layers, old, data], list(reversed(app.stack)), userxattr)
+        jobs.on_files(app, "melt_job", [layers, old, data], list(reversed(app.stack)), app.ids.userxattr)
         write_roots(data, sorted(roots))
         note_since(data, begun)
         from layerrun.native.syscalls import syncfs

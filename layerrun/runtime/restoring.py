@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.errors import NotFoundError
-from layerrun.model import HOST_BASE, App, Home, IdMode, Snapshot, check_path
+from layerrun.model import HOST_BASE, App, Home, Snapshot, check_path
 from layerrun.runtime import identity, jobs, snapshots
 from layerrun.store.freezing import Restack
 from layerrun.store.fs import open_dir, present
@@ -73,12 +73,11 @@ def _fill(store: Store, app: App, like: App, data: int, paths: Sequence[str]) ->
             continue
         top = home.rstrip("/") if part == "home" and home is not None else ""
         cross = part == "upper" and app.config.base == HOST_BASE
-        userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
         with ExitStack() as opened:
             fds = [_folder(opened, data, part)]
             beneath = _stack(store, app, part, opened, upper=True)
             fds += beneath + _stack(store, like, part, opened, upper=False)
-            words = (len(beneath), [path[len(top) :].strip("/") for path in chosen], userxattr, cross)
+            words = (len(beneath), [path[len(top) :].strip("/") for path in chosen], app.ids.userxattr, cross)
             found = jobs.on_files(app, "put_back_job", fds, *words, helped=store.rootless)
         for shown, part_of in zip((same, missing), found, strict=True):
             shown += [f"{top}/{path}".rstrip("/") or "/" for path in part_of]

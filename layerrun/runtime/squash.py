@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from layerrun.errors import BusyError, LayerrunError
-from layerrun.model import App, IdMode, Layer
+from layerrun.model import App, Layer
 from layerrun.runtime import jobs
 from layerrun.runtime.units import layer_folder, note_since, since
 from layerrun.runtime.uppers import read_roots, write_roots
@@ -175,12 +175,11 @@ def _fill(store: Store, app: App, run: Sequence[str], fd: int) -> None:
     homes = [name for name in reversed(run) if present(store.fd, f"layers/{name}/home")]
     stack = app.stack
     beneath = any(present(store.fd, f"layers/{name}/home") for name in stack[: stack.index(run[0])])
-    userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
     top = open_dir(store.fd, "layers")
     try:
-        jobs.on_files(app, "squash_job", [top, fd], list(reversed(run)), "tree", userxattr, False)
+        jobs.on_files(app, "squash_job", [top, fd], list(reversed(run)), "tree", app.ids.userxattr, False)
         if homes:
-            jobs.on_files(app, "squash_job", [top, fd], homes, "home", userxattr, not beneath)
+            jobs.on_files(app, "squash_job", [top, fd], homes, "home", app.ids.userxattr, not beneath)
     finally:
         os.close(top)
     write_roots(fd, sorted(roots))

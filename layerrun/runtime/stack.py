@@ -28,7 +28,7 @@ _DIR = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def overlay_flags(app: App) -> str:
     """Return the flags of an overlay over the app's layers: which flavour of overlayfs's attributes is in them."""
-    return "userxattr" if app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF) else ""
+    return "userxattr" if app.ids.userxattr else ""
 
 
 def _lower_flags(app: App) -> str:

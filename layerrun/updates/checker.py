@@ -117,9 +117,13 @@ def _beginning(store: Store, app: App) -> Beginning:
     def dress(dir_fd: int, path: str) -> None:
         target, source = open_dir(dir_fd, path), store.open_data(app)
         try:
-            userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
             jobs.on_files(
-                app, "melt_job", [store.fd, source, target], [], userxattr, helped=app.ids is IdMode.SUBIDS
+                app,
+                "melt_job",
+                [store.fd, source, target],
+                [],
+                app.ids.userxattr,
+                helped=app.ids is IdMode.SUBIDS,
             )
         finally:
             os.close(source)

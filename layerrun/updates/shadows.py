@@ -11,7 +11,7 @@ import attrs
 
 from layerrun.bases.manifest import unescape
 from layerrun.errors import DamagedError, LayerrunError
-from layerrun.model import App, AppKind, Base, BaseKind, IdMode
+from layerrun.model import App, AppKind, Base, BaseKind
 from layerrun.runtime import comparing, data, jobs, snapshots
 from layerrun.runtime.comparing import Side
 from layerrun.store.freezing import Restack
@@ -152,8 +152,7 @@ def _hiding(store: Store, app: App, changed: Sequence[Changed]) -> dict[str, str
         for layer in app.stack:
             fds.append(store.open_layer(layer))
             opened.callback(os.close, fds[-1])
-        userxattr = app.ids in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)
-        found = jobs.on_files(app, "shadows_job", fds, paths, userxattr)
+        found = jobs.on_files(app, "shadows_job", fds, paths, app.ids.userxattr)
     own, *layers = found
     return {path: "layer" for layer in layers for path in layer} | dict.fromkeys(own, "upper")
 
