@@ -24,7 +24,7 @@ from layerrun.fleet import release, trust
 from layerrun.model import HOST_BASE, check_name
 from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2, syncfs
 from layerrun.store.channel_rows import Channel
-from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, write_file
+from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present, write_file
 from layerrun.store.store import now
 
 if TYPE_CHECKING:
@@ -100,9 +100,12 @@ def follow(
             fsync_dir(store.fd)
         ticket.note({"what": "follow", "inode": inode, "channel": attrs.asdict(made)})
         with ExitStack() as stack:
+            held = False
             with suppress(DamagedError):  # there is none yet
-                stack.enter_context(locked(store, name))
+                held = stack.enter_context(_alone(store, name)) >= 0
             with store.catalog.transaction(), explain("follow", url):
+                if not held and present(store.fd, f"channels/{name}"):
+                    raise BusyError(f"{name!r} follows another channel since a moment ago", hint="try again")
                 store.catalog.put_channel(made)
                 _place(store, ticket.fd, name)
                 fsync_dir(store.fd, "channels")
@@ -118,10 +121,13 @@ def _place(store: Store, ticket: int, name: str) -> None:
 
 
 def unfollow(store: Store, name: str) -> None:
-    """Let a base follow nothing any more; the base itself stays as it is."""
-    channel_of(store, name)
-    with store.ticket() as ticket:
+    """Let a base follow nothing any more; the base itself stays as it is. Raises `BusyError` as `locked`."""
+    with store.ticket() as ticket, ExitStack() as stack:
+        channel_of(store, name)
+        with suppress(DamagedError):  # its folder is missing: that hinders nobody
+            stack.enter_context(_alone(store, name))
         with store.catalog.transaction():
+            channel_of(store, name)  # somebody else may have been quicker
             store.catalog.delete_channel(name)
         with explain("unfollow", name), suppress(FileNotFoundError):
             os.rename(f"channels/{name}", "channel", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
@@ -129,8 +135,19 @@ def unfollow(store: Store, name: str) -> None:
 
 
 @contextmanager
-def locked(store: Store, name: str) -> Iterator[int]:
-    """Open the folder of a channel, and let nobody else ask meanwhile; raises `BusyError`."""
+def locked(store: Store, name: str) -> Iterator[tuple[int, Channel]]:
+    """Open the folder of the channel of a base, and let nobody else ask meanwhile; give it, and what is recorded of it.
+
+    What was read of a channel before may have changed by now. Raises `NotFoundError`, `BusyError`.
+    """
+    channel_of(store, name)  # says that there is none
+    with _alone(store, name) as fd:
+        yield fd, channel_of(store, name)
+
+
+@contextmanager
+def _alone(store: Store, name: str) -> Iterator[int]:
+    """Open the folder of a channel and take its lock; raises `BusyError`, and `DamagedError` if there is no folder."""
     try:
         fd = open_dir(store.fd, f"channels/{name}")
     except (FileNotFoundError, NotADirectoryError):
@@ -148,11 +165,22 @@ def locked(store: Store, name: str) -> Iterator[int]:
             raise BusyError(
                 f"the channel of {name!r} is being asked by another process", hint="try again"
             ) from None
+        if not _is_there(store, name, fd):
+            # Another `follow` or `unfollow` had the lock in between: this is that of a folder that is gone.
+            raise BusyError(f"the channel of {name!r} was changed by another process", hint="try again")
         yield fd
     finally:
         if lock >= 0:
             os.close(lock)
         os.close(fd)
+
+
+def _is_there(store: Store, name: str, fd: int) -> bool:
+    try:
+        found = os.stat(f"channels/{name}", dir_fd=store.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(fd))
 
 
 def news(store: Store, channel: Channel, fd: int) -> Release:

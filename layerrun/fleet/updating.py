@@ -10,6 +10,7 @@ import attrs
 
 from layerrun.errors import (
     ArchiveError,
+    BusyError,
     DamagedError,
     HealthError,
     NotFoundError,
@@ -62,8 +63,7 @@ class Wanted:
 
 def check(store: Store, name: str) -> News:
     """Ask the channel of a base what there is; nothing but what was learnt is kept."""
-    channel = following.channel_of(store, name)
-    with following.locked(store, name) as fd:
+    with following.locked(store, name) as (fd, channel):
         return _news(store, channel, following.news(store, channel, fd))
 
 
@@ -88,13 +88,15 @@ def get(
     """Make what a channel offers the current version of its base, or stage it; a base that is not there is imported.
 
     Return ``imported``, ``updated``, ``staged`` or ``current`` (the same content was there already), what was found and
-    the switch. Raises as `layerrun.updates.update.update`: after a failure of any kind the base is as it was.
+    the switch. Raises as `layerrun.updates.update.update`, and `BusyError` if the base follows something else, or its
+    channel has something newer, than when ``news`` was asked for: after a failure of any kind the base is as it was.
     """
     from layerrun.updates.update import Wanted as Asked
     from layerrun.updates.update import update
 
     name = news.channel.slot
-    with following.locked(store, name) as fd:
+    with following.locked(store, name) as (fd, channel):
+        _check_same(news, channel)
         if store.catalog.slot(name) is None:
             _import(store, fd, news, progress)
             return "imported", None, None
@@ -110,6 +112,18 @@ def get(
     if switched is not None:
         return "updated", found, switched
     return "staged" if found.new.id != found.old.id else "current", found, None
+
+
+def _check_same(news: News, channel: Channel) -> None:
+    """Raise `BusyError` unless a channel is as it was when it was asked for ``news``."""
+    before, now = (
+        (one.url, *(one.state.get(key) for key in ("channel", "arch", "root")))
+        for one in (news.channel, channel)
+    )
+    if before != now or channel.state.get("sequence") != news.release.sequence:
+        raise BusyError(
+            f"what {channel.slot!r} follows was changed by another process meanwhile", hint="try again"
+        )
 
 
 def apply(store: Store, name: str) -> Switched | None:

@@ -8,13 +8,14 @@ import signal
 import sqlite3
 import threading
 from functools import partial
+from unittest import mock
 
 import pytest
 from support.channels import Publisher
 from support.stores import check_whole, die_at_line
 
-from layerrun.errors import TrustError
-from layerrun.fleet import following, publishing
+from layerrun.errors import BusyError, DamagedError, TrustError
+from layerrun.fleet import following, publishing, updating
 from layerrun.store.store import Store
 
 
@@ -141,6 +142,46 @@ def test_one_asks_at_a_time(layerrun, publisher, web):
         first.join()
 
 
+def test_what_changes_while_somebody_waits(layerrun, publisher, folder):
+    """Whatever was read before the lock was had is read again: neither a row nor a folder is another channel's."""
+    os.mkdir(f"{folder}/new")
+    other = Publisher(layerrun, f"{folder}/new")
+    publishing.init(other.path, other.keys)
+    other.publish("three")
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    with Store.open(layerrun.store()) as store:
+        news = updating.check(store, "debian")
+        with following.locked(store, "debian"):
+            for words in (("base", "unfollow", "debian"), ("update", "-y", "debian")):
+                layerrun(*words, check=5)
+            said = layerrun("base", "follow", "debian", other.path, "--root", other.root, check=5)
+            assert "by another process" in said.err
+        assert channels(layerrun)["debian"]["version"] == "two"
+        following.follow(store, "debian", other.path, root=root_of(other), agree=agree)
+        with pytest.raises(BusyError, match="meanwhile"):
+            updating.get(store, news, updating.Wanted(), agree=lambda _: True, told=agree)
+        assert store.catalog.base("debian") is None
+        # Somebody who opened the folder of before, and gets its lock only now.
+        with mock.patch.object(following, "open_dir", side_effect=lambda *_: os.open(folder, os.O_RDONLY)):
+            with pytest.raises(BusyError, match="changed"), following.locked(store, "debian"):
+                pass
+            with pytest.raises(BusyError):
+                following.unfollow(store, "debian")
+        # Two begin at once: the other is there when this one would be put in its place.
+        with (
+            mock.patch.object(following, "_alone", side_effect=DamagedError("none yet")),
+            pytest.raises(BusyError, match="since a moment"),
+        ):
+            following.follow(store, "debian", publisher.path, root=root_of(publisher), agree=agree)
+        following.unfollow(store, "debian")
+        assert os.listdir(f"{layerrun.store()}/channels") == []
+
+
+def root_of(publisher):
+    with open(publisher.root, "rb") as file:
+        return file.read()
+
+
 @pytest.mark.parametrize("stride", [pytest.param(3, marks=pytest.mark.long), 110])
 def test_killed_while_it_begins_to_follow(layerrun, publisher, stride):
     with open(publisher.root, "rb") as file:
@@ -201,10 +242,8 @@ def test_killed_while_it_asks(layerrun, publisher, stride):
     after = publisher.copy()
 
     def action():
-        with Store.open(path) as store:
-            channel = following.channel_of(store, "debian")
-            with following.locked(store, "debian") as fd:
-                following.news(store, channel, fd)
+        with Store.open(path) as store, following.locked(store, "debian") as (fd, channel):
+            following.news(store, channel, fd)
 
     def follow():
         with Store.open(path) as store:

@@ -290,10 +290,10 @@ def test_a_server_that_drips_is_given_up(publisher, follower, web, monkeypatch):
     web.answers["/metadata/timestamp.json"] = slow
     with (
         Store.open(follower.store()) as store,
-        following.locked(store, "debian") as fd,
+        following.locked(store, "debian") as (fd, channel),
         pytest.raises(UnreachableError, match="too slowly"),
     ):
-        following.news(store, following.channel_of(store, "debian"), fd)
+        following.news(store, channel, fd)
 
 
 def test_a_server_that_is_away(follower, offers, web, publisher):
