@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import attrs
 
@@ -103,10 +103,8 @@ def _write(rootless: bool, ids: IdMode | None, fd: int, out: int, failed: list[B
         if not rootless:
             write_here(fd, out)
             return
-        maps: dict[str, Any] = {}
-        if ids is not IdMode.SUBIDS:
-            maps = {"uid_map": [(0, os.geteuid(), 1)], "gid_map": [(0, os.getegid(), 1)]}
-        run_in_userns(f"{__name__}:write_here", fd, out, pass_fds=(fd, out), **maps)
+        own = ids is not IdMode.SUBIDS
+        run_in_userns(f"{__name__}:write_here", fd, out, own=own, pass_fds=(fd, out))
     except BaseException as error:  # noqa: BLE001  (it is raised in the caller's thread)
         failed.append(error)
     finally:

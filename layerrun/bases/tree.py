@@ -196,7 +196,4 @@ def in_userns(ids: IdMode | None, function: str, *args: Any, fds: Sequence[int])
     """
     from layerrun.native.worker import run_in_userns
 
-    if ids is IdMode.SUBIDS:
-        return run_in_userns(function, *args, pass_fds=fds)
-    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
-    return run_in_userns(function, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
+    return run_in_userns(function, *args, own=ids is not IdMode.SUBIDS, pass_fds=fds)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from layerrun.building.build import Built, Done, Watch
-from layerrun.building.jobs import on_ids
+from layerrun.building.jobs import compare_job
 from layerrun.building.recipe import Recipe, Run
 from layerrun.building.running import Stack, Stage, Way, stage
+from layerrun.runtime.jobs import on_ids
 from layerrun.store.fs import explain, open_dir
 
 if TYPE_CHECKING:
@@ -63,6 +64,6 @@ def _unlike(store: Store, known: Layer | None, staged: Stage) -> list[tuple[str,
         opened.callback(os.close, first)
         second = open_dir(staged.ticket.fd, "layer/tree")
         opened.callback(os.close, second)
-        found = on_ids(known.ids, "compare_job", [first, second], known.ids.userxattr)
+        found = on_ids(known.ids, compare_job, [first, second], known.ids.userxattr)
     paths = ((base64.b64decode(path), how) for path, how in found)
     return [("/" if path == b"." else "/" + os.fsdecode(path), how) for path, how in paths]

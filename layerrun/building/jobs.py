@@ -6,43 +6,17 @@ Arguments and results are plain JSON data; descriptors come first.
 from __future__ import annotations
 
 import base64
-import errno
 import os
 from typing import Any
 
 import attrs
 
 from layerrun.building import adding, clamping, listing
-from layerrun.errors import SystemError  # of the native room
 from layerrun.layers.putback import Stack
 from layerrun.layers.restore import restore_paths
 from layerrun.layers.tidy import drop, droppable
-from layerrun.model import IdMode
 
-__all__ = ["add_job", "clean_job", "compare_job", "list_job", "on_ids", "source_job"]
-
-
-def on_ids(ids: IdMode, job: str, fds: list[int], *args: Any) -> Any:
-    """Run a job of this module with ``fds`` as its first arguments, on files whose owners mean ``ids``.
-
-    A job may be run anew after half of it.
-    """
-    if ids is not IdMode.SUBIDS:
-        try:
-            return globals()[job](*fds, *args)
-        except SystemError as error:
-            if error.errno != errno.EACCES or os.geteuid() == 0:
-                raise
-        except PermissionError:
-            if os.geteuid() == 0:
-                raise
-    from layerrun.native.worker import run_in_userns
-
-    name = f"{__name__}:{job}"
-    if ids is IdMode.SUBIDS:
-        return run_in_userns(name, *fds, *args, pass_fds=fds)
-    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
-    return run_in_userns(name, *fds, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
+__all__ = ["add_job", "clean_job", "compare_job", "list_job", "source_job"]
 
 
 def source_job(source: int, exclude: list[str], mode: int | None) -> str:

@@ -17,13 +17,14 @@ import attrs
 
 from layerrun.bases.intake import publish
 from layerrun.bases.sharing import share_layer
-from layerrun.building.jobs import on_ids
+from layerrun.building.jobs import add_job, clean_job, list_job
 from layerrun.building.recipe import Add, Run
 from layerrun.building.sources import Source
 from layerrun.errors import BuildError, BusyError, LayerrunError, UsageError
 from layerrun.model import App, AppConfig, AppKind, Base, IdMode, Layer
 from layerrun.policy import Policy
 from layerrun.runtime import launch
+from layerrun.runtime.jobs import on_ids
 from layerrun.runtime.units import dress, is_touched, layer_folder
 from layerrun.store import making, removing
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir
@@ -271,7 +272,7 @@ def _add(store: Store, app: App, step: Add, source: Source, epoch: int) -> str:
         for fd in lowers:
             opened.callback(os.close, fd)
         with explain(f"add to {step.target}"):
-            put, digest = on_ids(app.ids, "add_job", [*fds, upper, *lowers], app.ids.userxattr, options)
+            put, digest = on_ids(app.ids, add_job, [*fds, upper, *lowers], app.ids.userxattr, options)
     if digest != source.digest:
         raise UsageError(f"{step.source or step.target!r} was changed while it was added", hint="build again")
     return str(put)
@@ -286,7 +287,7 @@ def _clean(store: Store, app: App, since_ns: int, way: Way) -> None:
             opened.callback(os.close, fd)
         fds = [upper, ticket.fd, *lowers]
         with explain("freeze what was built"):
-            on_ids(app.ids, "clean_job", fds, app.ids.userxattr, list(way.drop), since_ns, way.epoch)
+            on_ids(app.ids, clean_job, fds, app.ids.userxattr, list(way.drop), since_ns, way.epoch)
 
 
 def _frozen(store: Store, app: App, ticket: Ticket) -> Layer:
@@ -300,7 +301,7 @@ def _frozen(store: Store, app: App, ticket: Ticket) -> Layer:
             os.close(
                 os.open("roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             )
-            digest, entries, size = on_ids(app.ids, "list_job", [folder], app.ids.userxattr)
+            digest, entries, size = on_ids(app.ids, list_job, [folder], app.ids.userxattr)
         finally:
             os.close(folder)
             os.close(data)

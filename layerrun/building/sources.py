@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import attrs
 
-from layerrun.building.jobs import on_ids
+from layerrun.building.jobs import source_job
 from layerrun.building.recipe import Add
 from layerrun.errors import LayerrunError, UsageError
 from layerrun.model import IdMode, Layer
 from layerrun.native.trees import open_beneath
+from layerrun.runtime.jobs import on_ids
 from layerrun.store.fs import DIR_FLAGS, explain
 from layerrun.store.store import Store
 
@@ -72,7 +73,7 @@ def opened(
 
 def _source(ids: IdMode, fd: int, name: str, step: Add, exclude: tuple[str, ...]) -> Source:
     with explain("read", step.source or step.target):
-        digest = on_ids(ids, "source_job", [fd], list(exclude), step.mode)
+        digest = on_ids(ids, source_job, [fd], list(exclude), step.mode)
     return Source(fd, name, digest, exclude)
 
 

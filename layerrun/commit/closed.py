@@ -31,14 +31,7 @@ def _or_else(first: Callable[[], T], second: Callable[[], T]) -> T:
 def _as_root(job: str, fds: tuple[int, ...], *words: Any) -> Any:
     from layerrun.native.worker import run_in_userns
 
-    return run_in_userns(
-        f"{__name__}:{job}",
-        *fds,
-        *words,
-        uid_map=[(0, os.geteuid(), 1)],
-        gid_map=[(0, os.getegid(), 1)],
-        pass_fds=fds,
-    )
+    return run_in_userns(f"{__name__}:{job}", *fds, *words, own=True, pass_fds=fds)
 
 
 def _text(data: bytes) -> str:

@@ -56,12 +56,9 @@ def write_layer(
     """
     if not store.rootless:
         return _write(folder, out, layer=layer, compression=compression, single=False)
-    maps: dict[str, Any] = {}
-    if ids is not IdMode.SUBIDS:
-        maps = {"uid_map": [(0, os.geteuid(), 1)], "gid_map": [(0, os.getegid(), 1)]}
-    single = ids is IdMode.SINGLE
+    own, single = ids is not IdMode.SUBIDS, ids is IdMode.SINGLE
     values = run_in_userns(
-        f"{__name__}:write_here", folder, out, layer, compression, single, pass_fds=(folder, out), **maps
+        f"{__name__}:write_here", folder, out, layer, compression, single, own=own, pass_fds=(folder, out)
     )
     return Written(*values)
 

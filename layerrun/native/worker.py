@@ -31,16 +31,19 @@ def run_in_userns(
     *args: Any,
     uid_map: IdMap | None = None,
     gid_map: IdMap | None = None,
+    own: bool = False,
     pass_fds: Sequence[int] = (),
 ) -> Any:
     """Call ``module:function`` with JSON-able ``args`` as root of a new user namespace; return its result.
 
     The maps are of (inside, outside, count), by default the caller as 0 and its subordinate ids as 1
-    and up, where it has any. ``pass_fds`` keep their numbers. What the function raises of
-    layerrun's errors is raised here.
+    and up, where it has any; with ``own`` the caller as 0 and nobody else. ``pass_fds`` keep their numbers. What the
+    function raises of layerrun's errors is raised here.
     """
     import json
 
+    if own:
+        uid_map, gid_map = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
     process = spawn(function, args, uid_map, gid_map, pass_fds)
     assert process.stdin is not None
     assert process.stdout is not None

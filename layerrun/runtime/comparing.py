@@ -91,18 +91,18 @@ def rows(store: Store, old: Side, new: Side, only: Sequence[str] = ()) -> list[R
 
     ``only``: absolute paths; what lies beneath them is looked at, and nothing else.
     """
-    return [tuple(row) for row in _compared(store, old, new, "rows_job", only)]
+    return [tuple(row) for row in _compared(store, old, new, jobs.rows_job, only)]
 
 
 def details(
     store: Store, old: Side, new: Side, wanted: Sequence[str], only: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return what differs with what is in it; see `layerrun.layers.details.details`."""
-    found: list[dict[str, Any]] = _compared(store, old, new, "details_job", only, wanted=list(wanted))
+    found: list[dict[str, Any]] = _compared(store, old, new, jobs.details_job, only, wanted=list(wanted))
     return found
 
 
-def _compared(store: Store, old: Side, new: Side, job: str, only: Sequence[str], **more: Any) -> Any:
+def _compared(store: Store, old: Side, new: Side, job: jobs.Job, only: Sequence[str], **more: Any) -> Any:
     userxattr = store.rootless
     host = old.base.name == HOST_BASE
     same = old.base.id == new.base.id and old.base.name == new.base.name

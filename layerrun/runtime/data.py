@@ -106,7 +106,7 @@ def deltas(store: Store, app: App) -> list[Delta]:
         except OSError as error:
             if error.errno != errno.EACCES or os.geteuid() == 0:
                 raise
-            changes = jobs.deltas_from(jobs.on_files(app, "deltas_job", [upper, *lowers], *arguments))
+            changes = jobs.deltas_from(jobs.on_files(app, jobs.deltas_job, [upper, *lowers], *arguments))
     begun = put_together(store, app)
     return changes if begun is None else [delta._replace(since_ns=begun) for delta in changes]
 
@@ -160,7 +160,7 @@ def _usages(store: Store, app: App, layers: Iterable[str]) -> tuple[Usage, dict[
                 fds.append(store.open_layer(layer))
                 stack.callback(os.close, fds[-1])
                 there.append(layer)
-        found = [Usage(*values) for values in jobs.on_files(app, "usage_job", fds)]
+        found = [Usage(*values) for values in jobs.on_files(app, jobs.usage_job, fds)]
         return together(found[:own]), dict(zip(there, found[own:], strict=True))
 
 
@@ -216,13 +216,13 @@ def tidy(store: Store, app: App, *, dry_run: bool = False) -> list[str]:
     else:
         with _changing(store, app, "tidy") as (data, trash_fd), _opened(store, app, data) as (upper, lowers):
             found = _droppable(store, app, upper, lowers)
-            jobs.on_files(app, "drop_job", [upper, trash_fd], found)
+            jobs.on_files(app, jobs.drop_job, [upper, trash_fd], found)
     return ["/" + path for path in found]
 
 
 def _droppable(store: Store, app: App, upper: int, lowers: list[int]) -> list[str]:
     options = app.ids.userxattr, _over_host(app), _roots(store, app)
-    found: list[str] = jobs.on_files(app, "tidy_job", [upper, *lowers], *options)
+    found: list[str] = jobs.on_files(app, jobs.tidy_job, [upper, *lowers], *options)
     return found
 
 
@@ -267,7 +267,7 @@ def _trash_in(data: int) -> Iterator[int]:
 def _restore(store: Store, app: App, data: int, trash_fd: int, globs: Sequence[str]) -> list[str]:
     with _opened(store, app, data) as (upper, lowers):
         restored: list[str] = jobs.on_files(
-            app, "restore_job", [trash_fd, upper, *lowers], app.ids.userxattr, _over_host(app), list(globs)
+            app, jobs.restore_job, [trash_fd, upper, *lowers], app.ids.userxattr, _over_host(app), list(globs)
         )
     return restored
 
@@ -300,7 +300,7 @@ def _clear_cache(store: Store, app: App) -> list[str]:
         if app.config.home is Home.FRESH:
             home = open_dir(data, "home", closed=True)
             try:
-                if jobs.on_files(app, "home_cache_job", [home, trash_fd]):
+                if jobs.on_files(app, jobs.home_cache_job, [home, trash_fd]):
                     dropped.append(posixpath.join(identity.person(app).home, ".cache"))
             finally:
                 os.close(home)
@@ -322,7 +322,7 @@ def cache_usage(store: Store, app: App) -> list[tuple[str, Usage]]:
             except OSError:
                 continue
             stack.callback(os.close, fd)
-            found.append((shown, Usage(*jobs.on_files(app, "usage_job", [fd])[0])))
+            found.append((shown, Usage(*jobs.on_files(app, jobs.usage_job, [fd])[0])))
     return found
 
 
@@ -358,7 +358,7 @@ def which(store: Store, app: App, path: str) -> Where:
         return found
     with _opened(store, app) as (upper, lowers):
         state, at, beneath = jobs.on_files(
-            app, "which_job", [upper, *lowers], path, app.ids.userxattr, _over_host(app)
+            app, jobs.which_job, [upper, *lowers], path, app.ids.userxattr, _over_host(app)
         )
         if state == "has":
             return Where(path, "upper", False, "the app's own layer")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -38,9 +38,11 @@ __all__ = [
     "which_job",
 ]
 
+Job = Callable[..., Any]
 
-def on_files(app: App, job: str, fds: list[int], *args: Any, helped: bool = False) -> Any:
-    """Run a job of this module where the app's files can be read, with ``fds`` as its first arguments.
+
+def on_files(app: App, job: Job, fds: list[int], *args: Any, helped: bool = False) -> Any:
+    """Run a job where the app's files can be read, with ``fds`` as its first arguments.
 
     A folder of mode 000 stops even its owner; root of a user namespace that maps the owner may enter: so is it done
     where that is met, or at once if ``helped``: of a job that cannot be done anew after half of it.
@@ -48,21 +50,21 @@ def on_files(app: App, job: str, fds: list[int], *args: Any, helped: bool = Fals
     return on_ids(app.ids, job, fds, *args, helped=helped)
 
 
-def on_ids(ids: IdMode | None, job: str, fds: list[int], *args: Any, helped: bool = False) -> Any:
-    """Do as `on_files`, with files whose owners mean ``ids``; ``None``: the machine's own."""
+def on_ids(ids: IdMode | None, job: Job, fds: list[int], *args: Any, helped: bool = False) -> Any:
+    """Do as `on_files`, with files whose owners mean ``ids``; ``None``: the machine's own.
+
+    A job is a function of a module, with plain JSON data beside ``fds``.
+    """
     if ids is not IdMode.SUBIDS and not helped:
         try:
-            return globals()[job](*fds, *args)
+            return job(*fds, *args)
         except OSError as error:
             if error.errno != errno.EACCES or os.geteuid() == 0:
                 raise
     from layerrun.native.worker import run_in_userns
 
-    name = f"{__name__}:{job}"
-    if ids is IdMode.SUBIDS:
-        return run_in_userns(name, *fds, *args, pass_fds=fds)
-    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
-    return run_in_userns(name, *fds, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
+    own = ids is not IdMode.SUBIDS
+    return run_in_userns(f"{job.__module__}:{job.__name__}", *fds, *args, own=own, pass_fds=fds)
 
 
 def usage_job(*fds: int) -> list[list[int]]:

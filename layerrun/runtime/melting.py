@@ -63,7 +63,7 @@ def _fill(store: Store, app: App, data: int) -> None:
             with layer_folder(store, name) as layer:
                 roots.update(read_roots(layer))
                 begun.append(since(layer))
-        jobs.on_files(app, "melt_job", [layers, old, data], list(reversed(app.stack)), app.ids.userxattr)
+        jobs.on_files(app, jobs.melt_job, [layers, old, data], list(reversed(app.stack)), app.ids.userxattr)
         write_roots(data, sorted(roots))
         note_since(data, begun)
         from layerrun.native.syscalls import syncfs

@@ -47,7 +47,7 @@ def _size(store: Store, layer: Layer | None) -> int:
         if layer is not None:
             fd = os.open(f"layers/{layer.id}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=store.fd)
             try:
-                return int(jobs.on_ids(layer.ids, "usage_job", [fd])[0][2])
+                return int(jobs.on_ids(layer.ids, jobs.usage_job, [fd])[0][2])
             finally:
                 os.close(fd)
     return 0

@@ -51,7 +51,7 @@ def _size(store: Store, app: App, layers: list[str]) -> int:
         with suppress(OSError, LayerrunError):  # it went meanwhile
             fd = os.open(f"layers/{layer}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=store.fd)
             try:
-                total += jobs.on_files(app, "usage_job", [fd])[0][2]
+                total += jobs.on_files(app, jobs.usage_job, [fd])[0][2]
             finally:
                 os.close(fd)
     return total

@@ -78,7 +78,7 @@ def _fill(store: Store, app: App, like: App, data: int, paths: Sequence[str]) ->
             beneath = _stack(store, app, part, opened, upper=True)
             fds += beneath + _stack(store, like, part, opened, upper=False)
             words = (len(beneath), [path[len(top) :].strip("/") for path in chosen], app.ids.userxattr, cross)
-            found = jobs.on_files(app, "put_back_job", fds, *words, helped=store.rootless)
+            found = jobs.on_files(app, jobs.put_back_job, fds, *words, helped=store.rootless)
         for shown, part_of in zip((same, missing), found, strict=True):
             shown += [f"{top}/{path}".rstrip("/") or "/" for path in part_of]
     return same, missing

@@ -177,9 +177,9 @@ def _fill(store: Store, app: App, run: Sequence[str], fd: int) -> None:
     beneath = any(present(store.fd, f"layers/{name}/home") for name in stack[: stack.index(run[0])])
     top = open_dir(store.fd, "layers")
     try:
-        jobs.on_files(app, "squash_job", [top, fd], list(reversed(run)), "tree", app.ids.userxattr, False)
+        jobs.on_files(app, jobs.squash_job, [top, fd], list(reversed(run)), "tree", app.ids.userxattr, False)
         if homes:
-            jobs.on_files(app, "squash_job", [top, fd], homes, "home", app.ids.userxattr, not beneath)
+            jobs.on_files(app, jobs.squash_job, [top, fd], homes, "home", app.ids.userxattr, not beneath)
     finally:
         os.close(top)
     write_roots(fd, sorted(roots))

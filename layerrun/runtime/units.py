@@ -49,7 +49,7 @@ def dress(app: App, data: int, like: int) -> None:
     if app.ids is IdMode.SUBIDS and not any(_is_others(like, name) for name in (top, "home")):
         made = jobs.dress_job(data, like, True, top, words)  # without a helper process, which takes its time
     else:
-        made = jobs.on_files(app, "dress_job", [data, like], app.ids.userxattr, top, words)
+        made = jobs.on_files(app, jobs.dress_job, [data, like], app.ids.userxattr, top, words)
     if made:
         write_roots(data, [os.fsencode(root) for root in made])
 

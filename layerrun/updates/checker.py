@@ -119,7 +119,7 @@ def _beginning(store: Store, app: App) -> Beginning:
         try:
             jobs.on_files(
                 app,
-                "melt_job",
+                jobs.melt_job,
                 [store.fd, source, target],
                 [],
                 app.ids.userxattr,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,5 @@ def as_owner(store: Store, bases: Sequence[Base], function: str, *args: Any, fds
         return getattr(importlib.import_module(module), name)(*args)
     from layerrun.native.worker import run_in_userns
 
-    if any(base.ids is IdMode.SUBIDS for base in bases):
-        return run_in_userns(function, *args, pass_fds=fds)
-    own = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
-    return run_in_userns(function, *args, uid_map=own[0], gid_map=own[1], pass_fds=fds)
+    own = all(base.ids is not IdMode.SUBIDS for base in bases)
+    return run_in_userns(function, *args, own=own, pass_fds=fds)

@@ -152,7 +152,7 @@ def _hiding(store: Store, app: App, changed: Sequence[Changed]) -> dict[str, str
         for layer in app.stack:
             fds.append(store.open_layer(layer))
             opened.callback(os.close, fds[-1])
-        found = jobs.on_files(app, "shadows_job", fds, paths, app.ids.userxattr)
+        found = jobs.on_files(app, jobs.shadows_job, fds, paths, app.ids.userxattr)
     own, *layers = found
     return {path: "layer" for layer in layers for path in layer} | dict.fromkeys(own, "upper")
 
