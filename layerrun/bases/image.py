@@ -10,14 +10,14 @@ import stat
 from contextlib import suppress
 
 from layerrun.bases import recording
+from layerrun.bases.intake import settle
 from layerrun.bases.manifest import Progress, Summary, write_manifest
 from layerrun.errors import ArchiveError, SystemError, UsageError
-from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
+from layerrun.model import Base, BaseKind, IdMode
 from layerrun.native import trees
-from layerrun.native.syscalls import syncfs
 from layerrun.native.volumes import open_lower_image
-from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir
-from layerrun.store.staging import Ticket, new_id
+from layerrun.store.fs import DIR_FLAGS, explain, make_dir
+from layerrun.store.staging import new_id
 from layerrun.store.store import Store, now
 from layerrun.store.uids import COUNT
 
@@ -45,8 +45,7 @@ def import_image(
     Raises `ArchiveError` when there is in it what a base must not hold, `ExistsError` when the name stands for another
     tree.
     """
-    if check_name(name, "name of a base") == HOST_BASE:
-        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    recording.check_new(name)
     with store.ticket(IdMode.RANGE) as ticket:
         with explain("stage the base", name):
             make_dir(ticket.fd, "base")
@@ -56,9 +55,6 @@ def import_image(
             summary = _seal(base_fd, source, progress)
         finally:
             os.close(base_fd)
-        there = recording.known(store, name, summary.digest, version=version)
-        if there is not None:
-            return there
         base = Base(
             id=new_id(),
             name=name,
@@ -70,21 +66,7 @@ def import_image(
             entries=summary.entries,
             size=summary.size,
         )
-        return _record(store, ticket, base, version=version)
-
-
-def _record(store: Store, ticket: Ticket, base: Base, *, version: bool) -> Base:
-    place = f"bases/{base.id}"
-    with explain("write the base", base.name):
-        syncfs(ticket.fd)
-        os.rename("base", place, src_dir_fd=ticket.fd, dst_dir_fd=store.fd)
-        fsync_dir(store.fd, "bases")
-    try:
-        with store.catalog.transaction():
-            return recording.add(store, base, version=version)
-    except BaseException:
-        os.rename(place, "base", src_dir_fd=store.fd, dst_dir_fd=ticket.fd)
-        raise
+        return settle(store, ticket, base, version=version)
 
 
 def _copy(image: int, base_fd: int, source: str) -> None:

@@ -20,7 +20,7 @@ from layerrun.bases.manifest import Progress, Summary
 from layerrun.bases.taking import GoneError, Maps, Run
 from layerrun.errors import ArchiveError, ExistsError, UsageError
 from layerrun.images.stream import Feed, Layered, Source
-from layerrun.model import HOST_BASE, Base, BaseKind, IdMode, check_name
+from layerrun.model import Base, BaseKind, IdMode
 from layerrun.native import trees
 from layerrun.native.subids import id_maps, subids
 from layerrun.native.syscalls import syncfs
@@ -36,9 +36,9 @@ __all__ = [
     "keep",
     "maps",
     "publish",
-    "record",
     "renew_objects",
     "scheme_of",
+    "settle",
     "take_in",
 ]
 
@@ -68,16 +68,12 @@ def import_base(
     the same name again makes nothing and returns the base that is there. Raises `ExistsError` when the name stands for
     another tree, `UsageError` when the source holds no root file system, `ArchiveError` when it holds what it must not.
     """
-    if check_name(name, "name of a base") == HOST_BASE:
-        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
+    recording.check_new(name)
     ids = source.ids(rootless=store.rootless)
     with store.ticket(ids) as ticket:
         summary, origin = take_in(
             store, ticket.fd, "base", source, ids, size=size, entries=entries, progress=progress
         )
-        known = recording.known(store, name, summary.digest, version=version)
-        if known is not None:
-            return known
         base = Base(
             id=new_id(),
             name=name,
@@ -90,17 +86,28 @@ def import_base(
             size=summary.size,
             origin=origin,
         )
-        try:
-            return record(store, ticket, base, version=version)
-        except ExistsError:  # another import of the name was quicker
-            known = recording.known(store, name, summary.digest, version=version)
-            if known is None:
-                raise
-            return known
+        return settle(store, ticket, base, version=version)
 
 
-def record(store: Store, ticket: Ticket, base: Base, *, version: bool = False) -> Base:
-    """Make the staged ``base`` durable and known; see `layerrun.bases.recording.add`."""
+def settle(store: Store, ticket: Ticket, base: Base, *, version: bool) -> Base:
+    """Make the folder ``base`` of a ticket durable and known as ``base``, or with ``version`` as the next of its name.
+
+    A base that is there already with this content is returned as it is. Raises `ExistsError` as `import_base` does.
+    """
+    known = partial(recording.known, store, base.name, str(base.digest), version=version)
+    there = known()
+    if there is not None:
+        return there
+    try:
+        return _record(store, ticket, base, version=version)
+    except ExistsError:  # another import of the name was quicker
+        there = known()
+        if there is None:
+            raise
+        return there
+
+
+def _record(store: Store, ticket: Ticket, base: Base, *, version: bool) -> Base:
     place = f"bases/{base.id}"
     with explain("write the base", base.name):
         keep(store, ticket, "base", place)
@@ -113,7 +120,7 @@ def record(store: Store, ticket: Ticket, base: Base, *, version: bool = False) -
 
 
 def keep(store: Store, ticket: Ticket, folder: str, place: str) -> None:
-    """Make what `take_in` staged durable, its objects everybody's, and move ``folder`` to ``place`` in the store."""
+    """Make what was staged durable, its objects everybody's, and move ``folder`` to ``place`` in the store."""
     # Once for all files: neither a row nor an object may vouch for what is not on the disk.
     syncfs(ticket.fd)
     publish(store, ticket.fd)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from layerrun.errors import ExistsError
-from layerrun.model import Base
+from layerrun.errors import ExistsError, UsageError
+from layerrun.model import HOST_BASE, Base, check_name
 from layerrun.store.store import Store
 
-__all__ = ["add", "known"]
+__all__ = ["add", "check_new", "known"]
+
+
+def check_new(name: str) -> None:
+    """Refuse, by `UsageError`, what no base that is imported can be called."""
+    if check_name(name, "name of a base") == HOST_BASE:
+        raise UsageError("the base 'host' is the machine's own / and cannot be imported")
 
 
 def known(store: Store, name: str, digest: str, *, version: bool) -> Base | None:
