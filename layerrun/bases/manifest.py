@@ -14,13 +14,24 @@ import attrs
 from layerrun.native import trees
 from layerrun.store.fs import explain
 
-__all__ = ["HEADER", "Summary", "digest_of", "escape", "manifest_lines", "unescape", "write_manifest"]
+__all__ = [
+    "HEADER",
+    "LETTERS",
+    "Summary",
+    "contents",
+    "digest_of",
+    "escape",
+    "line",
+    "unescape",
+    "write_lines",
+    "write_manifest",
+]
 
 HEADER = b"layerrun-manifest 1\n"
 Progress = Callable[[int, int], None]
 
 _CHUNK = 1 << 20
-_LETTERS = {
+LETTERS = {
     stat.S_IFREG: b"f",
     stat.S_IFDIR: b"d",
     stat.S_IFLNK: b"l",
@@ -54,13 +65,13 @@ def unescape(data: bytes) -> bytes:
     return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), data)
 
 
-def manifest_lines(root_fd: int, progress: Progress | None = None) -> Iterator[tuple[bytes, int]]:
-    """Yield each line of the manifest of the tree ``root_fd`` with the bytes of content it stands for.
+def contents(root_fd: int, progress: Progress | None = None) -> Iterator[tuple[trees.Entry, bytes, int]]:
+    """Yield each entry of a tree with its fifth field and the bytes of content that were read for it.
 
-    The root comes first, then each folder before what is in it, names bytewise sorted. Every
+    The root comes first, as ``.``, then each folder before what is in it, names bytewise sorted. Every
     regular file is read; of hard links only the first.
     """
-    yield _root_line(root_fd), 0
+    yield _root(root_fd), b"-", 0
     linked: dict[tuple[int, int], bytes] = {}
     buffer = memoryview(bytearray(_CHUNK))
     total = 0
@@ -81,21 +92,37 @@ def manifest_lines(root_fd: int, progress: Progress | None = None) -> Iterator[t
             value = b"%d:%d" % (os.major(entry.rdev), os.minor(entry.rdev))
         else:
             value = b"-"
-        yield _line(entry.mode, (entry.uid, entry.gid), value, entry.path, entry.xattrs.items()), size
+        yield entry, value, size
         if progress is not None and count % 256 == 0:
             progress(count, total)
 
 
+def line(letter: bytes, entry: trees.Entry, value: bytes) -> bytes:
+    """Return the line of an entry, of which ``letter`` says what it is; ``value`` as in `contents`."""
+    owner = b"%d %d" % (entry.uid, entry.gid)
+    fields = [letter, b"%04o" % stat.S_IMODE(entry.mode), owner, value, escape(entry.path)]
+    fields += [escape(k) + b"=" + escape(v) for k, v in sorted(entry.xattrs.items()) if not _IGNORED.match(k)]
+    return b" ".join(fields) + b"\n"
+
+
 def write_manifest(root_fd: int, dir_fd: int, name: str, progress: Progress | None = None) -> Summary:
     """Write the manifest of the tree ``root_fd`` to a new file; the caller sees to its durability."""
+    found = contents(root_fd, progress)
+    lines = ((line(LETTERS[stat.S_IFMT(entry.mode)], entry, value), size) for entry, value, size in found)
+    with explain("write the manifest"):
+        return write_lines(dir_fd, name, lines)
+
+
+def write_lines(dir_fd: int, name: str, lines: Iterable[tuple[bytes, int]]) -> Summary:
+    """Write lines, each with the bytes of content it stands for, to a new file."""
     digest = hashlib.sha256(HEADER)
     entries = size = 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with explain("write the manifest"), os.fdopen(os.open(name, flags, 0o600, dir_fd=dir_fd), "wb") as file:
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=dir_fd), "wb") as file:
         file.write(HEADER)
-        for line, content in manifest_lines(root_fd, progress):
-            file.write(line)
-            digest.update(line)
+        for text, content in lines:
+            file.write(text)
+            digest.update(text)
             entries += 1
             size += content
     return Summary(f"sha256:{digest.hexdigest()}", entries, size)
@@ -107,16 +134,7 @@ def digest_of(dir_fd: int, name: str) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _line(
-    mode: int, owner: tuple[int, int], value: bytes, path: bytes, xattrs: Iterable[tuple[bytes, bytes]]
-) -> bytes:
-    kind, bits = _LETTERS[stat.S_IFMT(mode)], stat.S_IMODE(mode)
-    fields = [kind, b"%04o" % bits, b"%d" % owner[0], b"%d" % owner[1], value, escape(path)]
-    fields += [escape(k) + b"=" + escape(v) for k, v in sorted(xattrs) if not _IGNORED.match(k)]
-    return b" ".join(fields) + b"\n"
-
-
-def _root_line(root_fd: int) -> bytes:
+def _root(root_fd: int) -> trees.Entry:
     status = os.fstat(root_fd)
     try:
         keys = os.listxattr(root_fd)
@@ -124,8 +142,21 @@ def _root_line(root_fd: int) -> bytes:
         if error.errno != errno.ENOTSUP:  # squashfs, of a kernel that knows no attributes in it
             raise
         keys = []
-    xattrs = [(os.fsencode(key), os.getxattr(root_fd, key)) for key in keys]
-    return _line(status.st_mode, (status.st_uid, status.st_gid), b"-", b".", xattrs)
+    return trees.Entry(
+        path=b".",
+        type="dir",
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=0,
+        mtime_ns=status.st_mtime_ns,
+        rdev=0,
+        ino=status.st_ino,
+        dev=status.st_dev,
+        nlink=status.st_nlink,
+        link_target=b"",
+        xattrs={os.fsencode(key): os.getxattr(root_fd, key) for key in keys},
+    )
 
 
 def _content(root_fd: int, path: bytes, buffer: memoryview) -> tuple[bytes, int]:
