@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from tuf.api import exceptions
@@ -24,6 +24,10 @@ from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 from layerrun import __version__
 from layerrun.errors import TrustError, UnreachableError, UsageError
 from layerrun.fleet.release import LIMIT, Release, target_path
+from layerrun.images.proxies import make_pool
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
 
 __all__ = ["Fetcher", "ask", "check_url", "fetch_root", "fingerprint", "root_keys", "told"]
 
@@ -36,8 +40,30 @@ _CONFIG = UpdaterConfig(
 )
 
 
+class _Pools:
+    """What python-tuf's fetcher sends requests by: a pool of connections for each host."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, str], PoolManager] = {}
+
+    def request(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Any:
+        parts = urlsplit(url)
+        place = parts.scheme, parts.netloc.rpartition("@")[2]
+        if place not in self._pools:
+            self._pools[place] = make_pool(*place)
+        sent = {"User-Agent": f"layerrun/{__version__}", **(headers or {})}
+        return self._pools[place].request(method, url, headers=sent, **more)
+
+
 class _Web(Urllib3Fetcher):
-    """python-tuf's own fetcher, which would wait until a whole chunk has come: that can be dripped for ever."""
+    """python-tuf's own fetcher, which would wait until a whole chunk has come: that can be dripped for ever.
+
+    Proxies are those of registries: python-tuf knows neither their passwords nor networks in NO_PROXY.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(socket_timeout=QUIET, chunk_size=1 << 18)
+        self._proxy_env = cast("Any", _Pools())
 
     def _chunks(self, response: Any) -> Iterator[bytes]:
         try:
@@ -71,7 +97,7 @@ class Fetcher(FetcherInterface):
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = WHOLE if seconds is None else seconds
-        self._web = _Web(socket_timeout=QUIET, chunk_size=1 << 18, app_user_agent=f"layerrun/{__version__}")
+        self._web = _Web()
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         if urlsplit(url).scheme != "file":
@@ -116,7 +142,8 @@ def check_url(text: str) -> str:
     """Return the address of a repository without a slash at its end; a folder becomes a ``file`` address."""
     parts = urlsplit(text)
     if parts.scheme in ("http", "https"):
-        if not parts.hostname or parts.query or parts.fragment:
+        # A name and a password would be read by any proxy, and are none of TUF's.
+        if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
             raise UsageError(
                 f"{text!r} is no address of a channel", hint="such as https://example.org/channel"
             )

@@ -107,6 +107,7 @@ class Session:
         fields = [("service", s) for s in [challenge.parameters.get("service")] if s]
         headers: dict[str, str] = {}
         if known and known.identity:
+            self.transport.check_private(realm)
             form = [*fields, ("scope", " ".join(self._scopes)), ("client_id", "layerrun")]
             form += [("grant_type", "refresh_token"), ("refresh_token", known.identity)]
             headers["Content-Type"] = "application/x-www-form-urlencoded"

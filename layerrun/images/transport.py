@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from layerrun.errors import RegistryError
-from layerrun.images.reference import is_loopback
+from layerrun.images.proxies import make_pool, proxy_of
 
 if TYPE_CHECKING:
     import ssl
@@ -174,6 +174,15 @@ class Transport:
             raise RegistryError(f"{url!r} redirects from HTTPS to HTTP, to {there!r}: refused")
         return there
 
+    def check_private(self, url: str) -> None:
+        """Raise `RegistryError` where a proxy could read what a request says, before it says who we are."""
+        parts = urlsplit(url)
+        if parts.scheme == "http" and proxy_of("http", parts.netloc) is not None:
+            raise RegistryError(
+                f"{parts.netloc} wants to know who we are, and has no TLS: the proxy would read it",
+                hint=f"name {parts.hostname} in NO_PROXY",
+            )
+
     def _persist(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, attempts: int
     ) -> BaseHTTPResponse:
@@ -186,11 +195,9 @@ class Transport:
             except SSLError as error:
                 raise self._distrusted(url, error) from None
             except HTTPError as error:
-                if not left:
-                    raise RegistryError(
-                        f"{origin_of(url)[1]} cannot be reached: {_reason(error)}",
-                        hint="check the name, the port and the network; without TLS it takes --insecure",
-                    ) from None
+                # That a proxy wants a password, or lets nobody through to that place, does not pass.
+                if not left or re.search(r"Tunnel connection failed: 4\d\d", str(error)):
+                    raise self._unreached(url, error) from None
                 self.pause(wait)
             else:
                 if response.status not in _PASSING or not left:
@@ -212,6 +219,8 @@ class Transport:
 
         parts = urlsplit(url)
         pool = self._pool(parts.netloc, plain=parts.scheme == "http")
+        if "Authorization" in headers:
+            self.check_private(url)
 
         def request(data: bytes | IO[bytes] | None) -> BaseHTTPResponse:
             return pool.request(
@@ -231,6 +240,16 @@ class Transport:
         with closing(body()) as file:
             return request(file)
 
+    @staticmethod
+    def _unreached(url: str, error: Exception) -> RegistryError:
+        parts = urlsplit(url)
+        hint = "check the name, the port and the network; without TLS it takes --insecure"
+        proxied = proxy_of(parts.scheme, parts.netloc)
+        if proxied:
+            hint = f"check {parts.scheme.upper()}_PROXY, its password too, or name the host in NO_PROXY"
+        through = " through the proxy" if proxied else ""
+        return RegistryError(f"{parts.hostname} cannot be reached{through}: {_reason(error)}", hint=hint)
+
     def _distrusted(self, url: str, error: Exception) -> RegistryError:
         _, host, port = origin_of(url)
         return RegistryError(
@@ -245,18 +264,13 @@ class Transport:
         return self._pools[key]
 
     def _make_pool(self, host: str, *, plain: bool) -> PoolManager:
-        import urllib.request
-
         import urllib3
 
         options: dict[str, Any] = {} if plain else {"ssl_context": self._context(host)}
         if not plain and self.insecure(host):
             options["assert_hostname"] = False
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        proxy = urllib.request.getproxies().get("http" if plain else "https")
-        if proxy and not is_loopback(host) and not urllib.request.proxy_bypass(host):
-            return urllib3.ProxyManager(proxy, maxsize=4, **options)
-        return urllib3.PoolManager(maxsize=4, **options)
+        return make_pool("http" if plain else "https", host, maxsize=4, **options)
 
     def _context(self, host: str) -> ssl.SSLContext:
         import ssl

@@ -73,6 +73,7 @@ def test_the_root_of_another_channel_is_no_good(layerrun, publisher, web, folder
         (["debian", "{url}", "--arch", "s390x"], 2, "for s390x"),
         (["debian", "{url}/nothing"], 1, "status 500"),
         (["debian", "http://127.0.0.1:1"], 1, "Connection refused"),
+        (["debian", "http://a:b@127.0.0.1:1"], 2, "no address of a channel"),
         (["debian", "/nonexistent"], 2, "no address of a channel"),
         (["debian", "ftp://example.org/x"], 2, "no address of a channel"),
         (["A b", "{url}"], 2, "name of a base"),
