@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from tuf.api import exceptions
@@ -25,9 +25,6 @@ from layerrun import __version__
 from layerrun.errors import TrustError, UnreachableError, UsageError
 from layerrun.fleet.release import LIMIT, Release, target_path
 from layerrun.images.proxies import make_pool
-
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
 
 __all__ = ["Fetcher", "ask", "check_url", "fetch_root", "fingerprint", "root_keys", "told"]
 
@@ -44,7 +41,7 @@ class _Pools:
     """What python-tuf's fetcher sends requests by: a pool of connections for each host."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, str], PoolManager] = {}
+        self._pools: dict[tuple[str, str], Any] = {}
 
     def request(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Any:
         parts = urlsplit(url)
