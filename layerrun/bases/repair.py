@@ -6,53 +6,57 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from layerrun.bases.folder import FolderSource
 from layerrun.bases.intake import renew_objects, take_in
 from layerrun.bases.manifest import Progress, escape
-from layerrun.bases.tree import Problem, in_userns, open_folder, verify
-from layerrun.errors import ConflictError, NotFoundError
+from layerrun.bases.opening import FileSystem, Wanted, open_source
+from layerrun.bases.tree import Problem, in_userns, verify
+from layerrun.errors import ConflictError, NotFoundError, UsageError
 from layerrun.images.stream import Source
-from layerrun.model import Base
+from layerrun.model import Base, BaseKind
 from layerrun.native import trees
 from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2, syncfs
 from layerrun.store import spares
 from layerrun.store.fs import DIR_FLAGS, explain, open_dir
 from layerrun.store.store import Store
 
-__all__ = ["opened_source", "repair"]
-
-
-@contextmanager
-def opened_source(store: Store, text: str) -> Iterator[Source]:
-    """Open what ``base import`` was given: a folder, or a tar archive (``-`` is standard input)."""
-    if text != "-" and not os.path.isfile(text):
-        fd = open_folder(store, text)
-        source: Source = FolderSource(fd, os.path.realpath(text))
-    else:
-        from layerrun.images.tar import TarSource
-
-        with explain("open", text):
-            fd = os.dup(0) if text == "-" else os.open(text, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        source = TarSource(fd, text)
-    try:
-        yield source
-    finally:
-        os.close(fd)
+__all__ = ["repair"]
 
 
 def repair(
-    store: Store, base: Base, source: Source, *, progress: Progress | None = None
+    store: Store, base: Base, source: str, *, progress: Progress | None = None
 ) -> tuple[list[Problem], list[Problem]]:
     """Put right what is not as it was imported; return what was wrong, and what still is.
 
-    The source is taken in whole, and believed only as far as its digests go: if its tree is the base's, that
-    takes the place of the base's in one step. Else what it has as the base's manifest wants it is put back entry by
-    entry, and what was added is removed. No app may run on this version meanwhile: `BusyError`; the caller holds the
-    lock of updates. Raises `ConflictError` if the source was taken in by other ids than the base.
+    ``source`` is what `layerrun.bases.opening.open_source` knows. It is taken in whole, and believed only as far as its
+    digests go: if its tree is the base's, that takes the place of the base's in one step. Else what it has as the
+    base's manifest wants it is put back entry by entry, and what was added is removed. No app may run on this version
+    meanwhile: `BusyError`; the caller holds the lock of updates. Raises `ConflictError` if the source was taken in by
+    other ids than the base, `UsageError` for an image that is kept as it is.
     """
     found = verify(store, base)
     if not found:
         return [], []
+    if base.kind is BaseKind.IMAGE:
+        raise UsageError(
+            f"{base.full_name} is an image that is kept as it is, of which no part can be put right",
+            hint=f"layerrun base update {base.name} --from SRC",
+        )
+    options = Wanted(unpack=True)
+    with open_source(store, source, options) as opened:
+        assert not isinstance(opened, FileSystem)
+        return found, _from(store, base, found, opened, most=options.most(opened), progress=progress)
+
+
+def _from(
+    store: Store,
+    base: Base,
+    found: Sequence[Problem],
+    source: Source,
+    *,
+    most: tuple[int, int],
+    progress: Progress | None,
+) -> list[Problem]:
+    """Put right what was found from a source of at most so many bytes and entries; return what is still wrong."""
     if base.ids is not source.ids(rootless=store.rootless):
         raise ConflictError(
             f"{source.text!r} would have other owners than base {base.name!r} ({base.ids})",
@@ -61,7 +65,16 @@ def repair(
     with _nobody_runs(store, base), store.ticket(base.ids) as ticket:
         assert base.ids is not None
         summary, _ = take_in(
-            store, ticket.fd, "base", source, base.ids, progress=progress, rooted=False, anew=True
+            store,
+            ticket.fd,
+            "base",
+            source,
+            base.ids,
+            size=most[0],
+            entries=most[1],
+            progress=progress,
+            rooted=False,
+            anew=True,
         )
         with explain("repair the base", base.name), ExitStack() as stack:
             place = open_dir(store.fd, f"bases/{base.id}")
@@ -76,7 +89,7 @@ def repair(
             else:
                 left = _by_entries(store, base, found, staged, place)
             renew_objects(store, ticket)
-    return found, left
+    return left
 
 
 def _by_entries(store: Store, base: Base, found: Sequence[Problem], staged: int, place: int) -> list[Problem]:

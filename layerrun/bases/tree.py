@@ -1,27 +1,21 @@
-"""Tree bases: a root file system imported from a folder or an archive, never changed from then on."""
+"""Tree bases: root file systems in the store, which never change: opened, and read again to verify them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from layerrun.bases.manifest import Progress, digest_of
+from layerrun.bases.manifest import digest_of
 from layerrun.errors import DamagedError, UsageError
-from layerrun.model import HOST_BASE, Base, IdMode, check_name
+from layerrun.model import HOST_BASE, Base, IdMode
 from layerrun.store.fs import DIR_FLAGS, present
 from layerrun.store.store import Store
 
-if TYPE_CHECKING:
-    from layerrun.images.limits import Limits
-
-# Bytes that a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
-_MOST = 1 << 44
-
-__all__ = ["Problem", "import_tar", "import_tree", "in_userns", "open_folder", "open_root", "verify"]
+__all__ = ["Problem", "in_userns", "open_folder", "open_root", "verify"]
 
 
 @attrs.frozen
@@ -30,66 +24,6 @@ class Problem:
 
     kind: str
     path: str
-
-
-def import_tree(
-    store: Store, name: str, directory: str, progress: Progress | None = None, *, version: bool = False
-) -> Base:
-    """Copy the root file system in ``directory`` into the store as the base ``name``.
-
-    ``progress`` is called now and then with the entries and the bytes read so far. Importing the same
-    tree under the same name again makes nothing and returns the base that is there. Raises `ExistsError`
-    when the name stands for another tree, `UsageError` when the folder holds no root file system. ``version``: as
-    for `layerrun.bases.intake.import_base`.
-    """
-    from layerrun.bases.folder import FolderSource
-    from layerrun.bases.intake import import_base
-
-    check_name(name, "name of a base")
-    source = open_folder(store, directory)
-    try:
-        return import_base(
-            store,
-            name,
-            FolderSource(source, os.path.realpath(directory)),
-            size=_MOST,
-            progress=progress,
-            version=version,
-        )
-    finally:
-        os.close(source)
-
-
-def import_tar(
-    store: Store,
-    name: str,
-    archive: int,
-    source: str,
-    *,
-    limits: Limits | None = None,
-    progress: Progress | None = None,
-    version: bool = False,
-) -> Base:
-    """Take a tar archive, plain or compressed by gzip, xz, bzip2 or zstd, into the store as the base ``name``.
-
-    ``source`` is what it is remembered as; ``progress`` as for `import_tree`. Raises `ArchiveError` when the archive is
-    damaged or holds what is never unpacked (docs/store.md), and then nothing of it is kept; else as `import_tree`.
-    """
-    from layerrun.bases.intake import import_base
-    from layerrun.images.limits import Limits
-    from layerrun.images.tar import TarSource
-
-    check_name(name, "name of a base")
-    most = limits or Limits()
-    return import_base(
-        store,
-        name,
-        TarSource(archive, source, most),
-        size=most.size,
-        entries=most.entries,
-        progress=progress,
-        version=version,
-    )
 
 
 def open_folder(store: Store, directory: str) -> int:

@@ -242,7 +242,9 @@ def _of_image(found: Base) -> dict[str, str]:
     ],
 )
 @base_argument
-@click.option("--repair", metavar="DIR|FILE|-", help="Put right what is wrong from there.")
+@click.option(
+    "--repair", metavar="SRC", help="Put right what is wrong from there: all that base import takes."
+)
 @json_option
 @nul_option
 @yes_option
@@ -268,12 +270,8 @@ def verify(*, name: str, repair: str | None, as_json: bool, as_nul: bool, yes: b
             from layerrun.cli.progress import counter
             from layerrun.updates.guard import updating
 
-            with (
-                updating(store),
-                library.opened_source(store, repair) as source,
-                counter(f"repairing {name}") as progress,
-            ):
-                before, problems = library.repair(store, found, source, progress=progress)
+            with updating(store), counter(f"repairing {name}") as progress:
+                before, problems = library.repair(store, found, repair, progress=progress)
     repaired = [one for one in before if one not in problems]
     if as_json:
         bad = [{"kind": str(p.kind), "path": p.path} for p in problems]

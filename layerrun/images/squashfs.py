@@ -21,7 +21,6 @@ __all__ = ["Squashfs"]
 zstd = library()
 
 _SUPER = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
-_INODE = struct.Struct("<HHHHII")
 _NONE = 0xFFFFFFFF
 _META = 8192
 _MEMORY = 256 << 20

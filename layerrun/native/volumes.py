@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from layerrun.errors import LayerrunError, StoreError, SystemError
 from layerrun.native import ffi, lib, new_error, raise_error
@@ -19,14 +20,7 @@ def open_image(dir_fd: int, name: str = IMAGE) -> int:
 
     Whoever has the same image mounted, a running app too, shares its loop device and its file system.
     """
-    err = new_error()
-    mount: int = lib.lr_image_open(dir_fd, ffi.new("char[]", os.fsencode(name)), err)
-    if mount < 0:
-        raise_error(err)
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
-    finally:
-        os.close(mount)
+    return _root_of(lib.lr_image_open, dir_fd, name)
 
 
 def open_lower_image(dir_fd: int, name: str) -> int:
@@ -34,8 +28,12 @@ def open_lower_image(dir_fd: int, name: str) -> int:
 
     Raises `layerrun.errors.SystemError`; with EINVAL if it is neither.
     """
+    return _root_of(lib.lr_image_lower, dir_fd, name)
+
+
+def _root_of(mounted: Callable[..., int], dir_fd: int, name: str) -> int:
     err = new_error()
-    mount: int = lib.lr_image_lower(dir_fd, ffi.new("char[]", os.fsencode(name)), err)
+    mount = mounted(dir_fd, ffi.new("char[]", os.fsencode(name)), err)
     if mount < 0:
         raise_error(err)
     try:

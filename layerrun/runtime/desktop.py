@@ -18,9 +18,8 @@ from layerrun.runtime import bus, xauthority
 from layerrun.runtime.plan import Bus, Lack, Plan, Policy
 from layerrun.runtime.session import Session
 
-__all__ = ["DISPLAYS", "Desktop"]
+__all__ = ["Desktop"]
 
-DISPLAYS = ("wayland", "x11", "fallback-x11")
 # Inside a display has a number that no display of the host has: see _display.
 _FIRST_DISPLAY = 1000
 _PULSE = "autospawn = no\nenable-shm = no\n"

@@ -10,7 +10,7 @@ import attrs
 import pytest
 from support.stores import check_whole, die_at_line
 
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, tree, versions
 from layerrun.bases.manifest import escape, unescape
 from layerrun.errors import BaseInUseError, BusyError, DamagedError, ExistsError, NotFoundError, UsageError
 from layerrun.model import AppConfig, IdMode
@@ -59,7 +59,7 @@ def tree_of(store, base):
 
 def test_import(store, source):
     calls = []
-    base = tree.import_tree(store, "debian", source, progress=lambda *n: calls.append(n))
+    base = sources.bring(store, "debian", source, progress=lambda *n: calls.append(n))
     assert store.base("debian") == base
     assert base.digest.startswith("sha256:")
     assert base.ids is IdMode.RANGE
@@ -82,12 +82,12 @@ def test_import(store, source):
 
 
 def test_digest_is_of_the_tree_alone(store, source):
-    first = tree.import_tree(store, "first", source)
+    first = sources.bring(store, "first", source)
     os.utime(f"{source}/usr/plain", (1, 1))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{source}/usr/socket")
         os.setxattr(f"{source}/usr/plain", "trusted.overlay.opaque", b"y")
-        again = tree.import_tree(store, "again", source)
+        again = sources.bring(store, "again", source)
     assert again.digest == first.digest
     assert again.id != first.id
     assert "trusted.overlay.opaque" not in os.listxattr(f"{tree_of(store, again)}/usr/plain")
@@ -117,7 +117,7 @@ ALTERATIONS = {
 
 @pytest.mark.parametrize("what", ALTERATIONS)
 def test_every_alteration_is_found_and_changes_the_digest(store, source, what):
-    base = tree.import_tree(store, "first", source)
+    base = sources.bring(store, "first", source)
 
     def alter(root):
         if ALTERATIONS[what] is not None:
@@ -132,7 +132,7 @@ def test_every_alteration_is_found_and_changes_the_digest(store, source, what):
     alter(tree_of(store, base))
     assert tree.verify(store, base)
     alter(source)
-    assert tree.import_tree(store, "second", source).digest != base.digest
+    assert sources.bring(store, "second", source).digest != base.digest
 
 
 # What import never takes over; in the tree of a base the kernel would believe it.
@@ -148,7 +148,7 @@ MARKS = (
 def test_marks_of_overlayfs_are_neither_imported_nor_overlooked(store, source, mark):
     os.setxattr(f"{source}/usr/bin", mark, b"y")
     os.setxattr(source, mark, b"y")
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     root = tree_of(store, base)
     assert mark not in os.listxattr(root) + os.listxattr(f"{root}/usr/bin")
     assert tree.verify(store, base) == []
@@ -157,7 +157,7 @@ def test_marks_of_overlayfs_are_neither_imported_nor_overlooked(store, source, m
 
 
 def test_an_added_socket_is_found(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.open(tree_of(store, base), os.O_PATH)
         listener.bind(f"/proc/self/fd/{here}/sock")
@@ -174,7 +174,7 @@ def test_order_of_making_does_not_matter(store, folder):
             os.mkdir(f"{top}/{name}")
             for key in sorted(("user.x", "user.y"), reverse=bool(number)):
                 os.setxattr(f"{top}/{name}", key, key.encode())
-        digests.add(tree.import_tree(store, f"b{number}", top).digest)
+        digests.add(sources.bring(store, f"b{number}", top).digest)
     assert len(digests) == 1
 
 
@@ -182,8 +182,8 @@ def test_two_imports_of_one_tree_at_once(store_path, source):
     """The slower one finds the base that the quicker one made, as if it had come later."""
     Store.open(store_path).close()
     code = (
-        "import sys; from layerrun.store.store import Store; from layerrun.bases import tree\n"
-        "with Store.open(sys.argv[1]) as s: print(tree.import_tree(s, 'b', sys.argv[2]).id)"
+        "import sys; from layerrun.store.store import Store; from layerrun.bases import sources\n"
+        "with Store.open(sys.argv[1]) as s: print(sources.bring(s, 'b', sys.argv[2]).id)"
     )
     argv = [sys.executable, "-c", code, store_path, source]
     both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(4)]
@@ -194,7 +194,7 @@ def test_two_imports_of_one_tree_at_once(store_path, source):
 
 
 def test_problems_are_named(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     root = tree_of(store, base)
     os.unlink(f"{root}/a b=\\\n")
     os.mkdir(os.fsencode(root) + b"/\xff\x1b/n")
@@ -209,7 +209,7 @@ def test_problems_are_named(store, source):
 
 
 def test_altered_manifest(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     path = f"{store.path}/bases/{base.id}/manifest"
     with open(path, "a") as file:
         file.write("d 0755 0 0 - evil\n")
@@ -224,11 +224,11 @@ def test_altered_manifest(store, source):
 
 
 def test_same_again(store, source):
-    base = tree.import_tree(store, "b", source)
-    assert tree.import_tree(store, "b", source) == base
+    base = sources.bring(store, "b", source)
+    assert sources.bring(store, "b", source) == base
     os.mkdir(f"{source}/usr/more")
     with pytest.raises(ExistsError, match="another content"):
-        tree.import_tree(store, "b", source)
+        sources.bring(store, "b", source)
     assert os.listdir(f"{store.path}/bases") == [base.id]
     assert tree.verify(store, base) == []
     check_whole(store.path)
@@ -246,10 +246,10 @@ def test_what_is_no_root_file_system(store, folder, source):
         (folder, "holds the store"),
     ):
         with pytest.raises(UsageError, match=match):
-            tree.import_tree(store, "b", path)
+            tree.open_folder(store, path)
     for name in ("host", "B", "../b"):
         with pytest.raises(UsageError):
-            tree.import_tree(store, name, source)
+            sources.bring(store, name, source)
     assert store.catalog.bases() == []
     check_whole(store.path)
 
@@ -262,7 +262,7 @@ def test_host_is_no_tree(store):
 
 
 def test_in_use(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     for number in range(7):
         store.create_app(f"a{number}", AppConfig(base="b"), ids=IdMode.RANGE)
     with pytest.raises(BaseInUseError, match="a0, a1, a2, a3, a4 and 2 more"):
@@ -279,7 +279,7 @@ def test_in_use(store, source):
 
 
 def test_a_version_that_is_added_during_a_removal(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     new = attrs.evolve(base, id="0" * 16, digest="sha256:" + "0" * 64)
     with store.catalog.transaction():
         store.catalog.add_next_version(new)
@@ -289,7 +289,7 @@ def test_a_version_that_is_added_during_a_removal(store, source):
 
 
 def test_app_on_a_base(store, source):
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     app = store.create_app("one", AppConfig(base="b"), ids=IdMode.RANGE)
     upper = os.stat(f"{store.app_dir(app)}/data/upper")
     assert upper.st_mode == 0o40751
@@ -311,7 +311,7 @@ def test_crash_during_import(folder, source, store_path):
 
     def act():
         with Store.open(store_path) as store:
-            tree.import_tree(store, "b", source)
+            sources.bring(store, "b", source)
 
     number, killed = 1, True
     while killed:
@@ -319,7 +319,7 @@ def test_crash_during_import(folder, source, store_path):
         killed = die_at_line(number, act)
         check_whole(store_path)
         with Store.open(store_path) as store:
-            base = tree.import_tree(store, "b", source)
+            base = sources.bring(store, "b", source)
             assert tree.verify(store, base) == []
             versions.remove(store, "b")
         check_whole(store_path)
@@ -331,7 +331,7 @@ def test_crash_during_import(folder, source, store_path):
 def test_crash_during_removal(folder, source, store_path):
     template = f"{folder}/template"
     with Store.open(template) as store:
-        tree.import_tree(store, "b", source)
+        sources.bring(store, "b", source)
 
     def act():
         with Store.open(store_path) as store:
@@ -358,7 +358,7 @@ def test_full_disk(folder, source):
     try:
         with Store.open(f"{folder}/m/store") as store:
             with pytest.raises(OSError, match="No space left"):
-                tree.import_tree(store, "b", source)
+                sources.bring(store, "b", source)
             store.create_app("one", AppConfig(), ids=IdMode.NONE)
         check_whole(f"{folder}/m/store")
     finally:
@@ -374,14 +374,14 @@ def test_escape(data):
 
 ROOTLESS = """
 import sys
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, tree, versions
 from layerrun.model import *
 from layerrun.store.store import Store
 path, source = sys.argv[1:]
 with Store.open(path) as store:
-    base = tree.import_tree(store, "b", source)
+    base = sources.bring(store, "b", source)
     print(base.ids, base.digest)
-    print(tree.import_tree(store, "b", source) == base, tree.verify(store, base))
+    print(sources.bring(store, "b", source) == base, tree.verify(store, base))
     store.create_app("a", AppConfig(base="b"), ids=base.ids)
     store.remove_app("a")
     versions.remove(store, "b")
@@ -402,7 +402,7 @@ def test_rootless_with_subordinate_ids(plain_user, user_folder, store, source):
     from layerrun.native.subids import subids
 
     os.unlink(f"{source}/usr/null")
-    digest = tree.import_tree(store, "b", source).digest
+    digest = sources.bring(store, "b", source).digest
     uid, gid, _ = subids(plain_user.name)
     mine = f"{user_folder(plain_user)}/source"
     subprocess.run(["cp", "-a", source, mine], check=True)

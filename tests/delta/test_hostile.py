@@ -10,7 +10,7 @@ import pytest
 from support.deltas import build, manifest, manifest_of, seal
 from support.stores import check_whole
 
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, versions
 from layerrun.bases.intake import import_base
 from layerrun.errors import ArchiveError, DamagedError
 from layerrun.images.prefixed import patch
@@ -39,7 +39,7 @@ def old(store, folder):
     os.makedirs(f"{folder}/root/usr")
     with open(f"{folder}/root/usr/old", "wb") as file:
         file.write(CONTENT)
-    return tree.import_tree(store, "old", f"{folder}/root")
+    return sources.bring(store, "old", f"{folder}/root")
 
 
 def apply(store, path, name="new", **limits):
@@ -304,7 +304,7 @@ def test_any_byte_that_is_another_shows(store, old, folder):
     with open(f"{folder}/root/usr/old", "ab") as file:
         file.write(b" and new")
     path = f"{folder}/delta"
-    make_delta(store, old, tree.import_tree(store, "then", f"{folder}/root"), path, level=3)
+    make_delta(store, old, sources.bring(store, "then", f"{folder}/root"), path, level=3)
     versions.remove(store, "then")
     with open(path, "rb") as file:
         data = bytearray(file.read())
@@ -330,7 +330,7 @@ def test_an_old_base_that_was_altered_is_told(store, old, folder):
     with open(f"{folder}/root/usr/old", "ab") as file:
         file.write(b" and new")
     os.link(f"{folder}/root/usr/old", f"{folder}/root/usr/other")
-    new = tree.import_tree(store, "then", f"{folder}/root")
+    new = sources.bring(store, "then", f"{folder}/root")
     path = f"{folder}/delta"
     make_delta(store, old, new, path, level=3)
     with open(f"{store.path}/bases/{old.id}/tree/usr/old", "r+") as file:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.deltas import scan
 from support.stores import check_whole
 
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, tree, versions
 from layerrun.bases.intake import import_base
 from layerrun.store.store import Store
 from layerrun.updates.delta import make_delta
@@ -127,7 +127,7 @@ def round_trip(store_path, folder, described, level):
             bases = []
             for root, entries in zip(roots, described, strict=True):
                 plant(root, entries)
-                bases.append(tree.import_tree(store, os.path.basename(root), root))
+                bases.append(sources.bring(store, os.path.basename(root), root))
             make_delta(store, *bases, path, level=level, force=True)
             wanted = names(without_devices(scan(roots[1])))
             links = groups(store, bases[1])

@@ -7,7 +7,7 @@ import pytest
 from support.deltas import feed, scan
 from support.stores import check_whole, die_at_line
 
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, versions
 from layerrun.errors import ExistsError, NotFoundError, UsageError
 from layerrun.store.store import Store
 from layerrun.updates.delta import check, make_delta
@@ -109,7 +109,7 @@ def dress(new):
 
 
 def imported(store, roots):
-    return [tree.import_tree(store, name, root) for name, root in zip(("old", "new"), roots, strict=True)]
+    return [sources.bring(store, name, root) for name, root in zip(("old", "new"), roots, strict=True)]
 
 
 def test_the_new_base_comes_out(store, roots, folder):
@@ -145,7 +145,7 @@ def test_it_goes_back_by_xz_as_well(store, roots, folder):
 
 
 def test_a_file_that_is_there_stays(store, roots, folder):
-    old = tree.import_tree(store, "old", roots[0])
+    old = sources.bring(store, "old", roots[0])
     write(folder, {"mine": b"mine"})
     with pytest.raises(ExistsError):
         make_delta(store, old, old, f"{folder}/mine")

@@ -158,7 +158,7 @@ KINDS = {
 def test_as_umoci_unpacks_it(store, folder, layout, unpacked, kind):
     source = KINDS[kind](layout, folder)
     base = bring(store, "web", source)
-    assert base.digest == tree.import_tree(store, "same", unpacked).digest
+    assert base.digest == bring(store, "same", unpacked).digest
     assert tree.verify(store, base) == []
     origin = base.origin
     assert origin["config"]["env"] == [
@@ -242,7 +242,7 @@ def store_digest(store, layout):
 
 
 def test_an_image_of_a_file_system_is_mounted(store, folder, unpacked):
-    expected = tree.import_tree(store, "tree", unpacked)
+    expected = bring(store, "tree", unpacked)
     run("mkfs.erofs", f"{folder}/a.erofs", unpacked)
     run("mksquashfs", unpacked, f"{folder}/a.sqfs", "-no-progress")
     for name in ("erofs", "sqfs"):

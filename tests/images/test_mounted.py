@@ -58,7 +58,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_digest_is_that_of_the_tree_in_it(store, source, kind):
-    expected = tree.import_tree(store, "tree", source)
+    expected = bring(store, "tree", source)
     base = bring(store, "image", made(source, *KINDS[kind]))
     assert (base.kind, base.digest, base.entries, base.size) == (
         BaseKind.IMAGE,
@@ -70,6 +70,24 @@ def test_its_digest_is_that_of_the_tree_in_it(store, source, kind):
     assert sorted(os.listdir(f"{store.path}/bases/{base.id}")) == ["image", "manifest"]
     check_whole(store.path)
     assert bring(store, "image", source) == base
+
+
+def test_repair_is_from_all_that_import_takes_and_of_trees_alone(layerrun, source):
+    image = made(source, "erofs")
+    layerrun("base", "import", "tree", source)
+    layerrun("base", "import", "image", image)
+    with Store.open(layerrun.store()) as store:
+        paths = {name: f"{store.path}/bases/{store.base(name).id}" for name in ("tree", "image")}
+    os.chmod(f"{paths['tree']}/tree/usr", 0o700)
+    assert layerrun("base", "verify", "tree", "--repair", image, "-y").rc == 0
+    with open(f"{paths['image']}/image", "r+b") as file:
+        data = file.read().replace(b"usr/twin" * 100, b"usr/TWIN" * 100)
+        file.seek(0)
+        file.write(data)
+    assert layerrun("base", "verify", "image").out == "changed  /usr/twin\n"
+    refused = layerrun("base", "verify", "image", "--repair", source, "-y")
+    assert refused.rc == 2
+    assert "no part can be put right" in refused.err
 
 
 @pytest.mark.parametrize("kind", ["erofs", pytest.param("sqfs", marks=pytest.mark.long)])
@@ -200,7 +218,7 @@ def test_unpacked_it_is_the_same(store, source, kind):
     from layerrun.images.unpacking import UnpackedSource
 
     rich(source)
-    expected = tree.import_tree(store, "tree", source)
+    expected = bring(store, "tree", source)
     path = made(source, *PLAIN[kind])
     fd = os.open(path, os.O_RDONLY)
     try:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from layerrun.bases import tree, versions
+from layerrun.bases import sources, versions
 from layerrun.errors import LayerrunError
 from layerrun.model import AppConfig, IdMode
 from layerrun.runtime import data
@@ -31,7 +31,7 @@ def disk(request, folder):
             os.makedirs(f"{upper}/var/cache/x")
             with open(f"{upper}/var/cache/x/f", "w") as file:
                 file.write("x")
-        tree.import_tree(store, "b", f"{folder}/source")
+        sources.bring(store, "b", f"{folder}/source")
 
     def fill():
         with contextlib.suppress(OSError), open(f"{top}/filler", "ab", buffering=0) as file:

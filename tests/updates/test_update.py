@@ -349,13 +349,13 @@ def test_starts_beside_switches(place):
 
 
 def prepared(path, source, other):
-    from layerrun.bases import tree
+    from layerrun.bases import sources
 
     with Store.open(path) as store:
-        tree.import_tree(store, "b", source)
+        sources.bring(store, "b", source)
         store.create_app("web", AppConfig(base="b"), ids=store.base("b").ids)
         with updating(store):
-            new = tree.import_tree(store, "b", other, version=True)
+            new = sources.bring(store, "b", other, version=True)
             with store.catalog.transaction():
                 store.catalog.set_slot("b", pending=None)
     return new
@@ -395,16 +395,16 @@ def test_a_switch_cut_short_anywhere(store_path, folder, step):
 
 def test_an_import_of_a_version_cut_short(store_path, folder):
     """Neither the version nor a trace of it is left once somebody looks after updates again."""
-    from layerrun.bases import tree
+    from layerrun.bases import sources
 
     for name in ("one", "two"):
         os.makedirs(f"{folder}/{name}/usr")
         with open(f"{folder}/{name}/usr/f", "w") as file:
             file.write(name)
     with Store.open(store_path) as store:
-        tree.import_tree(store, "b", f"{folder}/one")
+        sources.bring(store, "b", f"{folder}/one")
         with updating(store):
-            tree.import_tree(store, "b", f"{folder}/two", version=True)
+            sources.bring(store, "b", f"{folder}/two", version=True)
         assert [base.version for base in store.catalog.versions("b")] == [1, 2]
         with updating(store):
             assert [base.version for base in store.catalog.versions("b")] == [1]
