@@ -139,14 +139,14 @@ def init(  # noqa: PLR0917  (click gives them by name)
     The keys of the root sign seldom, and are what everything else can be taken back with: keep them apart, not here.
     Give followers DIR/metadata/1.root.json, or its fingerprint, by another way than the channel itself.
     """
-    from layerrun.fleet import publishing
+    from layerrun.fleet import publishing, showing
 
     missing = publishing.init(
         folder, _beside(folder, keys), root_keys=root_keys, threshold=threshold, given=given, days=_days(days)
     )
     _lacking(missing, folder)
     if missing is None:
-        say(f"made {folder}; the root has the fingerprint {publishing.root_fingerprint(folder)}")
+        say(f"made {folder}; the root has the fingerprint {showing.root_fingerprint(folder)}")
     return 0
 
 
@@ -324,9 +324,9 @@ def rotate(  # noqa: PLR0917  (click gives them by name)
 @json_option
 def show(folder: str, as_json: bool) -> int:
     """Show the keys of a channel's folder DIR, its releases, and when what is signed expires."""
-    from layerrun.fleet import publishing
+    from layerrun.fleet import showing
 
-    found = publishing.show(folder)
+    found = showing.show(folder)
     if as_json:
         emit(found)
         return 0

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import attrs
 from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -21,7 +18,6 @@ from tuf.api.metadata import (
     Role,
     Root,
     Snapshot,
-    TargetFile,
     Targets,
     Timestamp,
 )
@@ -30,11 +26,8 @@ from layerrun.errors import ExistsError, LayerrunError, NotFoundError, UsageErro
 from layerrun.fleet import keys
 from layerrun.fleet.release import Delta, Image, Release, check_channel, target_path
 from layerrun.fleet.repository import Repository, opened
-from layerrun.store.fs import explain
 
-__all__ = ["Missing", "add", "init", "root_fingerprint", "rotate", "show", "sign"]
-
-_NAMES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".delta", ".erofs", ".squashfs")
+__all__ = ["Missing", "add", "init", "rotate", "sign"]
 
 
 @attrs.frozen
@@ -311,42 +304,13 @@ def _image(repository: Repository, source: str) -> Image:
                 hint="name it with its digest: oci://…@sha256:…",
             )
         return Image(digest, reference=source)
-    digest, name, size = _take(repository, source)
+    digest, name, size = repository.take_file(source)
     return Image(digest, file=name, size=size)
 
 
 def _delta(repository: Repository, old: str, path: str) -> Delta:
-    digest, name, size = _take(repository, path)
+    digest, name, size = repository.take_file(path)
     return Delta(old, digest, name, size)
-
-
-def _take(repository: Repository, path: str) -> tuple[str, str, int]:
-    """Copy a file to files/, under its digest; return the digest, the name and the size."""
-    ending = next((one for one in sorted(_NAMES, key=len, reverse=True) if path.endswith(one)), "")
-    folder = os.path.join(repository.path, "files")
-    for left in os.listdir(folder):
-        if left.startswith(".new-"):  # of an earlier call that was killed; this one alone is at work
-            os.unlink(os.path.join(folder, left))
-    with (
-        explain("read", path),
-        open(path, "rb") as source,
-        tempfile.NamedTemporaryFile(dir=folder, prefix=".new-") as file,
-    ):
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = os.fstat(file.fileno()).st_size
-        os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(file.name, os.path.join(folder, digest + ending))
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    return f"sha256:{digest}", f"files/{digest}{ending}", size
 
 
 # Signing again
@@ -413,72 +377,3 @@ def _due(repository: Repository, by: Mapping[str, CryptoSigner]) -> dict[str, Me
         if not signed or _old(known, name, repository):
             found[name] = _next_targets(repository, name)
     return found
-
-
-# Looking
-
-
-def root_fingerprint(path: str) -> str:
-    """Return what followers recognise the first root by; ``""`` if it is not in force yet."""
-    from layerrun.fleet.trust import fingerprint
-
-    try:
-        with open(os.path.join(path, "metadata", "1.root.json"), "rb") as file:
-            return fingerprint(file.read())
-    except FileNotFoundError:
-        return ""
-
-
-def show(path: str) -> dict[str, Any]:
-    """Return, as JSON data, the roles with their keys and when what they signed expires, and the releases."""
-    with opened(path) as repository:
-        versions = repository.root_versions()
-        draft = repository.draft()
-        root = repository.root() if versions else cast("Metadata[Root]", draft)
-        roles: dict[str, Role] = dict(root.signed.roles)
-        ends = {
-            "root": root.signed.expires,
-            "snapshot": repository.snapshot().signed.expires,
-            "timestamp": repository.timestamp().signed.expires,
-        }
-        releases = []
-        top = repository.targets()
-        delegations = None if top is None else top.signed.delegations
-        roles.update((delegations.roles if delegations else None) or {})
-        for name in [role for role in roles if role not in ends]:
-            known = repository.targets(name)
-            if known is None:
-                continue
-            ends[name] = known.signed.expires
-            releases += [_shown(repository, one) for one in known.signed.targets.values()]
-        return {
-            "fingerprint": root_fingerprint(path),
-            "root": versions[-1] if versions else None,
-            "draft": draft.signed.version if draft else None,
-            "roles": [
-                {
-                    "role": name,
-                    "threshold": role.threshold,
-                    "keys": list(role.keyids),
-                    "expires": ends[name].strftime("%Y-%m-%dT%H:%M:%SZ") if name in ends else "",
-                }
-                for name, role in roles.items()
-            ],
-            "releases": releases,
-        }
-
-
-def _shown(repository: Repository, target: TargetFile) -> dict[str, Any]:
-    channel, _, name = target.path.partition("/")
-    with open(
-        os.path.join(repository.path, "targets", channel, f"{target.hashes['sha256']}.{name}"), "rb"
-    ) as file:
-        found = Release.from_bytes(file.read(), channel, name.removesuffix(".json"))
-    return {
-        "channel": channel,
-        "arch": found.arch,
-        "version": found.version,
-        "sequence": found.sequence,
-        "image": found.image.reference or found.image.file,
-        "digest": found.image.digest,
-    }

@@ -12,8 +12,11 @@ name. So a change cut short is not seen, and the next one writes over it.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -34,6 +37,8 @@ FOLDERS = ("metadata", "targets", "files", "draft")
 DAYS = {"root": 365, "targets": 365, "snapshot": 7, "timestamp": 7}
 CHANNEL_DAYS = 180
 
+# What a file is stored with at the end of its name, as readers may want it.
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".delta", ".erofs", ".squashfs")
 _ROOT = re.compile(r"([1-9][0-9]{0,8})\.root\.json")
 
 
@@ -186,6 +191,30 @@ class Repository:
         folder, _, name = path.rpartition("/")
         self.write(f"targets/{folder}", f"{target.hashes['sha256']}.{name}", data)
         return target
+
+    def take_file(self, path: str) -> tuple[str, str, int]:
+        """Copy a file to files/, under its digest; return the digest, the name and the size."""
+        ending = next((one for one in sorted(_ENDINGS, key=len, reverse=True) if path.endswith(one)), "")
+        folder = os.path.join(self.path, "files")
+        for left in os.listdir(folder):
+            if left.startswith(".new-"):  # of an earlier call that was killed; this one alone is at work
+                os.unlink(os.path.join(folder, left))
+        with (
+            explain("read", path),
+            open(path, "rb") as source,
+            tempfile.NamedTemporaryFile(dir=folder, prefix=".new-") as file,
+        ):
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(file.name, os.path.join(folder, digest + ending))
+        fsync_dir(self.fd, "files")
+        return f"sha256:{digest}", f"files/{digest}{ending}", size
 
 
 def _sign(role: str, keys: Role, data: Metadata[Any], by: Mapping[str, CryptoSigner]) -> None:

@@ -15,7 +15,7 @@ from support.channels import Publisher
 from support.stores import check_whole, die_at_line
 
 from layerrun.errors import BusyError, DamagedError, TrustError
-from layerrun.fleet import following, publishing, updating
+from layerrun.fleet import following, publishing, showing, updating
 from layerrun.store.store import Store
 
 
@@ -32,7 +32,7 @@ def channels(layerrun, user=None):
 
 def test_nobody_is_trusted_unasked(layerrun, publisher, web):
     done = layerrun("base", "follow", "debian", web.url, check=2)
-    print_ = publishing.root_fingerprint(publisher.path)
+    print_ = showing.root_fingerprint(publisher.path)
     assert f"--fingerprint {print_}" in done.err
     assert not os.path.exists(f"{layerrun.store()}/channels")
     assert channels(layerrun) == {}
@@ -224,7 +224,7 @@ def test_killed_once_another_channel_is_in_its_place(layerrun, publisher, offers
         os._exit(1)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     assert offers()["version"] == "three"
-    assert channels(layerrun)["debian"]["root"] == publishing.root_fingerprint(other.path)
+    assert channels(layerrun)["debian"]["root"] == showing.root_fingerprint(other.path)
 
 
 def die_after(function, *words):

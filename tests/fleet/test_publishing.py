@@ -14,7 +14,7 @@ from support.channels import Publisher
 from support.stores import die_at_line
 
 from layerrun.errors import BusyError, ExistsError, LayerrunError, NotFoundError, UsageError
-from layerrun.fleet import keys, publishing, release, trust
+from layerrun.fleet import keys, publishing, release, showing, trust
 from layerrun.fleet.repository import Repository, opened
 
 
@@ -25,7 +25,7 @@ def follower(layerrun, publisher, web):
 
 
 def shown(publisher):
-    return publishing.show(publisher.path)
+    return showing.show(publisher.path)
 
 
 def role(publisher, name):

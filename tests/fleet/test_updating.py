@@ -16,7 +16,7 @@ from support.sandbox import small_tree
 from support.whose import whose
 
 from layerrun.errors import DamagedError, NotFoundError, UsageError
-from layerrun.fleet import publishing, release, timer, updating
+from layerrun.fleet import publishing, release, showing, timer, updating
 
 BOTH = pytest.mark.parametrize("who", ["root", users.PLAIN], indirect=True)
 
@@ -154,7 +154,7 @@ def test_one_that_cannot_be_brought_along_stops_no_other(site):
     site.publish("2")
     site("base", "follow", "other", site.web.url, "--channel", "stable", "-y")
     for name in os.listdir(f"{site.publisher.path}/files"):
-        if f"{name}" in json.dumps(publishing.show(site.publisher.path)["releases"][0]):
+        if f"{name}" in json.dumps(showing.show(site.publisher.path)["releases"][0]):
             os.truncate(f"{site.publisher.path}/files/{name}", 100)
     done = site("update", "-y", "--json", check=1)
     found = {one["name"]: one["state"] for one in json.loads(done.out)["bases"]}
@@ -244,7 +244,7 @@ def test_an_image_of_a_registry(site, layerrun, folder):
 
 def test_a_download_goes_on_where_it_stopped(site):
     site.publish("2")
-    path = f"/{publishing.show(site.publisher.path)['releases'][-1]['image']}"
+    path = f"/{showing.show(site.publisher.path)['releases'][-1]['image']}"
     with open(site.publisher.path + path, "rb") as file:
         data = file.read()
     ranges = []
@@ -274,7 +274,7 @@ def test_a_download_goes_on_where_it_stopped(site):
 def test_a_server_that_knows_no_parts(site):
     """Python's own answers a Range with the whole file."""
     site.publish("2")
-    image = publishing.show(site.publisher.path)["releases"][-1]["image"]
+    image = showing.show(site.publisher.path)["releases"][-1]["image"]
     folder = f"{site.layerrun.store(site.who)}/channels/debian"
     name = "file-" + os.path.basename(image)
     with open(f"{folder}/{name}", "wb") as file:
