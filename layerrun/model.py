@@ -123,6 +123,11 @@ class IdMode(enum.StrEnum):
     NONE = "none"
 
     @property
+    def one_owner(self) -> bool:
+        """Whether all files are the caller's: owners that a source has are at most noted."""
+        return self in (IdMode.SINGLE, IdMode.SELF)
+
+    @property
     def userxattr(self) -> bool:
         """Say whether overlayfs's marks are in its ``user.`` flavour in files of this mode, as a plain user's are."""
         return self in (IdMode.SUBIDS, IdMode.SINGLE, IdMode.SELF)

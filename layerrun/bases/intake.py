@@ -197,11 +197,11 @@ def take_in(
     scheme = scheme_of(ids)
     given = {
         "scheme": scheme,
-        "owners": ids is not IdMode.SINGLE,
+        "owners": not ids.one_owner,
         "devices": vouched and not store.rootless,
         "strict": not vouched,
         "known": vouched or getattr(source, "knows", False),
-        "ids": 0 if vouched else COUNT if ids is IdMode.SINGLE else sum(line[2] for line in uid_map),
+        "ids": 0 if vouched else COUNT if ids.one_owner else sum(line[2] for line in uid_map),
         "entries": entries,
         "size": size,
         "marks": (2 if store.rootless else 1) if marks else 0,

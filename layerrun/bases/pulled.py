@@ -81,15 +81,16 @@ def open_pulled(
     platform: Platform | None = None,
     limits: Limits | None = None,
     fetching: Fetching | None = None,
+    alone: bool = False,
 ) -> Iterator[PulledSource]:
     """Find an image by ``oci://HOST/NAME[:TAG][@DIGEST]`` and give it as a source.
 
     What has come of its layers is let go once the block ends well; else it is kept, and the next try goes on there.
-    ``fetching`` is called with the bytes that have come and how many are to come. Raises as `find`.
+    ``fetching`` is called with the bytes that have come and how many are to come. ``alone`` and errors: see `find`.
     """
     reference = Reference.parse(text)
     with blob_folder(store) as folder:
-        pulled = find(reference, access or Access(), folder, platform, fetching)
+        pulled = find(reference, access or Access(), folder, platform, fetching, alone=alone)
         yield PulledSource(pulled, text, limits or Limits())
         pulled.blobs.drop(pulled.image)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from layerrun.cli.common import Verb, app_argument, base_argument, json_option, open_store
-from layerrun.cli.output import emit, plural, quoted, say, size
+from layerrun.cli.output import emit, plural, quoted, say, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,22 +59,38 @@ _gzip_option = click.option(
 )
 
 
-def _say(pushed: Pushed, what: str, as_json: bool) -> None:
+_dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Ask the registry, say what would be done, and do nothing."
+)
+
+
+def _say(pushed: Pushed, what: str, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         emit(
             {
                 "name": what,
                 "reference": str(pushed.reference),
                 "digest": pushed.digest,
-                "layers": list(pushed.layers),
+                "layers": [part.digest for part in pushed.layers],
+                "parts": [
+                    {"digest": part.digest, "size": part.size, "sent": part.sent} for part in pushed.layers
+                ],
                 "sent": pushed.sent,
                 "sent_bytes": pushed.sent_bytes,
+                "changed": pushed.changed,
+                "dry_run": dry_run,
             }
         )
         return
     total = plural(len(pushed.layers), "layer")
     sent = f"{pushed.sent} sent, {size(pushed.sent_bytes)}" if pushed.sent else "all there already"
-    say(f"pushed {what} to {pushed.reference}: {total}, {sent}; {pushed.digest}")
+    if not dry_run:
+        say(f"pushed {what} to {pushed.reference}: {total}, {sent}; {pushed.digest}")
+        return
+    rows = [[part.digest, size(part.size), "to send" if part.sent else "there"] for part in pushed.layers]
+    table(["LAYER", ">SIZE", "STATE"], rows)
+    tag = "the tag would move" if pushed.changed else "the tag stands for it already"
+    say(f"would send {pushed.sent} of {total}, {size(pushed.sent_bytes)}; {tag}; {pushed.digest}")
 
 
 @click.command(
@@ -91,14 +107,15 @@ def _say(pushed: Pushed, what: str, as_json: bool) -> None:
 @base_argument
 @click.argument("reference", metavar="oci://HOST/NAME[:TAG]")
 @_gzip_option
+@_dry_run_option
 @registry_options
 @json_option
-def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) -> int:
+def base_push(name: str, reference: str, *, gzip: bool, dry_run: bool, as_json: bool, **access: Any) -> int:
     """Push the base NAME to a registry, as an image of one layer.
 
     What the registry has is not sent again. Credentials are those of `podman login`.
     """
-    return _push("push_base", name, reference, gzip=gzip, as_json=as_json, access=access)
+    return _push("push_base", name, reference, _How(gzip, dry_run, as_json), access)
 
 
 @click.command(
@@ -108,6 +125,10 @@ def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: An
         ("layerrun push web oci://registry.example.org/apps/web:1.4", "push it, with the base it stands on"),
         ("layerrun push web oci://registry.example.org/apps/web:1.4 --gzip", "for old clients"),
         (
+            "layerrun push web oci://registry.example.org/layers/web:1.4 --layers",
+            "without its base, which may be the machine's /",
+        ),
+        (
             "layerrun pull web oci://registry.example.org/apps/web:1.4",
             "and elsewhere it is the same app again",
         ),
@@ -115,15 +136,25 @@ def base_push(name: str, reference: str, gzip: bool, as_json: bool, **access: An
 )
 @app_argument()
 @click.argument("reference", metavar="oci://HOST/NAME[:TAG]")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Send what lies over the base alone, which names it: for machines that have the base, and for apps over /.",
+)
 @_gzip_option
+@_dry_run_option
 @registry_options
 @json_option
-def push(name: str, reference: str, gzip: bool, as_json: bool, **access: Any) -> int:
+def push(
+    name: str, reference: str, *, layers: bool, gzip: bool, dry_run: bool, as_json: bool, **access: Any
+) -> int:
     """Push the app NAME to a registry, as an image: its base, the layers of its factory state, its command.
 
-    What it has written since is not sent. What the registry has is not sent again.
+    What it has written since is not sent. What the registry has is not sent again. With --layers nobody can run what is
+    sent: `layerrun pull` puts it over the base where that is.
     """
-    return _push("push_app", name, reference, gzip=gzip, as_json=as_json, access=access)
+    how = _How(gzip, dry_run, as_json)
+    return _push("push_layers" if layers else "push_app", name, reference, how, access)
 
 
 def _wish(access: dict[str, Any], platform: str | None, progress: Progress, **more: Any) -> Wish:
@@ -166,7 +197,7 @@ _platform_option = click.option(
     "--base",
     "base_name",
     metavar="NAME",
-    help="What to call the base if it is not here.  [default: as the image says]",
+    help="What to call the base if it is not here.  [default: as the image says] Of layers alone: what they go over.",
 )
 @click.option(
     "--grants",
@@ -189,8 +220,9 @@ def pull(
     """Pull an image from a registry and make the app NAME of it.
 
     What `layerrun push` has sent is the same app again, but for what it may reach of this machine: that takes
-    --grants. Of any other image all layers become a base, and the app runs the image's command. Layers and bases that
-    are here already are not read again.
+    --grants. What `push --layers` has sent is put over the base that it was made for, which must be here, or over
+    --base. Of any other image all layers become a base, and the app runs the image's command. Layers and bases that are
+    here already are not read again.
     """
     from layerrun.cli.progress import counter
 
@@ -273,9 +305,15 @@ def base_pull(name: str, reference: str, platform: str | None, as_json: bool, **
     return 0
 
 
-def _push(
-    function: str, name: str, reference: str, *, gzip: bool, as_json: bool, access: dict[str, Any]
-) -> int:
+class _How(NamedTuple):
+    """How to push, and how to say what came of it."""
+
+    gzip: bool
+    dry_run: bool
+    as_json: bool
+
+
+def _push(function: str, name: str, reference: str, how: _How, access: dict[str, Any]) -> int:
     from layerrun.cli.progress import counter
     from layerrun.images.reference import Reference
 
@@ -283,14 +321,16 @@ def _push(
     with open_store() as store, counter(f"pushing {name}") as progress:
         from layerrun.fleet import push as fleet
         from layerrun.fleet.writing import GZIP, ZSTD
+        from layerrun.model import HOST_BASE
 
-        done = getattr(fleet, function)(
-            store,
-            name,
-            target,
-            access_of(**access),
-            compression=GZIP if gzip else ZSTD,
+        wanted = fleet.Wanted(
+            access=access_of(**access),
+            compression=GZIP if how.gzip else ZSTD,
+            dry_run=how.dry_run,
             progress=lambda _what, count, _total: progress(0, count),
         )
-    _say(done, name, as_json)
+        if function == "push_layers" and store.app(name).config.base == HOST_BASE:
+            say(f"note: {name} lies over this machine's own /: what it copied from there is sent as well")
+        done = getattr(fleet, function)(store, name, target, wanted)
+    _say(done, name, dry_run=how.dry_run, as_json=how.as_json)
     return 0

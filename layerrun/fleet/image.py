@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from layerrun.images.documents import LAYERS_CONFIG
 from layerrun.images.platform import machine
+from layerrun.images.reference import SCHEME
 from layerrun.model import App, Base
 from layerrun.store.blob_rows import Blob
 
@@ -21,14 +24,18 @@ __all__ = [
     "APP_LABEL",
     "BASE_LABEL",
     "CONFIG_TYPE",
+    "LAYERS_TYPE",
     "MANIFEST_TYPE",
     "Image",
     "image_of_app",
     "image_of_base",
+    "image_of_layers",
+    "running_system",
 ]
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYERS_TYPE = "application/vnd.layerrun.layers.v1"
 BASE_LABEL = "layerrun.base"
 APP_LABEL = "layerrun.app"
 
@@ -71,12 +78,49 @@ def image_of_app(app: App, base: Base, layers: Sequence[Blob], lowest: int) -> I
     if app.config.command:
         config["Cmd"] = list(app.config.command)
         config.pop("Entrypoint", None)
-    own = app.config.to_json()
-    own.pop("layers")
-    label = {"version": 1, "name": app.name, "config": own}
-    labels = {BASE_LABEL: _dumps(_base_label(base, lowest)), APP_LABEL: _dumps(label)}
+    labels = {BASE_LABEL: _dumps(_base_label(base, lowest)), APP_LABEL: _dumps(_app_label(app))}
     # The same layers and the same words give the same image, whenever it was made.
     return _image(base, layers, config, labels, base.created)
+
+
+def image_of_layers(app: App, base: Base, layers: Sequence[Blob]) -> Image:
+    """Return what an app's own layers are in a registry: an artifact that nobody runs, and that names their base.
+
+    The annotations are those that images have for the one they are made of, where that is known.
+    """
+    said = _base_label(base, 0)
+    source, digest = base.origin.get("reference"), base.origin.get("digest")
+    annotations = {"org.opencontainers.image.title": app.name}
+    if base.digest is None:
+        said["machine"] = running_system()
+    elif isinstance(source, str) and source.startswith(SCHEME) and isinstance(digest, str):
+        annotations["org.opencontainers.image.base.name"] = source.removeprefix(SCHEME).partition("@")[0]
+        annotations["org.opencontainers.image.base.digest"] = digest
+        said["source"] = f"{source.partition('@')[0]}@{digest}"
+    labels = {BASE_LABEL: _dumps(said), APP_LABEL: _dumps(_app_label(app))}
+    config = {
+        **_platform(base),
+        "config": {"Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
+    return _documents(
+        config, LAYERS_CONFIG, layers, annotations | {BASE_LABEL: labels[BASE_LABEL]}, LAYERS_TYPE
+    )
+
+
+def running_system() -> str:
+    """Return what system this machine has, as os-release(5) says it: ``debian 12``; ``unknown`` where it does not."""
+    try:
+        found = platform.freedesktop_os_release()
+    except OSError:
+        return "unknown"
+    return " ".join(filter(None, (found.get("ID", "linux"), found.get("VERSION_ID", ""))))[:80]
+
+
+def _app_label(app: App) -> dict[str, Any]:
+    own = app.config.to_json()
+    own.pop("layers")
+    return {"version": 1, "name": app.name, "config": own}
 
 
 def _config_of(base: Base) -> dict[str, Any]:
@@ -105,13 +149,25 @@ def _image(
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
         "history": [{"created": created, "created_by": "layerrun"} for _ in layers],
     }
-    encoded = _dumps(data).encode()
+    return _documents(data, CONFIG_TYPE, layers, {"org.opencontainers.image.created": created})
+
+
+def _documents(
+    config: Mapping[str, Any],
+    config_type: str,
+    layers: Sequence[Blob],
+    annotations: Mapping[str, str],
+    artifact_type: str = "",
+) -> Image:
+    """Put a configuration and a manifest about layers."""
+    encoded = _dumps(config).encode()
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
-        "config": _descriptor(CONFIG_TYPE, "sha256:" + hashlib.sha256(encoded).hexdigest(), len(encoded)),
+        **({"artifactType": artifact_type} if artifact_type else {}),
+        "config": _descriptor(config_type, "sha256:" + hashlib.sha256(encoded).hexdigest(), len(encoded)),
         "layers": [_descriptor(layer.media_type, layer.digest, layer.size) for layer in layers],
-        "annotations": {"org.opencontainers.image.created": created},
+        "annotations": dict(annotations),
     }
     return Image(encoded, _dumps(manifest).encode(), tuple(layers))
 

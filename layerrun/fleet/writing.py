@@ -49,8 +49,9 @@ class _Compressor(Protocol):
 def write_layer(
     store: Store, ids: IdMode | None, folder: int, out: int, *, layer: bool, compression: str = ZSTD
 ) -> Written:
-    """Write the ``tree`` in a base's or a layer's ``folder`` as an archive to the empty file ``out``; both descriptors.
+    """Write the tree in a base's or a layer's ``folder`` as an archive to the empty file ``out``; both descriptors.
 
+    A base that is an image of a file system is mounted for this process alone, by root, and read as a tree is.
     ``layer``: it is a layer, with overlayfs's marks. What belongs to subordinate ids is read by a process that is root
     of a namespace with them, and so has the owners that it has inside.
     """
@@ -105,13 +106,22 @@ def _owners(folder: int) -> dict[bytes, tuple[int, int]] | None:
 def _write(folder: int, out: int, *, layer: bool, compression: str, single: bool) -> Written:
     groups = _groups(folder)
     owners = _owners(folder) if single else None
-    tree = os.open("tree", DIR_FLAGS, dir_fd=folder)
+    tree = _tree(folder)
     try:
         from layerrun.images.records import records_of
 
         return _archive(tree, out, compression, records_of(tree, layer=layer, groups=groups, owners=owners))
     finally:
         os.close(tree)
+
+
+def _tree(folder: int) -> int:
+    try:
+        return os.open("tree", DIR_FLAGS, dir_fd=folder)
+    except FileNotFoundError:
+        from layerrun.native.volumes import open_lower_image
+
+        return open_lower_image(folder, "image")
 
 
 def _archive(tree: int, out: int, compression: str, records: Iterator[Record]) -> Written:

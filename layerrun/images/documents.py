@@ -19,6 +19,7 @@ from layerrun.errors import ArchiveError
 from layerrun.images.platform import Platform
 
 __all__ = [
+    "LAYERS_CONFIG",
     "MAX_DOCUMENT",
     "MAX_LAYERS",
     "Descriptor",
@@ -40,6 +41,8 @@ _OCI, _DOCKER = "application/vnd.oci.image.", "application/vnd.docker."
 INDEXES = frozenset({_OCI + "index.v1+json", _DOCKER + "distribution.manifest.list.v2+json"})
 MANIFESTS = frozenset({_OCI + "manifest.v1+json", _DOCKER + "distribution.manifest.v2+json"})
 _CONFIGS = frozenset({"", _OCI + "config.v1+json", _DOCKER + "container.image.v1+json"})
+# The configuration of layers without the base they lie over: docs/registries.md.
+LAYERS_CONFIG = "application/vnd.layerrun.layers.config.v1+json"
 _LAYER = re.compile(
     r"|application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
     r"|application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?:\.gzip|\.zstd)?"
@@ -71,11 +74,15 @@ class Index:
 
 @attrs.frozen
 class Manifest:
-    """One image for one platform: its configuration and its layers, the lowest first."""
+    """One image for one platform: its configuration and its layers, the lowest first.
+
+    ``alone``: it is no image, but layers without the base that they lie over.
+    """
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    alone: bool = False
 
 
 def check_digest(text: object) -> str:
@@ -156,7 +163,8 @@ def _index(document: Mapping[str, Any]) -> Index:
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
     config = parse_descriptor(document.get("config"))
-    if config.media_type not in _CONFIGS:
+    alone = config.media_type == LAYERS_CONFIG
+    if config.media_type not in _CONFIGS and not alone:
         refuse(f"is none of a file system: its configuration is {config.media_type!r:.100}")
     layers = tuple(parse_descriptor(one) for one in _list(document, "layers", MAX_LAYERS))
     for layer in layers:
@@ -164,7 +172,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             refuse("is encrypted", "skopeo copy --decryption-key decrypts it")
         if not _LAYER.fullmatch(layer.media_type):
             refuse(f"has a layer of the unknown kind {layer.media_type!r:.100}")
-    return Manifest(config, layers, _texts(document.get("annotations")))
+    return Manifest(config, layers, _texts(document.get("annotations")), alone)
 
 
 def _list(document: Mapping[str, Any], key: str, most: int) -> Sequence[object]:

@@ -44,7 +44,7 @@ class Image:
     """An image for one platform, its documents verified and its layers not yet read, the lowest first.
 
     ``digest`` is of its manifest, ``""`` where there is none (docker archives); ``image_id`` of its configuration.
-    ``blobs`` may be one place for all, or another for each layer.
+    ``blobs`` may be one place for all, or another for each layer. ``alone``: the base of its layers is not in it.
     """
 
     reference: str
@@ -53,6 +53,7 @@ class Image:
     config: Config
     layers: tuple[Layer, ...]
     blobs: Blobs
+    alone: bool = False
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -101,15 +102,28 @@ def image_of_index(
 
 
 def image_of(
-    blobs: Blobs, descriptor: Descriptor, reference: str, platform: Platform | None = None, *, tag: str = ""
+    blobs: Blobs,
+    descriptor: Descriptor,
+    reference: str,
+    platform: Platform | None = None,
+    *,
+    tag: str = "",
+    alone: bool = False,
 ) -> Image:
-    """Follow a descriptor, through indexes, to the image for a platform (the machine's unless one is given)."""
+    """Follow a descriptor, through indexes, to the image for a platform (the machine's unless one is given).
+
+    ``alone``: layers without their base will do as well.
+    """
     nested = 0
     while isinstance(found := _read(blobs, descriptor), Index):
         descriptor = _for_platform(found, platform)
         nested += 1
         if nested > _MAX_NESTED:
             refuse(f"is behind more than {_MAX_NESTED} indexes")
+    if found.alone and not alone:
+        refuse(
+            "is the layers of an app without the base they lie over", "`layerrun pull` makes an app of them"
+        )
     return _image(blobs, found, descriptor.digest, f"{reference}:{tag}" if tag else reference, platform)
 
 
@@ -122,7 +136,7 @@ def _image(blobs: Blobs, manifest: Manifest, digest: str, reference: str, platfo
     config = parse_config(data, len(manifest.layers))
     check_platform(config.platform, platform)
     layers = tuple(Layer(*pair) for pair in zip(manifest.layers, config.diff_ids, strict=True))
-    return Image(reference, digest, manifest.config.digest, config, layers, blobs)
+    return Image(reference, digest, manifest.config.digest, config, layers, blobs, manifest.alone)
 
 
 def check_platform(found: Platform, wanted: Platform | None) -> None:

@@ -60,8 +60,12 @@ def find(
     folder: BlobFolder,
     platform: Platform | None = None,
     progress: Fetching | None = None,
+    *,
+    alone: bool = False,
 ) -> Pulled:
     """Find out what a reference means, for a platform or else the machine's; of its layers nothing is read yet.
+
+    ``alone``: layers without their base will do as well as an image.
 
     Mirrors are asked first. ``progress`` is called with the bytes of layers that have come, and how many are to come.
     Raises `NotFoundError`, `RegistryError`, and `ArchiveError` for what is no image.
@@ -87,7 +91,10 @@ def find(
     blobs.put(manifest.digest, manifest.data)
     start = Descriptor(manifest.digest, len(manifest.data), _announced(manifest.media_type))
     return Pulled(
-        image_of(blobs, start, str(reference), platform), blobs, manifest.digest, reference.repository
+        image_of(blobs, start, str(reference), platform, alone=alone),
+        blobs,
+        manifest.digest,
+        reference.repository,
     )
 
 

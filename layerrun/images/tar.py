@@ -76,7 +76,7 @@ def read_tars(
     when nobody reads the records any more. One start of the jail (a tenth of a second) is for all parts.
     """
     limits = limits or Limits()
-    count = _COUNT if to.ids is IdMode.SINGLE else sum(line[2] for line in to.uid_map)
+    count = _COUNT if to.ids.one_owner else sum(line[2] for line in to.uid_map)
     limits = attrs.evolve(
         limits, ids=count, size=min(limits.size, to.size), entries=min(limits.entries, to.entries)
     )

@@ -47,7 +47,7 @@ class UnpackedSource:
         """Write the whole stream."""
         from layerrun.native.jail import run_jailed
 
-        count = _COUNT if to.ids is IdMode.SINGLE else sum(line[2] for line in to.uid_map)
+        count = _COUNT if to.ids.one_owner else sum(line[2] for line in to.uid_map)
         limits = attrs.evolve(
             self.limits,
             ids=count,

@@ -11,7 +11,7 @@ from support import registries
 from support.registries import Fault, proxy, registry
 from support.stores import check_whole, die_at_line
 
-from layerrun.fleet import pull
+from layerrun.fleet import layers, pull
 from layerrun.fleet.pull import Wish, pull_app
 from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
@@ -509,7 +509,7 @@ def test_who_cleans_up_takes_no_layer_of_a_pull(layerrun, host, tree, store_path
     layerrun("base", "import", "small", tree, check=0)
     make_app(layerrun, "small")
     pushed(layerrun, "push", "web", f"oci://{host}/cleaned")
-    real, dropped = pull._privileged, []
+    real, dropped = layers._privileged, []
     wish = Wish(access=Access(insecure=True))
     path = f"{store_path}-other"
 
@@ -518,7 +518,7 @@ def test_who_cleans_up_takes_no_layer_of_a_pull(layerrun, host, tree, store_path
             dropped.append(drop_unused(other))
         return real(store, layer)
 
-    monkeypatch.setattr(pull, "_privileged", meanwhile)
+    monkeypatch.setattr(layers, "_privileged", meanwhile)
     with Store.open(path) as store:
         assert pull_app(store, "web", f"oci://{host}/cleaned", wish).app.config.layers
         assert dropped == [[]]
