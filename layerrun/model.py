@@ -309,6 +309,7 @@ class Slot:
     ``current`` and ``staged`` (to be switched to, or ``None``) are ids of its versions; ``keep`` is how many
     versions beside the current one are kept; ``health`` are commands that a new version must pass; ``failed`` says why
     the last update came to nothing, ``""`` if it did not. ``pending`` is a version that an update is looking at.
+    ``tries``: of the trials that begin with what is staged.
     """
 
     name: str
@@ -319,6 +320,7 @@ class Slot:
     health: tuple[str, ...] = ()
     failed: str = ""
     pending: str | None = None
+    tries: int = 3
 
 
 @attrs.frozen
@@ -341,7 +343,8 @@ class Move:
 class Trial:
     """An app since its base moved on, until a start of it has gone well.
 
-    ``base_id`` and ``layers`` are what it goes back to after too many ``failures``; ``fallen``: it has.
+    ``base_id`` and ``layers`` are what it goes back to after as many ``failures`` as it has ``tries``; ``fallen``:
+    it has.
     """
 
     app_id: str
@@ -350,6 +353,7 @@ class Trial:
     failures: int
     since: str
     fallen: bool = False
+    tries: int = 3
 
 
 @attrs.frozen

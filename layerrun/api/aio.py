@@ -19,23 +19,46 @@ if TYPE_CHECKING:
 
 __all__ = ["popen", "run"]
 
+# A loop holds its tasks by weak references only.
+_counting: set[asyncio.Future[None]] = set()
+
 
 async def popen(command: Command, **options: Any) -> asyncio.subprocess.Process:
     """Start a command in an app; return once it has been executed. Cancelled before that, it leaves nothing."""
-    return (await _begin(command, options))[0]
+    process, _, counted = await _begin(command, options)
+    if counted:
+        task = asyncio.ensure_future(_count(command, process))
+        _counting.add(task)
+        task.add_done_callback(_counting.discard)
+    return process
 
 
-async def _begin(command: Command, options: dict[str, Any]) -> tuple[asyncio.subprocess.Process, Report]:
+async def _count(command: Command, process: asyncio.subprocess.Process) -> None:
+    """Count how a command of an app on trial ends; see `layerrun.api.counting`."""
+    from layerrun.api import counting
+
+    await asyncio.to_thread(counting.count, command, await process.wait())
+
+
+async def _begin(
+    command: Command, options: dict[str, Any]
+) -> tuple[asyncio.subprocess.Process, Report, bool]:
+    """Start a command; return it, what was said of the start, and whether its end is to be counted."""
     handed = None if command.may_be_stored else await _work_out(command, options, None)
     while True:
         process, report = await _start(command, handed, options)
         if report.word == "started":
-            return process, report
+            return process, report, handed is not None and handed.counted
         status = await process.wait()
         knew_none = report.word == "unsure" and handed is None
         join_until = handed.join_until if handed else None
         if not knew_none and (join_until is None or not is_passing(report)):
-            raise await asyncio.to_thread(failure_of, command, report, status)
+            error = await asyncio.to_thread(failure_of, command, report, status)
+            if handed is not None and handed.counted:
+                from layerrun.api import counting
+
+                await asyncio.to_thread(counting.count_failure, command, error)
+            raise error
         handed = await _work_out(command, options, join_until)
 
 
@@ -131,12 +154,14 @@ async def kill(process: asyncio.subprocess.Process, report: Report) -> None:
 
 async def _communicate(command: Command, options: dict[str, Any], data: Any) -> tuple[int, Any, Any]:
     """Run a command to its end, and kill it if we are cancelled; return its status and what it wrote."""
-    process, report = await _begin(command, options)
+    process, report, counted = await _begin(command, options)
     try:
         stdout, stderr = await process.communicate(data)
     except BaseException:
         await kill(process, report)
         raise
+    if counted:
+        await _count(command, process)
     assert process.returncode is not None
     return process.returncode, stdout, stderr
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import attrs
 
+from layerrun.api import counting
 from layerrun.api.command import Command, front_door
 from layerrun.api.report import pipe
 from layerrun.errors import LayerrunError
@@ -29,12 +30,14 @@ class Handed:
     """A start that is ready: what LAYERRUN_START is to say, and descriptors to be inherited with their numbers.
 
     ``pipe`` is the one to be told by. ``join_until``: it joins what runs, and until then it may be tried again.
+    ``counted``: the app is on trial, and how it ends is to be counted (`layerrun.api.counting`).
     """
 
     word: str
     fds: tuple[int, ...]
     pipe: tuple[int, int]
     join_until: float | None
+    counted: bool = False
 
     def close(self) -> None:
         """Close the descriptors but the pipe: who has inherited them keeps them, and with them the app's lock."""
@@ -87,14 +90,21 @@ def work_out(command: Command, *, own_tty: bool, knocked_until: float | None = N
 
     ``knocked_until``: the ``join_until`` of an earlier one that nobody let in.
     """
-    ends = pipe()
+    ends, counted = pipe(), False
     door = _Spawned(path=front_door(), words=(), knocked_until=knocked_until, pipe=ends, own_tty=own_tty)
     try:
         with Store.open(command.store) as store:
             app = _switched(store, store.app(command.app, command.kind))
+            counted = not command.ephemeral and counting.is_counted(store, app)
             _run(store, app, command, door)
     except _Ready as ready:
-        return ready.handed
+        return attrs.evolve(ready.handed, counted=counted and ready.handed.join_until is None)
+    except LayerrunError as error:
+        for fd in ends:
+            os.close(fd)
+        if counted:
+            counting.count_failure(command, error)
+        raise
     except BaseException:
         for fd in ends:
             os.close(fd)

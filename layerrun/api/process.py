@@ -40,6 +40,7 @@ class Popen(subprocess.Popen[AnyStr]):
         self._report = Report()
         self._inside: Inside | None = None
         self._handed = False
+        self._counted = False  # of an app on trial, and not yet
         self._join_until: float | None = None  # of a start that joins what runs, and may be tried again
         if command.may_be_stored:
             self._spawn(None)
@@ -55,6 +56,8 @@ class Popen(subprocess.Popen[AnyStr]):
         self._report = Report()
         self._status_fd = reader
         self._handed, self._join_until = handed is not None, handed.join_until if handed else None
+        self._counted = handed is not None and handed.counted
+        self.__dict__.pop("_devnull", None)  # subprocess keeps the number, though it has closed it
         try:
             super().__init__(
                 self._command.words(writer),
@@ -98,13 +101,19 @@ class Popen(subprocess.Popen[AnyStr]):
             self._report.read_rest(self._status_fd)
         if self._report.word == "started":
             self._close_status()
+            self._count()
             return True
         super().wait()
         self._close_status()
         knew_none = self._report.word == "unsure" and not self._handed
         if knew_none or (self._join_until is not None and is_passing(self._report)):
             return False
-        raise failure_of(self._command, self._report, self.returncode)
+        error = failure_of(self._command, self._report, self.returncode)
+        if self._counted:
+            from layerrun.api import counting
+
+            counting.count_failure(self._command, error)
+        raise error
 
     def _settle(self) -> None:
         try:
@@ -142,7 +151,23 @@ class Popen(subprocess.Popen[AnyStr]):
         if self._inside is not None:
             inside, self._inside = self._inside, None
             inside.wait()
+            self._counted = False  # it was killed by who started it
+        self._count()
         return status
+
+    def poll(self) -> int | None:
+        """Return the exit status if the command has ended."""
+        status = super().poll()
+        self._count()
+        return status
+
+    def _count(self) -> None:
+        """Count how a command of an app on trial has ended, once."""
+        if self._counted and self.returncode is not None and self._report.word == "started":
+            from layerrun.api import counting
+
+            self._counted = False
+            counting.count(self._command, self.returncode)
 
 
 def _communicate(process: Popen[Any], data: Any, timeout: float | None) -> tuple[Any, Any]:

@@ -176,8 +176,9 @@ def rebuild_all(
     Raises `BuildError`, naming the app.
     """
     found = {}
+    standing = set(store.catalog.slot_apps(base.name))  # those that went back by themselves among them
     for app in store.apps(AppKind.APP):
-        if app.config.base != base.name or app.parent is not None or store.catalog.recipe(app.id) is None:
+        if app.id not in standing or app.parent is not None or store.catalog.recipe(app.id) is None:
             continue
         if told is not None:
             told(f"building {app.name} over {base.full_name}")

@@ -138,7 +138,7 @@ def app(
     from layerrun.runtime import handoff
 
     if end := handoff.ended():
-        return _thrown_away(end) if ephemeral else trials.after(end, own=argv is None)
+        return _thrown_away(end) if ephemeral else trials.after(end, what=_what(argv))
     with open_store() as store:
         trials.switch_staged(store, name)
         from layerrun.runtime import launch
@@ -186,9 +186,18 @@ def _run(
     def start(door: Door | None) -> int:
         return launch.run(store, app, argv, cwd=cwd, env=env, door=door, status_fd=status_fd, detach=detach)
 
-    if trials.is_on(store, app):
-        return trials.run(store, app, start, own=argv is None, detach=detach)
-    return start(front_door(created=created))
+    if not trials.is_on(store, app):
+        return start(front_door(created=created))
+    if detach:
+        from layerrun.cli import keeper
+
+        status = keeper.run(store, app, argv, cwd=cwd, env=env)
+        return start(front_door()) if status is None else status
+    return trials.run(store, app, start, what=_what(argv))
+
+
+def _what(argv: Sequence[str] | None) -> str:
+    return "own" if argv is None else "given"
 
 
 def _named(name: str, profile: str | None, *, ephemeral: bool) -> tuple[str, str | None]:
@@ -303,18 +312,23 @@ def shell(name: str, cwd: str | None, env: tuple[str, ...], argv: tuple[str, ...
     if argv is not None:
         raise click.UsageError(f"a shell takes no command: layerrun app {name} -- CMD... does")
     given = variables(env)
+    from layerrun.runtime import handoff
+
+    if end := handoff.ended():
+        return trials.after(end, what="shell")
     with open_store() as store:
+        trials.switch_staged(store, name)
         from layerrun.runtime import launch
 
         found = store.app(name, AppKind.APP)
         warn_of(found)
-        return launch.run(  # noqa: S604  (no subprocess)
-            store,
-            found,
-            None,
-            cwd=cwd,
-            env=given,
-            shell=True,
-            door=front_door(),
-            status_fd=settings().status_fd,
-        )
+        status_fd = settings().status_fd
+
+        def start(door: Door | None) -> int:
+            return launch.run(  # noqa: S604  (no subprocess)
+                store, found, None, cwd=cwd, env=given, shell=True, door=door, status_fd=status_fd
+            )
+
+        if trials.is_on(store, found):
+            return trials.run(store, found, start, what="shell")
+        return start(front_door())

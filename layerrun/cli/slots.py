@@ -320,8 +320,9 @@ def status(as_json: bool) -> int:
     for app in found["apps"]:
         if app["state"] == "fallen":
             line(f"{app['name']} fell back to {app['base']}: it did not start on {app['tried']}")
-        elif app["failures"]:
-            line(f"{app['name']} did not start {plural(app['failures'], 'time')} since its base was updated")
+        else:
+            often = f"{app['failures']} of {plural(app['tries'], 'start')} failed"
+            line(f"{app['name']} is on trial over {app['tried']} since {app['since']}: {often}")
     if not found["bases"]:
         nothing("no bases yet; layerrun base import NAME SRC makes one")
     return 0

@@ -28,22 +28,21 @@ def is_on(store: Store, app: App) -> bool:
     return trial is not None and not trial.fallen
 
 
-def run(store: Store, app: App, start: Callable[[Door | None], int], *, own: bool, detach: bool) -> int:
-    """Start an app whose starts are counted; ``own``: by its own command."""
+def run(store: Store, app: App, start: Callable[[Door | None], int], *, what: str) -> int:
+    """Start an app whose starts are counted; ``what``: ``own`` (its own command), ``given`` or ``shell``."""
     from layerrun.errors import LaunchError
+    from layerrun.updates import fallback
 
-    # Who starts it in the background hears no more of it than that it runs, and is back at once.
-    door = None if detach else front_door(after=_TRIAL)
     try:
-        status = start(door)
+        status = start(front_door(after=_TRIAL))
     except LaunchError as error:
-        _count(store, app, exits.status_of(error, run_like=True), own=own)
+        _say(fallback.count_failure(store, app, exits.status_of(error, run_like=True), own=what != "given"))
         raise
-    _count(store, app, status, own=own)
+    _count(store, app, status, what=what)
     return status
 
 
-def after(end: Ended, *, own: bool) -> int:
+def after(end: Ended, *, what: str) -> int:
     """Count a start that the front door has carried out, and return how its command ended, whatever comes of that."""
     from layerrun.errors import LayerrunError
 
@@ -52,18 +51,24 @@ def after(end: Ended, *, own: bool) -> int:
         with open_store() as store:
             app = store.catalog.app_by_id(end.app_id)
             if app is not None:
-                _count(store, app, end.status, own=own)
+                _count(store, app, end.status, what=what)
     except LayerrunError as error:
         exits.report(error)
     return end.status
 
 
-def _count(store: Store, app: App, status: int, *, own: bool) -> None:
+def _count(store: Store, app: App, status: int, *, what: str) -> None:
     from layerrun.updates import fallback
 
-    said = fallback.count(store, app, status, own=own)
-    if said:
-        say(said)
+    if what == "shell":
+        _say(fallback.count_shell(store, app))
+    else:
+        _say(fallback.count(store, app, status, own=what == "own"))
+
+
+def _say(text: str) -> None:
+    if text:
+        say(text)
 
 
 def switch_staged(store: Store, name: str) -> None:

@@ -86,6 +86,22 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     callback=seconds,
     help="How long each check may take: seconds, or 5m, or 1h.",
 )
+@click.option(
+    "--check-network",
+    "network",
+    type=click.Choice(["none", "host", "private"]),
+    default="none",
+    show_default=True,
+    help="What network the base's checks and --check have; an app's check has the app's.",
+)
+@click.option(
+    "--tries",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="An app goes back by itself once so many of its starts in a row have failed.",
+)
 @click.option("--shadows", "app", metavar="APP", help="List the files in APP that hide files that changed.")
 @click.option("--max-size", metavar="SIZE", help="How much an archive may come to.  [default: 64G]")
 @click.option("--stage", is_flag=True, help="Leave the switch to the next start of an app of this base.")
@@ -98,6 +114,8 @@ def update(
     source: str | None,
     checks: tuple[str, ...],
     timeout: float,
+    network: str,
+    tries: int,
     app: str | None,
     max_size: str | None,
     stage: bool,
@@ -133,7 +151,7 @@ def update(
             word = "Stage" if stage else "Switch to"
             return answer(f"{word} {found.new.full_name}? [y/N] ") in ("y", "yes")
 
-        wanted = Wanted(checks, timeout, stage, dry_run)
+        wanted = Wanted(checks, timeout, network, tries, stage, dry_run)
         found, switched = update(store, name, brought, wanted, agree=agree, told=told)
     if as_json:
         emit(_record(found, switched, staged=stage and not dry_run and found.new.id != found.old.id))

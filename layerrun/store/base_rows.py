@@ -15,7 +15,7 @@ __all__ = ["BaseRows"]
 
 _FIELDS = "id, slot, kind, digest, ids, source, created, entries, size, version, pinned, origin"
 _BASE = ", ".join(f"bases.{field}" for field in _FIELDS.split(", "))
-_SLOT = "name, current, last_version, staged, keep, health, failed, pending"
+_SLOT = "name, current, last_version, staged, keep, health, failed, pending, tries"
 
 
 class BaseRows(Rows):
@@ -158,8 +158,9 @@ class BaseRows(Rows):
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error
 
     def _slot(self, row: tuple[Any, ...]) -> Slot:
-        name, current, last_version, staged, keep, health, failed, pending = row
+        name, current, last_version, staged, keep, health, failed, pending, tries = row
         try:
-            return Slot(name, current, last_version, staged, keep, tuple(json.loads(health)), failed, pending)
+            checks = tuple(json.loads(health))
+            return Slot(name, current, last_version, staged, keep, checks, failed, pending, tries)
         except (ValueError, TypeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: base {name!r}: {error}") from error

@@ -91,7 +91,8 @@ MIGRATIONS: tuple[str, ...] = (
         keep INTEGER NOT NULL DEFAULT 3,
         health TEXT NOT NULL DEFAULT '[]',
         failed TEXT NOT NULL DEFAULT '',
-        pending TEXT REFERENCES bases(id) ON DELETE SET NULL
+        pending TEXT REFERENCES bases(id) ON DELETE SET NULL,
+        tries INTEGER NOT NULL DEFAULT 3
     );
     INSERT INTO slots (name, current, last_version) SELECT slot, id, 1 FROM bases;
     CREATE TABLE moves (
@@ -110,7 +111,8 @@ MIGRATIONS: tuple[str, ...] = (
         layers TEXT NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
         since TEXT NOT NULL,
-        fallen INTEGER NOT NULL DEFAULT 0
+        fallen INTEGER NOT NULL DEFAULT 0,
+        tries INTEGER NOT NULL DEFAULT 3
     );
     CREATE TABLE mounted (
         base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from layerrun.errors import DamagedError
@@ -12,13 +12,13 @@ from layerrun.store.rows import Rows
 
 __all__ = ["SlotRows"]
 
-# Apps of a slot: those that say its name, and their profiles.
-_OF_SLOT = (
-    "SELECT id FROM apps WHERE kind = 'app' AND json_extract(config, '$.base') = ?1 UNION"
-    " SELECT below.id FROM apps AS below JOIN apps AS above ON above.id = below.parent"
-    " WHERE json_extract(above.config, '$.base') = ?1"
+# Apps of a slot: those that say its name, or said so until they went back by themselves; and the profiles of both.
+_FALLEN = "SELECT app_id FROM trials JOIN bases ON bases.id = trials.base_id WHERE fallen AND bases.slot = ?1"
+_NAMED = (
+    f"SELECT id FROM apps WHERE kind = 'app' AND (json_extract(config, '$.base') = ?1 OR id IN ({_FALLEN}))"
 )
-_TRIAL = "app_id, base_id, layers, failures, since, fallen"
+_OF_SLOT = f"{_NAMED} UNION SELECT id FROM apps WHERE parent IN ({_NAMED})"
+_TRIAL = "app_id, base_id, layers, failures, since, fallen, tries"
 
 
 class SlotRows(Rows):
@@ -27,8 +27,8 @@ class SlotRows(Rows):
     # Slots
 
     def set_slot(self, name: str, **values: Any) -> None:
-        """Set ``staged``, ``pending`` (ids or ``None``), ``keep``, ``health`` or ``failed``; within a transaction."""
-        assert values.keys() <= {"staged", "pending", "keep", "health", "failed"}
+        """Set ``staged``, ``pending`` ``keep``, ``health``, ``failed``, ``tries``; within a transaction."""
+        assert values.keys() <= {"staged", "pending", "keep", "health", "failed", "tries"}
         for key, value in values.items():
             stored = json.dumps(list(value)) if key == "health" else value
             self._db.execute(f"UPDATE slots SET {key} = ? WHERE name = ?", (stored, name))
@@ -80,6 +80,11 @@ class SlotRows(Rows):
         """Return the ids of the apps, with their profiles, that go along with a base."""
         return [row[0] for row in self._rows(_OF_SLOT, slot)]
 
+    def standing(self, slot: str) -> dict[str, str]:
+        """Return the versions that these stand on, by their ids: another than the current one after a fall-back."""
+        query = f"SELECT id, base_id FROM apps WHERE id IN ({_OF_SLOT}) AND base_id IS NOT NULL"
+        return dict(self._rows(query, slot))
+
     # History
 
     def add_move(
@@ -114,21 +119,24 @@ class SlotRows(Rows):
         query = "SELECT name, kind FROM apps WHERE base_id = ? AND parent IS NULL ORDER BY name"
         return [(name, AppKind(kind)) for name, kind in self._rows(query, id_)]
 
-    def add_trials(self, old: Base, since: str, layers: dict[str, tuple[str, ...]]) -> None:
-        """Begin the trial of every app that has just been moved off ``old``, profiles not counted; in a transaction.
+    def add_trials(
+        self, stood: Mapping[str, str], since: str, layers: Mapping[str, tuple[str, ...]], tries: int
+    ) -> None:
+        """Begin the trial of every app that has just been moved, profiles not counted; within a transaction.
 
-        ``layers``: those that its configuration had, where that has changed as well, by its id.
+        ``stood``: the ids of what each stood on, by its own; ``layers``: those that its configuration had, where that
+        has changed as well; ``tries``: how many starts of each may fail.
         """
         rows = self._rows(
             "SELECT id, json_extract(config, '$.layers') FROM apps WHERE kind = 'app' AND parent IS NULL"
-            " AND NOT ephemeral AND json_extract(config, '$.base') = ?",
-            old.name,
+            " AND NOT ephemeral"
         )
         self._db.executemany(
-            f"INSERT OR REPLACE INTO trials ({_TRIAL}) VALUES (?, ?, ?, 0, ?, 0)",
+            f"INSERT OR REPLACE INTO trials ({_TRIAL}) VALUES (?, ?, ?, 0, ?, 0, ?)",
             [
-                (id_, old.id, json.dumps(layers[id_]) if id_ in layers else now or "[]", since)
+                (id_, stood[id_], json.dumps(layers[id_]) if id_ in layers else now or "[]", since, tries)
                 for id_, now in rows
+                if id_ in stood
             ],
         )
 
@@ -193,8 +201,8 @@ class SlotRows(Rows):
         )
 
     def _trial(self, row: tuple[Any, ...]) -> Trial:
-        app_id, base_id, layers, failures, since, fallen = row
+        app_id, base_id, layers, failures, since, fallen, tries = row
         try:
-            return Trial(app_id, base_id, tuple(json.loads(layers)), failures, since, bool(fallen))
+            return Trial(app_id, base_id, tuple(json.loads(layers)), failures, since, bool(fallen), tries)
         except (ValueError, TypeError) as error:
             raise DamagedError(f"the catalog {self.path!r} is damaged: trial {app_id!r}: {error}") from error

@@ -18,6 +18,7 @@ import attrs
 
 from layerrun.errors import LayerrunError
 from layerrun.model import App, AppConfig, AppKind, IdMode
+from layerrun.policy import Policy
 
 if TYPE_CHECKING:
     from layerrun.store.making import Beginning
@@ -34,13 +35,17 @@ _BOOT = (
 
 @attrs.frozen
 class Request:
-    """What to run: over which version (``base``, NAME@N), for which app (an id), with which layers of its."""
+    """What to run: over which version (``base``, NAME@N), for which app (an id), with which layers of its.
+
+    ``network`` is that of a check that belongs to no app.
+    """
 
     store: str
     base: str
     command: str
     app: str | None = None
     layers: tuple[str, ...] = ()
+    network: str = "none"
 
 
 def words(request: Request) -> list[str]:
@@ -90,7 +95,8 @@ def _run(store: Store, request: Request) -> int:
     base = store.base(request.base)
     app = None if request.app is None else store.catalog.app_by_id(request.app)
     if app is None:
-        config, ids, begin = AppConfig(base=request.base), identity.choose(base), None
+        config = AppConfig(base=request.base, policy=Policy(network=request.network))
+        ids, begin = identity.choose(base), None
     else:
         config, ids, begin = _config(app, request), app.ids, _beginning(store, app)
     made, lock = making.make_scratch(store, config, ids, begin, kind=AppKind.APP, called=making.CHECK)

@@ -16,9 +16,10 @@ from layerrun.model import App, Base
 from layerrun.store.store import Store
 from layerrun.updates.checker import COULD_NOT, Request, words
 
-__all__ = ["TIMEOUT", "Check", "Outcome", "checks_of", "run_check", "run_checks"]
+__all__ = ["NETWORK", "TIMEOUT", "Check", "Outcome", "checks_of", "run_check", "run_checks"]
 
 TIMEOUT = 60.0
+NETWORK = "none"
 # Of what a check says the end is kept; it may say as much as it likes.
 _KEPT = 4096
 _PATIENCE = 10.0
@@ -26,10 +27,14 @@ _PATIENCE = 10.0
 
 @attrs.frozen
 class Check:
-    """A command line of /bin/sh that must succeed: of the base itself, or (with an app) in what that app would be."""
+    """A command line of /bin/sh that must succeed: of the base itself, or (with an app) in what that app would be.
+
+    ``network`` is that of the base's own; an app's check has the app's.
+    """
 
     command: str
     app: App | None = None
+    network: str = NETWORK
 
     @property
     def of(self) -> str:
@@ -52,11 +57,11 @@ class Outcome:
         return not self.why
 
 
-def checks_of(store: Store, name: str, more: Iterable[str] = ()) -> list[Check]:
+def checks_of(store: Store, name: str, more: Iterable[str] = (), *, network: str = NETWORK) -> list[Check]:
     """Return what a new version of a base must pass: its own checks, ``more``, and those of the apps upon it."""
     slot = store.catalog.slot(name)
     own = () if slot is None else slot.health
-    found = [Check(command) for command in dict.fromkeys((*own, *more))]
+    found = [Check(command, network=network) for command in dict.fromkeys((*own, *more))]
     for id_ in store.catalog.slot_apps(name):
         app = store.catalog.app_by_id(id_)
         if app is not None and not app.ephemeral:
@@ -98,7 +103,9 @@ def run_check(
     """Run one check. What takes longer than ``timeout`` seconds is killed with all that it started, and failed."""
     app = check.app
     fitting = () if app is None else (layers or {}).get(app.parent or app.id, app.config.layers)
-    request = Request(store.path, base.full_name, check.command, app.id if app else None, fitting)
+    request = Request(
+        store.path, base.full_name, check.command, app.id if app else None, fitting, check.network
+    )
     began = time.monotonic()
     process = subprocess.Popen(
         words(request),

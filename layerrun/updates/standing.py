@@ -50,6 +50,7 @@ def _apps(store: Store) -> list[dict[str, Any]]:
                 "base": back.full_name if trial.fallen else app.config.base,
                 "tried": None if tried is None else tried.full_name,
                 "failures": trial.failures,
+                "tries": trial.tries,
                 "since": trial.since,
             }
         )

@@ -16,7 +16,10 @@ from layerrun.store.making import now
 from layerrun.store.names import unknown
 from layerrun.store.store import Store
 
-__all__ = ["Rebuilt", "Switched", "back_to", "check_ids", "check_unchanged", "find", "switch"]
+__all__ = ["TRIES", "Rebuilt", "Switched", "back_to", "check_ids", "check_unchanged", "find", "switch"]
+
+# So many starts in a row may fail after an update before an app goes back by itself, if nobody says otherwise.
+TRIES = 3
 
 Layers = tuple[str, ...]
 # The layers that an app had when it was built anew, and those that were built.
@@ -75,13 +78,16 @@ def switch(
     layers: Mapping[str, Rebuilt] | None = None,
     note: str = "",
     trial: bool | None = None,
+    tries: int = TRIES,
 ) -> Switched:
     """Make ``target`` the current version of its base; the caller holds the lock of updates.
 
     Apps go along, each at its next start; throwaways stay where they are. An app whose layers were built for the
     version before gets those that were built for this one: ``layers``, by the app's id, or what was noted of
-    earlier. ``what`` and ``note`` go to the history. With ``trial`` (default: to a later version) an app whose starts
-    fail goes back by itself. Raises `BusyError` if an app was changed since its ``layers`` were built.
+    earlier. ``what`` and ``note`` go to the history. With ``trial`` (default: to a later version) an app of which
+    ``tries`` starts in a row fail goes back by itself.
+
+    Raises `BusyError` if an app was changed since its ``layers`` were built.
     """
     spares.drop_idle(store, target.name)
     catalog = store.catalog
@@ -94,15 +100,16 @@ def switch(
             catalog.set_slot(target.name, pending=None)
             return Switched(old, target)
         check_ids(old, target)
+        stood = catalog.standing(target.name)
         names = catalog.switch(old, target)
-        before = _exchange_layers(store, old, target, layers or {})
+        before = _exchange_layers(store, stood, target, layers or {})
         for name in names:
             with suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(f"plans/{name}", dir_fd=store.fd)
         if names and present(store.fd, "plans"):
             fsync_dir(store.fd, "plans")
         if trial if trial is not None else target.version > old.version:
-            catalog.add_trials(old, now(), before)
+            catalog.add_trials(stood, now(), before, tries)
         catalog.add_move(target.name, now(), what, target.version, earlier=old.version, note=note)
     apps = tuple(name for name in names if not name.startswith("."))
     return Switched(old, target, apps, tuple(name for name in apps if _runs(store, name)))
@@ -118,25 +125,30 @@ def check_unchanged(store: Store, app: App, rebuilt: Rebuilt) -> None:
         raise BusyError(f"{app.name!r} was changed during the update", hint="update again")
 
 
-def _exchange_layers(store: Store, old: Base, new: Base, built: Mapping[str, Rebuilt]) -> dict[str, Layers]:
-    """Give apps the layers that fit the new version, and note which fit the old one; return what they had."""
+def _exchange_layers(
+    store: Store, stood: Mapping[str, str], new: Base, built: Mapping[str, Rebuilt]
+) -> dict[str, Layers]:
+    """Give apps the layers that fit the new version, and note which fit what they stood on; return what they had.
+
+    ``stood`` is the id of that version, by the app's.
+    """
     catalog = store.catalog
-    fit_old, fit_new = catalog.fits(old.id), catalog.fits(new.id)
+    fit_old, fit_new = {id_: catalog.fits(id_) for id_ in set(stood.values())}, catalog.fits(new.id)
     fit_new.update({id_: layers for id_, (_, layers) in built.items()})
     before: dict[str, Layers] = {}
     for id_, layers in fit_new.items():
         app = catalog.app_by_id(id_)
-        if app is None or app.base_id != new.id:
+        if app is None or app.base_id != new.id or id_ not in stood:
             continue
         if id_ in built:
             check_unchanged(store, app, built[id_])
         if app.config.layers == layers:
             continue
         # Layers that were committed since are not to be lost: those stay, and are rebuilt by hand.
-        if id_ not in built and fit_old.get(id_) != app.config.layers:
+        if id_ not in built and fit_old[stood[id_]].get(id_) != app.config.layers:
             continue
         before[id_] = app.config.layers
-        catalog.set_fit(id_, old.id, app.config.layers)
+        catalog.set_fit(id_, stood[id_], app.config.layers)
         catalog.set_fit(id_, new.id, layers)
         catalog.add_uses(id_, app.config.layers)
         catalog.set_layers(id_, layers)

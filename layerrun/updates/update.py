@@ -30,11 +30,15 @@ class Wanted:
     """What an update is to do.
 
     ``checks`` are commands beside those that the base and its apps have; ``timeout`` in seconds, for each of them.
-    ``stage``: the switch is left to the next start of an app of the base. ``dry_run``: look, and change nothing.
+    ``network``: that of the checks that belong to no app (``none``, ``host`` or ``private``). ``tries``: how many
+    starts of an app fail after the switch until it goes back by itself. ``stage``: the switch is left to the next start
+    of an app of the base. ``dry_run``: look, and change nothing.
     """
 
     checks: Sequence[str] = ()
     timeout: float = health.TIMEOUT
+    network: str = health.NETWORK
+    tries: int = switching.TRIES
     stage: bool = False
     dry_run: bool = False
 
@@ -98,9 +102,11 @@ def update(
                 _leave(store, new, unseen=True)
                 raise LayerrunError("stopped: the answer was no, and nothing was done")
             if wanted.stage:
-                _stage(store, old, new, layers)
+                _stage(store, old, new, layers, wanted.tries)
                 return found, None
-            switched = switching.switch(store, new, what="update", layers=layers, note=new.source)
+            switched = switching.switch(
+                store, new, what="update", layers=layers, note=new.source, tries=wanted.tries
+            )
         versions.prune(store, name)
         return found, switched
 
@@ -137,7 +143,7 @@ def _look(
 ) -> tuple[Found, dict[str, Rebuilt]]:
     """Look at a new version in every way; return what was found, and the layers built for it by app's id."""
     layers = _rebuild(store, old, new, wanted, told)
-    checks = health.checks_of(store, new.name, wanted.checks)
+    checks = health.checks_of(store, new.name, wanted.checks, network=wanted.network)
 
     def say(check: Check) -> None:
         told(f"checking {new.full_name} for {check.of}: {check.command}")
@@ -185,7 +191,7 @@ def _rebuild(
         _refuse(store, old, new, str(error), dry_run=wanted.dry_run)
 
 
-def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Rebuilt]) -> None:
+def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Rebuilt], tries: int) -> None:
     """Let the next start of an app of the base switch to a version that has passed."""
     from layerrun.store.plans import forget_plan
 
@@ -195,11 +201,11 @@ def _stage(store: Store, old: Base, new: Base, layers: Mapping[str, Rebuilt]) ->
             raise NotFoundError(f"{new.full_name!r} was removed meanwhile")
         for id_, (before, built) in layers.items():
             app = catalog.app_by_id(id_)
-            if app is not None and app.config.base == new.name:
+            if app is not None and app.config.base.partition("@")[0] == new.name:
                 switching.check_unchanged(store, app, (before, built))
-                catalog.set_fit(id_, old.id, before)
+                catalog.set_fit(id_, app.base_id or old.id, before)
                 catalog.set_fit(id_, new.id, built)
-        catalog.set_slot(new.name, staged=new.id, pending=None, failed="")
+        catalog.set_slot(new.name, staged=new.id, tries=tries, pending=None, failed="")
         catalog.add_move(new.name, now(), "staged", new.version, note=new.source)
         for id_ in catalog.slot_apps(new.name):
             app = catalog.app_by_id(id_)
@@ -212,8 +218,8 @@ def apply_staged(store: Store, name: str) -> Switched | None:
     with updating(store, wait=10.0):
         slot = store.catalog.slot(name)
         staged = None if slot is None or slot.staged is None else store.catalog.base_by_id(slot.staged)
-        if staged is None:
+        if slot is None or staged is None:
             return None
-        switched = switching.switch(store, staged, what="update", note="staged")
+        switched = switching.switch(store, staged, what="update", note="staged", tries=slot.tries)
         versions.prune(store, name)
         return switched

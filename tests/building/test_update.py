@@ -96,7 +96,7 @@ def test_what_is_committed_during_an_update_is_not_lost(place, layerrun):
         with pytest.raises(BusyError, match="'web' was changed"):
             switching.switch(store, one, what="update", layers=built)
         with pytest.raises(BusyError, match="'web' was changed"):
-            update._stage(store, two, one, built)
+            update._stage(store, two, one, built, 3)
         assert store.base("small").version == 2
         assert store.catalog.slot("small").staged is None
         assert store.app("web").config.layers == app.config.layers[:1]
