@@ -150,6 +150,28 @@ def test_a_base_goes_out_and_comes_back(layerrun, host, tree, folder):
     assert facts(f"{folder}/unpacked")[1] == facts(tree)[1]
 
 
+@pytest.mark.parametrize("kind", ["erofs", pytest.param("squashfs", marks=pytest.mark.long)])
+def test_a_base_that_is_mounted_goes_out_as_a_tree(layerrun, host, tree, folder, kind):
+    argv = {
+        "erofs": ["mkfs.erofs", "--quiet", f"{folder}/image", tree],
+        "squashfs": ["mksquashfs", tree, f"{folder}/image", "-quiet", "-no-progress"],
+    }[kind]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    layerrun("base", "import", "mounted", f"{folder}/image", check=0)
+    assert shown(layerrun, "mounted")["kind"] == "image"
+    place = f"oci://{host}/{kind}"
+    would = pushed(layerrun, "base", "push", "mounted", place, "--dry-run")
+    sent = pushed(layerrun, "base", "push", "mounted", place)
+    assert (sent["sent"], sent["digest"]) == (1, would["digest"])
+    layerrun("base", "pull", "back", place, "--insecure", check=0)
+    back = shown(layerrun, "back")
+    assert (back["kind"], back["digest"]) == ("tree", shown(layerrun, "mounted")["digest"])
+    layerrun("create", "web", "--base", "mounted", "--", "look", check=0)
+    pushed(layerrun, "push", "web", f"{place}-app")
+    there = {"LAYERRUN_STORE": f"{folder}/elsewhere"}
+    assert pushed(layerrun, "pull", "web", f"{place}-app", env=there)["base_made"]
+
+
 def test_an_unchanged_base_sends_documents_only(layerrun, host, tree):
     layerrun("base", "import", "small", tree, check=0)
     with proxy(host) as (other, seen):
