@@ -84,30 +84,46 @@ static int empty(struct lr_taker *taker, int folder, const char *path, struct lr
     return done;
 }
 
-/* Take away what earlier layers have. */
-static int apply(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+/* Open the folder that a mark is about, or that is around what it is about; where that lies behind links its real path becomes
+ * the item's. 0; 1: there is none; -1. The chain stands in the root. */
+static int open_marked(struct lr_taker *taker, struct lr_item *item, int *at, struct lr_error *err)
 {
-    bool opaque = item->head.kind == LR_RECORD_OPAQUE;
     const char *slash = strrchr(item->path, '/');
-    const char *name = slash ? slash + 1 : item->path;
-    size_t length = opaque ? strlen(item->path) : slash ? (size_t)(slash - item->path) : 0;
-    /* Folders that are open may be among what goes. */
-    if (lr_taker_go_to(taker, "", 0, err) < 0)
-        return -1;
-    lr_taker_forget(taker, item->path, !opaque);
+    bool opaque = item->head.kind == LR_RECORD_OPAQUE;
+    size_t length = opaque ? item->head.path : slash ? (size_t)(slash - item->path) : 0;
     char *folder = strndup(item->path, length);
     if (!folder)
         return lr_fail(err, "get memory", NULL);
-    LR_CLEANUP(lr_close)
-    int at = lr_beneath(taker->chain.levels[0].fd, folder, O_PATH | O_DIRECTORY, 0, false);
-    int kept = errno;
+    *at = lr_beneath(taker->chain.levels[0].fd, folder, O_PATH | O_DIRECTORY, 0, false);
     free(folder);
-    errno = kept;
-    /* ENOTDIR: what was a folder has become a file, by this layer, and umoci says so of what was in it all the same. */
-    if (at < 0 && (errno == ENOENT || errno == ENOTDIR))
+    if (*at >= 0)
         return 0;
-    if (at < 0)
-        return lr_taker_refuse("lies behind a link, or behind what is no folder", item->path, err);
+    int done = lr_taker_find(taker, item->path, length, err);
+    if (done == 0)
+        done = lr_taker_moved(taker, item, opaque ? "" : slash ? slash + 1 : item->path, err);
+    if (done == 0) {
+        *at = openat(lr_chain_fd(&taker->chain), ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (*at < 0)
+            done = lr_fail(err, "open", item->path);
+    }
+    return lr_taker_go_to(taker, "", 0, err) < 0 ? -1 : done;
+}
+
+/* Take away what earlier layers have. What was a folder may have become a file, by this layer: then nothing is in it. */
+static int apply(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    bool opaque = item->head.kind == LR_RECORD_OPAQUE;
+    /* Folders that are open may be among what goes. */
+    if (lr_taker_go_to(taker, "", 0, err) < 0)
+        return -1;
+    LR_CLEANUP(lr_close) int at = -1;
+    int none = open_marked(taker, item, &at, err);
+    if (none < 0)
+        return -1;
+    lr_taker_forget(taker, item->path, !opaque);
+    if (none)
+        return 0;
+    const char *slash = strrchr(item->path, '/'), *name = slash ? slash + 1 : item->path;
     return opaque ? empty(taker, at, item->path, err) : take_away(taker, at, name, item->path, err);
 }
 
@@ -132,7 +148,7 @@ static int leave(struct lr_taker *taker, const struct lr_item *item, struct lr_e
     return 0;
 }
 
-int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err)
+int lr_taker_mark(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
 {
     if (!*item->path && item->head.kind == LR_RECORD_WHITEOUT)
         return lr_taker_refuse("takes the root away", item->path, err);

@@ -10,8 +10,6 @@
 
 /* Bytes of path, link and attributes of one record. */
 #define HEADER (1U << 20)
-/* Parts of a path where nobody vouches for it: 128 folders one in the other, and what is in the last. */
-#define DEPTH 129
 
 _Static_assert(sizeof(struct lr_record) == 64, "the head of a record");
 
@@ -60,7 +58,7 @@ static const char *wrong_path(const char *path, size_t size, bool strict)
             return "has a name of more than 255 bytes";
         if (length == 0 || (length == 1 && at[0] == '.') || (length == 2 && at[0] == '.' && at[1] == '.'))
             return "leads elsewhere";
-        if (strict && ++depth > DEPTH)
+        if (strict && ++depth > LR_PARTS)
             return "lies too deep";
         at += length;
         if (!*at)

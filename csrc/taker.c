@@ -37,6 +37,8 @@ void lr_taker_close(struct lr_taker *taker)
         free(taker->groups[i].path);
     free(taker->groups);
     lr_set_free(&taker->made);
+    lr_buf_free(&taker->real[0]);
+    lr_buf_free(&taker->real[1]);
 }
 
 /* Note a path of this layer, and the folders around it, so that its own whiteouts leave them alone. */
@@ -57,11 +59,6 @@ static int note(struct lr_taker *taker, const char *path, struct lr_error *err)
     return done;
 }
 
-static bool is_earlier(const struct lr_taker *taker, const char *path, size_t length)
-{
-    return taker->layer > 1 && !lr_set_has(&taker->made, path, length);
-}
-
 static int fail(const struct lr_taker *taker, const char *step, const char *name, struct lr_error *err)
 {
     return lr_chain_fail(&taker->chain, name, step, err);
@@ -77,26 +74,28 @@ static int make_folder(struct lr_taker *taker, const char *name, struct lr_error
     return 0;
 }
 
-/* Go into a folder, which is made if it is not there. */
-static int enter(struct lr_taker *taker, const char *name, const char *path, size_t length,
-                 struct lr_error *err)
+/* Go into a folder, which is made if it is not there. 0; 1: it lies behind a link; -1. */
+static int enter(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err)
 {
     struct statx st;
     int done = lr_chain_enter(&taker->chain, name, err);
     if (done != 0)
-        return done;
+        return done < 0 ? -1 : 0;
     if (lr_statx(lr_chain_fd(&taker->chain), name, &st) == 0) {
-        if (!is_earlier(taker, path, length))
+        int earlier = lr_taker_is_earlier(taker, name, err);
+        if (earlier == 0)
             return lr_taker_refuse("lies behind a link, or behind what is no folder", path, err);
+        if (earlier < 0)
+            return -1;
         if (S_ISLNK(st.stx_mode))
-            return lr_taker_refuse("lies behind a link of another layer", path, err);
+            return lr_taker_follow(taker, name, path, err) < 0 ? -1 : 1;
         if (unlinkat(lr_chain_fd(&taker->chain), name, 0) < 0)
             return fail(taker, "remove", name, err);
     }
     if (make_folder(taker, name, err) < 0)
         return -1;
     done = lr_chain_enter(&taker->chain, name, err);
-    return done ? done : fail(taker, "open the new folder", name, err);
+    return done == 1 ? 0 : done < 0 ? -1 : fail(taker, "open the new folder", name, err);
 }
 
 int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err)
@@ -111,26 +110,37 @@ int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, stru
             return -1;
     }
     size_t here = chain->path.used - 1;
+    int moved = 0;
     while (here < length) {
         char name[256];
         const char *at = path + here + (here > 0), *end = memchr(at, '/', (size_t)(path + length - at));
         size_t size = (size_t)((end ? end : path + length) - at);
         memcpy(name, at, size);
         name[size] = '\0';
-        if (enter(taker, name, path, (size_t)(at + size - path), err) < 0)
+        int done = enter(taker, name, path, err);
+        if (done < 0)
             return -1;
+        moved |= done;
         here = (size_t)(at + size - path);
     }
-    return 0;
+    return moved;
 }
 
-/* Go to the folder around a path; its last name, NULL: an error. */
-static const char *go_around(struct lr_taker *taker, const char *path, struct lr_error *err)
+static const char *last_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    if (lr_taker_go_to(taker, path, slash ? (size_t)(slash - path) : 0, err) < 0)
-        return NULL;
     return slash ? slash + 1 : path;
+}
+
+/* Go to the folder around an item's path, which becomes its real one; its last name, NULL: an error. */
+static const char *go_around(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    const char *name = last_name(item->path);
+    size_t folder = name == item->path ? 0 : (size_t)(name - item->path - 1);
+    int moved = lr_taker_go_to(taker, item->path, folder, err);
+    if (moved < 0 || (moved && lr_taker_moved(taker, item, name, err) < 0))
+        return NULL;
+    return last_name(item->path);
 }
 
 /* What is at a name has to go, for something that is no folder. */
@@ -141,8 +151,9 @@ static int clear(struct lr_taker *taker, const char *name, const char *path, str
         return 0;
     if (errno != EISDIR)
         return fail(taker, "remove", name, err);
-    if (!is_earlier(taker, path, strlen(path)))
-        return lr_taker_refuse("would take the place of a folder", path, err);
+    int earlier = lr_taker_is_earlier(taker, name, err);
+    if (earlier < 1)
+        return earlier < 0 ? -1 : lr_taker_refuse("would take the place of a folder", path, err);
     lr_taker_forget(taker, path, true);
     return lr_remove(at, name, err);
 }
@@ -322,8 +333,10 @@ static int take_folder(struct lr_taker *taker, struct lr_item *item, const char 
         return fail(taker, "make the folder", name, err);
     if (S_ISDIR(st.stx_mode))
         return lr_taker_bare(taker, name, err) < 0 ? -1 : finish(taker, item, name, err);
-    if (!is_earlier(taker, item->path, item->head.path))
-        return lr_taker_refuse("would take the place of what is no folder", item->path, err);
+    int earlier = lr_taker_is_earlier(taker, name, err);
+    if (earlier < 1)
+        return earlier < 0 ? -1
+                           : lr_taker_refuse("would take the place of what is no folder", item->path, err);
     if (unlinkat(at, name, 0) < 0 || mkdirat(at, name, 0755) < 0)
         return fail(taker, "make the folder", name, err);
     return finish(taker, item, name, err);
@@ -415,19 +428,42 @@ static int note_group(struct lr_taker *taker, const struct lr_item *item, struct
     return 0;
 }
 
+/* Open the folder around what a hard link shares; where that lies behind links its real path becomes the item's. */
+static int open_target(struct lr_taker *taker, struct lr_item *item, struct lr_error *err)
+{
+    const char *last = last_name(item->link);
+    size_t length = last == item->link ? 0 : (size_t)(last - item->link - 1);
+    int root = taker->chain.levels[0].fd, done = 1;
+    char *folder = strndup(item->link, length);
+    if (!folder)
+        return lr_fail(err, "get memory", NULL);
+    int from = lr_beneath(root, folder, O_PATH | O_DIRECTORY, 0, false);
+    free(folder);
+    if (from < 0 && taker->layer > 1) {
+        const char *around = last_name(item->path);
+        done = lr_taker_find(taker, item->link, length, err);
+        if (done == 0 && (done = lr_taker_moved_link(taker, item, last, err)) == 0)
+            from = openat(lr_chain_fd(&taker->chain), ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (done >= 0 &&
+            lr_taker_go_to(taker, item->path, around == item->path ? 0 : (size_t)(around - item->path - 1),
+                           err) < 0)
+            done = -1;
+    }
+    if (from < 0 && done >= 0)
+        return lr_taker_refuse("is a hard link to what is not there, or behind a link", item->path, err);
+    if (done < 0)
+        lr_close(&from);
+    return from;
+}
+
 /* A further name of what the stream has brought before. */
 static int take_hard(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err)
 {
     struct statx st;
-    const char *slash = strrchr(item->link, '/');
-    char *folder = slash ? strndup(item->link, (size_t)(slash - item->link)) : strdup("");
-    LR_CLEANUP(lr_close) int from = -1;
-    if (folder)
-        from = lr_beneath(taker->chain.levels[0].fd, folder, O_PATH | O_DIRECTORY, 0, false);
-    free(folder);
+    LR_CLEANUP(lr_close) int from = open_target(taker, item, err);
     if (from < 0)
-        return lr_taker_refuse("is a hard link to what is not there, or behind a link", item->path, err);
-    const char *last = slash ? slash + 1 : item->link;
+        return -1;
+    const char *last = last_name(item->link);
     if (lr_statx(from, last, &st) < 0)
         return lr_taker_refuse("is a hard link to what is not there", item->path, err);
     if (S_ISDIR(st.stx_mode) || (taker->options->strict && !S_ISREG(st.stx_mode)))
@@ -470,7 +506,7 @@ static int take_entry(struct lr_taker *taker, struct lr_item *item, struct lr_er
 {
     const char *name = ".";
     if (*item->path)
-        name = go_around(taker, item->path, err);
+        name = go_around(taker, item, err);
     else if (lr_taker_go_to(taker, "", 0, err) < 0)
         return -1;
     if (!name || take_kind(taker, item, name, err) < 0)

@@ -11,6 +11,8 @@
 #define LR_HELD (4U << 20)
 /* The name of an object: digest of the content, a dash, 16 digits of a digest of the rest. */
 #define LR_OBJECT 82
+/* Parts of a path where nobody vouches for it: 128 folders one in the other, and what is in the last. */
+#define LR_PARTS 129
 
 /* The bytes of a stream. */
 struct lr_feed {
@@ -140,15 +142,27 @@ struct lr_taker {
     uint64_t layer; /* counts from 1; 0: none has begun */
     uint64_t fresh, fresh_size, known;
     size_t kept; /* bytes of names in groups and absent */
+    struct lr_buf real[2]; /* path and link of an item where they lie behind links */
     uint32_t uid, gid; /* what a new file belongs to */
 };
 
 int lr_taker_open(struct lr_taker *taker, const struct lr_intake_options *options, struct lr_error *err);
 int lr_taker_take(struct lr_taker *taker, struct lr_item *item, struct lr_error *err);
 void lr_taker_close(struct lr_taker *taker);
-/* Go to the folder that is the first `length` bytes of a path; what is not there of it is made. */
+/* Go to the folder that is the first `length` bytes of a path; what is not there of it is made. 1: it lies behind a link of an
+ * earlier layer, and the chain knows its real path. */
 int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err);
 int lr_taker_refuse(const char *why, const char *path, struct lr_error *err); /* EBADMSG */
+
+/* through.c: go into the folder that a link leads to, which an earlier layer has brought; `path` is that of the entry. */
+int lr_taker_follow(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err);
+/* Go to a folder, through links of earlier layers too. 1: there is none; the chain stands somewhere. */
+int lr_taker_find(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err);
+/* The item's path (or that of the file that it links to) is `name` in the folder where the chain stands; "" is the folder. */
+int lr_taker_moved(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err);
+int lr_taker_moved_link(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err);
+/* Is what has this name where the chain stands of an earlier layer? 1, 0 or -1. */
+int lr_taker_is_earlier(const struct lr_taker *taker, const char *name, struct lr_error *err);
 
 /* objects.c: a file of the tree by an object; 1: done, 0: errno is ENOENT or EMLINK: it is to be made, EEXIST: something is
  * there, -1. */
@@ -162,7 +176,7 @@ int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, str
 
 /* marks.c: whiteouts and opaque folders; and a folder that is there loses its attributes. */
 int lr_taker_bare(const struct lr_taker *taker, const char *name, struct lr_error *err);
-int lr_taker_mark(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
+int lr_taker_mark(struct lr_taker *taker, struct lr_item *item, struct lr_error *err);
 /* Device nodes that earlier layers have beneath a path, and at it. */
 void lr_taker_forget(struct lr_taker *taker, const char *path, bool itself);
 

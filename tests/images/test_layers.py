@@ -156,13 +156,74 @@ def test_marks(store, folder, layer, expected):
     check_whole(store.path)
 
 
+# What later layers bring lies behind these.
+LINKS = [
+    ("usr", "d", ""),
+    ("usr/a", "d", ""),
+    ("usr/a/x", "f", "x"),
+    ("usr/a/s", "d", ""),
+    ("usr/a/s/q", "f", "q"),
+    ("usr/b", "d", ""),
+    ("usr/b/y", "f", "y"),
+    ("usr/near", "l", "a"),
+    ("usr/whole", "l", "/usr/b"),
+    ("usr/up", "l", "../../../../usr/./a"),
+    ("usr/chain", "l", "near/s"),
+    ("usr/b/back", "l", "../near"),
+    ("usr/loop", "l", "loop2"),
+    ("usr/loop2", "l", "../usr/loop"),
+    ("usr/nowhere", "l", "nothing"),
+    ("usr/to-file", "l", "a/x"),
+]
+BEHIND = {path: value for path, kind, value in LINKS if kind != "d"} | dict.fromkeys(
+    (path for path, kind, _ in LINKS if kind == "d"), ""
+)
+
+
+def test_layers_behind_links_of_other_layers(store, folder):
+    """Where links lead with the tree as the root; the same once the first layer comes from its record."""
+    os.mkdir(f"{folder}/l")
+    second = [
+        ("usr/near/n", "f", "n"),
+        ("usr/whole/m", "f", "m"),
+        ("usr/up/.wh.x", "f", ""),
+        ("usr/h", "h", "usr/chain/q"),
+    ]
+    expected = BEHIND | {"usr/a/n": "n", "usr/b/m": "m", "usr/h": "q"}
+    del expected["usr/a/x"]
+    assert made(store, f"{folder}/l", LINKS, second) == expected
+    assert made(store, f"{folder}/l", LINKS, [("usr", "d", ""), *second]) == expected
+    assert len({base.digest for base in store.catalog.bases()}) == 1
+    check_whole(store.path)
+
+
+def test_no_link_leads_out_of_the_tree(store, folder):
+    """However it is spelled, and whatever lies where it would lead to on the machine."""
+    os.mkdir(f"{folder}/outside")
+    out = f"{folder}/outside"
+    first = [
+        ("usr", "d", ""),
+        ("usr/whole", "l", out),
+        ("usr/up", "l", "../" * 40 + out[1:]),
+        ("usr/proc", "l", "/proc/self/root" + out),
+    ]
+    for path in ("up", "proc"):
+        layers = [tar_of(first), tar_of([(f"usr/{path}/x", "f", "x")])]
+        with pytest.raises(ArchiveError, match="leads nowhere"):
+            bring(store, "web", layout_of(f"{folder}/{path}", layers))
+    inside = [(out[1:], "d", "")]
+    layers = [tar_of(first + inside), tar_of([("usr/up/x", "f", "x"), ("usr/whole/y", "f", "y")])]
+    base = bring(store, "web", layout_of(f"{folder}/x", layers))
+    assert sorted(os.listdir(f"{store.path}/bases/{base.id}/tree{out}")) == ["x", "y"]
+    assert os.listdir(out) == []
+
+
 HOSTILE = {
-    "beneath a link of another layer": [("usr/link/x", "f", "x")],
     "a whiteout through a link": [("usr/link/.wh.b", "f", "")],
     "up": [("../x", "f", "x")],
     "a link, then beneath it": [("usr/l", "l", "/etc"), ("usr/l/x", "f", "x")],
     "a hard link to nothing": [("usr/h", "h", "etc/passwd")],
-    "a hard link through a link": [("usr/h", "h", "usr/link/b")],
+    "a hard link through a link to nothing": [("usr/h", "h", "usr/link/none")],
     "the root taken away": [(".wh.", "f", "")],
     "a whiteout of up": [("usr/.wh...", "f", "")],
     "a whiteout of this": [("usr/.wh..", "f", "")],
@@ -286,6 +347,45 @@ def change(root, path, kind, other):
             os.chmod(full, 0o700)
     except OSError:
         pass
+
+
+FOLDERS = st.sampled_from(["a", "b", "a/s", "near", "whole", "up", "chain", "b/back", "whole/back", "new"])
+PLACES = st.tuples(FOLDERS, st.sampled_from(["x", "y", "s", "q", "n"])).map("/".join)
+BROUGHT = st.one_of(
+    st.tuples(PLACES, st.sampled_from("fffd"), st.sampled_from("12")),
+    st.tuples(PLACES, st.just("l"), st.sampled_from(["x", "../a", "/usr/b"])),
+    st.tuples(PLACES, st.just("h"), PLACES.map("usr/{}".format)),
+    st.tuples(PLACES.map(lambda path: f"/.wh.{path[-1]}".join((path[:-2], ""))), st.just("f"), st.just("")),
+    st.tuples(FOLDERS.map("{}/.wh..wh..opq".format), st.just("f"), st.just("")),
+    st.just((".wh.near", "f", "")),
+)
+
+
+@pytest.mark.long
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(layers=st.lists(st.lists(BROUGHT, min_size=1, max_size=3), min_size=1, max_size=3))
+def test_what_layers_bring_behind_links_is_as_umoci_has_it(folder, layers):
+    """What both take is the same; umoci alone takes what lies behind a layer's own links, or those to nothing."""
+    here = f"{folder}/{len(os.listdir(folder))}"
+    os.mkdir(here)
+    tars = [tar_of(LINKS)] + [tar_of([(f"usr/{one[0]}", *one[1:]) for one in layer]) for layer in layers]
+    image, bundle = layout_of(f"{here}/layout", tars), f"{here}/bundle"
+    argv = ["umoci", "unpack", "--image", f"{image}:x", bundle]
+    theirs = subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == 0
+    with Store.open(f"{here}/store") as store:
+        try:
+            base = bring(store, "image", image)
+        except ArchiveError:
+            return
+        assert tree.verify(store, base) == []
+        if theirs:
+            assert base.digest == tree.import_tree(store, "tree", f"{bundle}/rootfs").digest
+    shutil.rmtree(here)
+    os.mkdir(here)
 
 
 @pytest.mark.long
