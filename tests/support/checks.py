@@ -230,7 +230,7 @@ _COVERED = """
 48 apps snapshots/test_crash.py::test_killed
 48 try commit/test_engine.py::test_killed_at_some_moments
 48 try commit/test_engine.py::test_killed_at_every_moment
-48 try door/test_try.py::test_killed_in_the_middle_nothing_is_lost
+48 try door/test_spares.py::test_killed_in_the_middle_nothing_is_lost
 49 try commit/test_power.py::test_some_cuts_of_commits
 49 try commit/test_power.py::test_many_cuts
 49 root commit/test_power.py::test_some_cuts_of_snapshots
