@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from support import probes
-from support.committing import picture
+from support.stages import picture
 from support.whose import whose
 
 from layerrun.commit import engine

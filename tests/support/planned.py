@@ -16,8 +16,8 @@ import time
 from layerrun.commit import ancestors, engine
 from layerrun.commit.plan import Selection, plan
 from layerrun.store.store import Store
-from support import committing
-from support.committing import shell
+from support import stages
+from support.stages import shell
 
 OLD = "touch -h -d '2001-02-03 04:05:06.123456789'"
 YEAR = 1600000000 * 10**9
@@ -94,7 +94,7 @@ def cases():
 
 def picture(top):
     """Return all that can be seen of a tree."""
-    return alone(committing.picture(top))
+    return alone(stages.picture(top))
 
 
 def script(which):

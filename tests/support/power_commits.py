@@ -16,18 +16,18 @@ from layerrun.commit import engine, plan
 from layerrun.commit.selection import Selection
 from layerrun.model import CommitState
 from layerrun.store.store import Store
-from support import committing, power
-from support.committing import check, picture
+from support import committing, power, stages
+from support.stages import check, picture
 
 BEFORE = (
     """
 for i in $(seq 30); do head -c $((i * 700)) /dev/zero | tr '\\0' a > rep$i; echo $i > gone$i; done
 mkdir many; for i in $(seq 20); do echo $i > many/$i; done; head -c 300000 /dev/urandom > big; ln big big2
 """
-    + committing.BEFORE
+    + stages.BEFORE
 )
 AFTER = (
-    committing.AFTER
+    stages.AFTER
     + """
 for i in $(seq 30); do head -c $((i * 900)) /dev/zero | tr '\\0' b > rep$i; rm gone$i; done
 for i in $(seq 30); do head -c 20000 /dev/zero | tr '\\0' n > new$i; done; ln new1 new1b; ln rep1 rep1b
@@ -40,7 +40,7 @@ VERBS = ("commit", "undo", "redo")
 ENDS = {"commit": CommitState.DONE, "undo": CommitState.UNDONE, "redo": CommitState.DONE}
 
 
-class Powered(committing.Stage):
+class Powered(stages.Stage):
     """A tree on two file systems, a store on one of them, and the verbs."""
 
     def __init__(self, folder):
