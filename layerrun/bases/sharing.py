@@ -62,10 +62,11 @@ def uses_here(objects: int, trees: Sequence[int]) -> list[tuple[int, int, int]]:
     return shares(objects, trees)
 
 
-def share_layer(store: Store, ticket_fd: int, tree: str, ids: IdMode) -> None:
+def share_layer(store: Store, ticket_fd: int, tree: str, ids: IdMode, *, anew: bool = False) -> None:
     """Make the files of a staged layer, beneath ``tree`` in a ticket, names of objects, as those of bases are.
 
-    New objects lie in the ticket: `layerrun.bases.intake.publish`, once they are durable. A layer over a plain user's
+    New objects lie in the ticket: `layerrun.bases.intake.publish`, once they are durable. ``anew``: all are new, for
+    those that are there may be spoilt: `layerrun.bases.intake.renew_objects`. A layer over a plain user's
     host is left as it is: its owners mean something else.
     """
     if ids is IdMode.SELF:
@@ -75,8 +76,9 @@ def share_layer(store: Store, ticket_fd: int, tree: str, ids: IdMode) -> None:
 
     with ExitStack() as stack:
         fds = []
-        for dir_fd, name in ((ticket_fd, tree), (store.fd, "objects"), (ticket_fd, "objects")):
-            if name == "objects" and not present(dir_fd, name):
+        known = (ticket_fd, "none") if anew else (store.fd, "objects")
+        for dir_fd, name in ((ticket_fd, tree), known, (ticket_fd, "objects")):
+            if name in ("none", "objects") and not present(dir_fd, name):
                 make_dir(dir_fd, name)
             fds.append(open_dir(dir_fd, name))
             stack.callback(os.close, fds[-1])

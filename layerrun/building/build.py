@@ -20,6 +20,7 @@ import attrs
 from layerrun.building import sources
 from layerrun.building.recipe import Add, Recipe, Run, Step
 from layerrun.building.running import Stack, Way, stage
+from layerrun.building.verifying import is_intact
 from layerrun.errors import BuildError, LayerrunError, UsageError
 from layerrun.model import HOST_BASE, Base, IdMode, Layer
 from layerrun.runtime import identity
@@ -215,11 +216,14 @@ class _Work:
         origin: dict[str, Any] = {"step": step.title, "epoch": way.epoch}
         with stage(self.store, on, step, source, way) as staged:
             before = _known(self.store, step, key, 0.0)
+            spoilt = None
             if before is not None and _digest(before.layer) == _digest(staged.layer):
-                return before.layer
+                if before.layer is None or is_intact(self.store, before.layer):
+                    return before.layer
+                spoilt = before.layer
             if isinstance(step, Add) and source is not None and staged.put is not None:
                 origin |= sources.origin_of(step, source.digest, staged.put)
-            return staged.record(self.store, key, origin)
+            return staged.record(self.store, key, origin, spoilt=spoilt)
 
 
 def _known(store: Store, step: Step, key: str, began: float) -> Done | None:

@@ -18,7 +18,7 @@ from layerrun.layers import overlay
 from layerrun.native import trees
 from layerrun.store.fs import explain
 
-__all__ = ["Difference", "differences", "lines", "read_lines", "write_listing"]
+__all__ = ["Difference", "differences", "lines", "path_of", "read_lines", "write_listing"]
 
 
 class Line(NamedTuple):
@@ -73,10 +73,11 @@ def write_listing(folder_fd: int, *, userxattr: bool) -> Summary:
 
 def read_lines(tree_fd: int, *, userxattr: bool) -> dict[bytes, tuple[bytes, int]]:
     """Return, by path, each line of a layer's tree with the time of modification in nanoseconds."""
-    return {_path(one.text): (one.text, one.mtime_ns) for one in lines(tree_fd, userxattr=userxattr)}
+    return {path_of(one.text): (one.text, one.mtime_ns) for one in lines(tree_fd, userxattr=userxattr)}
 
 
-def _path(text: bytes) -> bytes:
+def path_of(text: bytes) -> bytes:
+    """Return the path that a line is about; ``.``: the root."""
     return unescape(text.split(b" ", 6)[5].rstrip(b"\n"))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.bases.intake import publish
+from layerrun.bases.intake import publish, renew_objects
 from layerrun.bases.sharing import share_layer
 from layerrun.building.jobs import add_job, clean_job, list_job
 from layerrun.building.recipe import Add, Run
@@ -73,13 +73,19 @@ class Stage:
     layer: Layer | None
     put: str | None = None
 
-    def record(self, store: Store, key: str, origin: Mapping[str, object]) -> Layer | None:
+    def record(
+        self, store: Store, key: str, origin: Mapping[str, object], *, spoilt: Layer | None = None
+    ) -> Layer | None:
         """Put the layer into its place and record it, and the step, in one transaction; return the layer.
 
-        If the same step has come to the same over something else, that layer serves.
+        If the same step has come to the same over something else, that layer serves. ``spoilt``: a layer that is not
+        any more what it was, which serves nobody from then on; nor do the files that it shares.
         """
         layer = None if self.layer is None else attrs.evolve(self.layer, origin=dict(origin))
         fd = self.ticket.fd
+        if spoilt is not None:
+            with store.catalog.transaction():
+                store.catalog.spoil_layer(spoilt.id, now())
         if layer is None or _alike(store, layer) is not None:
             with store.catalog.transaction():
                 found = None if layer is None else _alike(store, layer)
@@ -87,9 +93,12 @@ class Stage:
                     store.catalog.add_step(key, None if found is None else found.id, now())
                     return found
         with explain("write the layer of", str(origin.get("step", "a step"))):
-            share_layer(store, fd, "layer/tree", layer.ids)
+            share_layer(store, fd, "layer/tree", layer.ids, anew=spoilt is not None)
             _sync(fd)
-            publish(store, fd)
+            if spoilt is None:
+                publish(store, fd)
+            else:
+                renew_objects(store, self.ticket)
             os.rename("layer", f"layers/{layer.id}", src_dir_fd=fd, dst_dir_fd=store.fd)
             fsync_dir(store.fd, "layers")
         try:

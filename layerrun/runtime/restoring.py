@@ -18,7 +18,7 @@ from layerrun.store.fs import open_dir, present
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["restore", "to_factory"]
+__all__ = ["restore", "to_base", "to_factory"]
 
 
 def restore(store: Store, app: App, snapshot: str, paths: Sequence[str]) -> Snapshot | None:
@@ -46,6 +46,25 @@ def to_factory(store: Store, app: App, paths: Sequence[str]) -> list[str]:
             alike.extend(same + missing)
 
         snapshots.exchange(store, now, Restack(), fill=fill)
+        return [path for path in wanted if path not in alike]
+
+
+def to_base(store: Store, app: App, paths: Sequence[str]) -> list[str]:
+    """Let an app have at ``paths`` what its base alone has there; return those at which it had something else.
+
+    No layer is changed, since other apps and snapshots may have it: what the base has is copied into the upper, and
+    what it does not have gets a whiteout. What the app was like before is a snapshot then. Raises `BusyError`.
+    """
+    wanted = [check_path(path) for path in paths]
+    with snapshots.locked(store, app, "take the base's files into") as now:
+        bare = attrs.evolve(now, config=attrs.evolve(now.config, layers=()), frozen=())
+        alike: list[str] = []
+
+        def fill(data: int) -> None:
+            same, missing = _fill(store, now, bare, data, wanted)
+            alike.extend(same + missing)
+
+        snapshots.exchange(store, now, Restack(snapshot=True, automatic=True), fill=fill)
         return [path for path in wanted if path not in alike]
 
 

@@ -36,6 +36,13 @@ class BuildRows(Rows):
             "INSERT OR REPLACE INTO steps (key, layer_id, used) VALUES (?, ?, ?)", (key, layer_id, used)
         )
 
+    def spoil_layer(self, layer_id: str, at: str) -> None:
+        """Let no step come to a layer any more that is not what it was; within a transaction."""
+        self._db.execute("DELETE FROM steps WHERE layer_id = ?", (layer_id,))
+        self._db.execute(
+            "UPDATE layers SET origin = json_set(origin, '$.spoilt', ?) WHERE id = ?", (at, layer_id)
+        )
+
     def use_steps(self, keys: Iterable[str], used: str) -> None:
         """Note that steps were wanted again; within a transaction."""
         self._db.executemany("UPDATE steps SET used = ? WHERE key = ?", [(used, key) for key in keys])

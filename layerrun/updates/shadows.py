@@ -12,9 +12,8 @@ import attrs
 from layerrun.bases.manifest import unescape
 from layerrun.errors import DamagedError, LayerrunError
 from layerrun.model import App, AppKind, Base, BaseKind
-from layerrun.runtime import comparing, data, jobs, snapshots
+from layerrun.runtime import comparing, data, jobs, restoring
 from layerrun.runtime.comparing import Side
-from layerrun.store.freezing import Restack
 from layerrun.store.store import Store
 
 _Fields = list[bytes]
@@ -173,12 +172,10 @@ def all_shadows(store: Store, old: Base, new: Base, changed: Sequence[Changed]) 
 def take(store: Store, app: App, shadows: Iterable[Shadow]) -> list[str]:
     """Let an app, which must not run, show what its base has at these paths; return those that came back.
 
-    What the app has changed there is kept as a snapshot first. Raises `BusyError`.
+    What is a mere copy in the upper of an app without layers goes. All else is covered by a copy of what the base has,
+    and what the app was like before is kept as a snapshot. Raises `BusyError`.
     """
     chosen = list(shadows)
-    if any(one.state != "copy" for one in chosen):
-        with snapshots.locked(store, app, "take the base's files into") as now:
-            if snapshots.is_worth_keeping(store, now):
-                snapshots.exchange(store, now, Restack(snapshot=True, automatic=True))
-        app = store.app_again(app)
-    return data.reset_paths(store, app, [data.literal(one.path) for one in chosen])
+    if not app.stack and all(one.state == "copy" for one in chosen):
+        return data.reset_paths(store, app, [data.literal(one.path) for one in chosen])
+    return restoring.to_base(store, app, [one.path for one in chosen])

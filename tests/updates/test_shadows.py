@@ -66,6 +66,36 @@ def test_layers_hide_too(root):
     assert states(seen) == {"/etc/shared": ("M", "changed", "layer")}
 
 
+def test_taking_what_a_layer_of_the_factory_state_hides(place):
+    place("create", "web", "--base", "small", check=0)
+    place.sh(
+        "echo mine >/etc/shared; chmod 600 /etc/old; rm -r /var/dir; mkdir /var/dir; echo own >/var/dir/own"
+    )
+    place("commit", "-y", "web", check=0)
+    place("create", "other", "--base", "small", check=0)
+    place.update(place.version("two", NEW))
+    assert {one[2] for one in states(place.json("base", "shadows", "small", "web")).values()} == {"layer"}
+    look = "stat -c %a /etc/shared; cat /etc/shared; ls /etc /var/dir"
+    before = place.sh(look)
+    taken = place.json("base", "shadows", "small", "web", "--take", "/etc/*", "--take", "/var/dir/a", "-y")
+    assert taken["taken"] == ["/etc/old", "/etc/shared", "/var/dir/a"]
+    shown = place.sh(look)
+    assert shown.splitlines()[:2] == ["644", "2"]
+    assert "old" not in shown.split()
+    assert shown.split()[-2:] == [
+        "a",
+        "own",
+    ]  # in an opaque folder of the layer what was not taken stays as it was
+    assert place.sh("cat /var/dir/a") == "b\n"
+    assert [
+        one["taken"] for one in [place.json("base", "shadows", "small", "web", "--take", "/srv", "-y")]
+    ] == [[]]
+    place("rollback", "web", "1", check=0)
+    assert place.sh(look) == before
+    assert place("reset", "web", "-y", check=0).rc == 0
+    assert place.sh("cat /etc/shared") == "mine\n"
+
+
 names = st.lists(st.sampled_from([b"a", b"a-b", b"b", b"a b", b"\xff"]), min_size=1, max_size=3).map(
     b"/".join
 )
