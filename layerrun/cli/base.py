@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    Verb,
-    VerbGroup,
-    ask,
-    ask_before,
-    base_argument,
-    json_option,
-    nul_option,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import Verb, VerbGroup, ask, ask_before, open_store
+from layerrun.cli.options import base_argument, json_option, nul_option, yes_option
 from layerrun.cli.output import emit, fields, lines, nul, plural, quoted, say, size, table
 
 if TYPE_CHECKING:

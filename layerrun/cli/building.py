@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    Verb,
-    app_argument,
-    ask,
-    ask_before,
-    json_option,
-    kill_option,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import Verb, ask, ask_before, open_store
+from layerrun.cli.options import app_argument, json_option, kill_option, yes_option
 from layerrun.cli.output import emit, line, lines, plural, printable, quoted, say, size
 
 if TYPE_CHECKING:

@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    Verb,
-    answer,
-    ask,
-    ask_before,
-    base_argument,
-    complete_from,
-    has_terminal,
-    json_option,
-    open_store,
-    settings,
-    yes_option,
-)
+from layerrun.cli.common import Verb, answer, ask, ask_before, has_terminal, open_store, settings
+from layerrun.cli.options import base_argument, complete_from, json_option, yes_option
 from layerrun.cli.output import emit, say, table
 
 if TYPE_CHECKING:

@@ -22,16 +22,8 @@ from layerrun.cli.committing import (
     refuse_conflicts,
     say_done,
 )
-from layerrun.cli.common import (
-    Verb,
-    app_argument,
-    ask,
-    ask_before,
-    has_terminal,
-    json_option,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import Verb, ask, ask_before, has_terminal, open_store
+from layerrun.cli.options import app_argument, json_option, yes_option
 from layerrun.cli.output import emit, lines, plural, quoted, say
 from layerrun.cli.sizes import sized
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.committing import commit_record, say_done
-from layerrun.cli.common import F, Verb, json_option, nothing, open_store
+from layerrun.cli.common import Verb, nothing, open_store
+from layerrun.cli.options import F, json_option
 from layerrun.cli.output import emit, line, plural, quoted, size, table
 
 if TYPE_CHECKING:

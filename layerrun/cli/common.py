@@ -1,10 +1,10 @@
-"""What the commands share: their class, their options, the store they open, the questions they ask."""
+"""What the commands share: their class, the store they open, the questions they ask."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 import click
@@ -12,9 +12,7 @@ import click
 from layerrun.cli.output import line, printable, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from click.shell_completion import CompletionItem
+    from collections.abc import Iterable, Sequence
 
     from layerrun.model import App
     from layerrun.runtime.handoff import Door
@@ -26,32 +24,19 @@ __all__ = [
     "Verb",
     "VerbGroup",
     "answer",
-    "app_argument",
     "ask",
     "ask_before",
-    "base_argument",
-    "base_option",
     "chosen",
-    "complete_from",
-    "complete_versions",
     "front_door",
     "has_terminal",
-    "json_option",
-    "kill_option",
     "nearest",
     "nothing",
-    "nul_option",
     "open_store",
-    "profile_option",
     "settings",
-    "version_argument",
-    "yes_option",
 ]
 
 # How many lines may stand before a question: what scrolls away is not read.
 MANY = 20
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @attrs.define
@@ -298,28 +283,6 @@ def ask(question: str, destroyed: Sequence[str]) -> None:
         raise LayerrunError("stopped: the answer was no, and nothing was done")
 
 
-def json_option(function: F) -> F:
-    """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
-
-
-def nul_option(function: F) -> F:
-    """Add ``-0``."""
-    return click.option(
-        "-0", "--null", "as_nul", is_flag=True, help="Print raw records, each ended by a NUL byte."
-    )(function)
-
-
-def yes_option(function: F) -> F:
-    """Add ``-y``."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
-
-
-def kill_option(function: F) -> F:
-    """Add ``--kill``."""
-    return click.option("--kill", is_flag=True, help="End them first if they run, at once.")(function)
-
-
 def chosen(store: Store, names: Sequence[str], *, every: bool) -> list[App]:
     """Return the apps and throwaways called ``names``, each once; with ``every`` all apps."""
     from layerrun.model import AppKind
@@ -328,88 +291,6 @@ def chosen(store: Store, names: Sequence[str], *, every: bool) -> list[App]:
         # What is ephemeral goes at its end anyway.
         return [app for app in store.apps(AppKind.APP) if not app.ephemeral]
     return list({name: store.app(name) for name in names}.values())
-
-
-def base_option(function: F) -> F:
-    """Add ``--base``."""
-    return click.option(
-        "--base",
-        default="host",
-        show_default=True,
-        metavar="BASE",
-        shell_complete=_complete_bases,
-        help="The base beneath; host is the machine's own /.",
-    )(function)
-
-
-def app_argument(name: str = "name", *, many: bool = False, required: bool = True) -> Callable[[F], F]:
-    """Add the NAME of an app or a throwaway, completed from the store."""
-    return click.argument(
-        name,
-        metavar=name.removesuffix("s").upper() + ("..." if many else ""),
-        nargs=-1 if many else 1,
-        required=required,
-        shell_complete=_complete_apps,
-    )
-
-
-def profile_option(function: F) -> F:
-    """Add ``--profile``, completed from the store."""
-    return click.option(
-        "--profile",
-        metavar="PROFILE",
-        shell_complete=_complete_profiles,
-        help="With another layer, beside the app's own; a new PROFILE is made.",
-    )(function)
-
-
-def base_argument(function: F) -> F:
-    """Add the NAME of a base, completed from the store."""
-    return click.argument("name", metavar="NAME", shell_complete=_complete_bases)(function)
-
-
-def version_argument(function: F) -> F:
-    """Add the NAME@VERSION of a base, completed from the store."""
-    return click.argument("version", metavar="NAME@VERSION", shell_complete=complete_versions)(function)
-
-
-def complete_from(
-    ctx: click.Context, names: Callable[[Store], Iterable[str]], start: str
-) -> list[CompletionItem]:
-    """Complete from the store; a shell's line editor is no place for an error message."""
-    from click.shell_completion import CompletionItem
-
-    from layerrun.errors import LayerrunError
-    from layerrun.store.store import Store
-
-    try:
-        with Store.open(ctx.find_root().params.get("store"), create=False) as store:
-            return [CompletionItem(name) for name in sorted(names(store)) if name.startswith(start)]
-    except (LayerrunError, OSError):
-        return []
-
-
-def _complete_apps(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return complete_from(ctx, lambda store: (app.name for app in store.apps()), incomplete)
-
-
-def _complete_profiles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    def names(store: Store) -> set[str]:
-        # click stops at an option that has no value yet, and leaves the words in front of it.
-        parents = [ctx.params.get("name"), *ctx.args]
-        profiles = [app for app in store.apps() if app.profile is not None and not app.ephemeral]
-        return {str(app.profile) for app in profiles if app.parent_name in parents or not any(parents)}
-
-    return complete_from(ctx, names, incomplete)
-
-
-def _complete_bases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return complete_from(ctx, lambda store: (base.name for base in store.bases()), incomplete)
-
-
-def complete_versions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete NAME@VERSION from the store."""
-    return complete_from(ctx, lambda store: (base.full_name for base in store.catalog.versions()), incomplete)
 
 
 def nothing(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerrun.cli.common import complete_from
+from layerrun.cli.options import complete_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from layerrun.cli.changes import shown
-from layerrun.cli.common import (
-    Verb,
-    app_argument,
-    ask,
-    ask_before,
-    chosen,
-    json_option,
-    kill_option,
-    nothing,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import Verb, ask, ask_before, chosen, nothing, open_store
+from layerrun.cli.options import app_argument, json_option, kill_option, yes_option
 from layerrun.cli.output import emit, lines, quoted, size, table
 from layerrun.cli.sizes import kind_of, measured, sized
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import Verb, complete_from, json_option, open_store
+from layerrun.cli.common import Verb, open_store
+from layerrun.cli.options import complete_from, json_option
 from layerrun.cli.output import emit, fields, plural, printable, quoted, say, size
 
 if TYPE_CHECKING:

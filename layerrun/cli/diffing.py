@@ -9,8 +9,9 @@ import click
 
 from layerrun.cli import completing
 from layerrun.cli.changes import print_paths, print_rows, records
-from layerrun.cli.common import Verb, app_argument, json_option, nul_option, open_store
+from layerrun.cli.common import Verb, open_store
 from layerrun.cli.difftext import print_meta, print_patch, print_stat, print_tree
+from layerrun.cli.options import app_argument, json_option, nul_option
 from layerrun.cli.output import emit, plural, say
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import RunVerb, app_argument, has_terminal, kill_option, open_store
+from layerrun.cli.common import RunVerb, has_terminal, open_store
+from layerrun.cli.options import app_argument, kill_option
 from layerrun.cli.output import say
 from layerrun.cli.policy import changed_policy, env_option, health_option, policy_options, warn_of_limits
 

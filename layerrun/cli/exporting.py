@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from layerrun.cli.common import Verb, base_argument, json_option, open_store
+from layerrun.cli.common import Verb, open_store
+from layerrun.cli.options import base_argument, json_option
 from layerrun.cli.output import emit, plural, say, size
 
 __all__ = ["export"]

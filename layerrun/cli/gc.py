@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from layerrun.cli.common import Verb, ask, ask_before, json_option, nothing, open_store, yes_option
+from layerrun.cli.common import Verb, ask, ask_before, nothing, open_store
+from layerrun.cli.options import json_option, yes_option
 from layerrun.cli.output import emit, line, plural, quoted, say, size
 
 __all__ = ["gc"]

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerrun.cli.common import (
-    F,
-    RunVerb,
-    Verb,
-    app_argument,
-    chosen,
-    front_door,
-    json_option,
-    nothing,
-    open_store,
-    settings,
-)
+from layerrun.cli.common import RunVerb, Verb, chosen, front_door, nothing, open_store, settings
+from layerrun.cli.options import F, app_argument, json_option
 from layerrun.cli.output import emit, printable, say, table
 from layerrun.cli.run import run_options, variables
 

@@ -9,7 +9,8 @@ import sys
 
 import click
 
-from layerrun.cli.common import Verb, app_argument, open_store
+from layerrun.cli.common import Verb, open_store
+from layerrun.cli.options import app_argument
 
 __all__ = ["logs"]
 

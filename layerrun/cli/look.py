@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    RunVerb,
-    Verb,
-    app_argument,
-    json_option,
-    nothing,
-    nul_option,
-    open_store,
-)
+from layerrun.cli.common import RunVerb, Verb, nothing, open_store
+from layerrun.cli.options import app_argument, json_option, nul_option
 from layerrun.cli.output import emit, fields, line, lines, nul, plural, printable, quoted, size, table
 from layerrun.cli.sizes import kind_of, measured
 

@@ -8,7 +8,8 @@ from typing import cast
 import click
 
 from layerrun.cli import bash
-from layerrun.cli.common import Verb, json_option, settings
+from layerrun.cli.common import Verb, settings
+from layerrun.cli.options import json_option
 from layerrun.cli.output import emit, line, printable
 
 __all__ = ["completion", "doctor", "version"]

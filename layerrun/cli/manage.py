@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    RunVerb,
-    Verb,
-    app_argument,
-    ask,
-    ask_before,
-    base_option,
-    kill_option,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import RunVerb, Verb, ask, ask_before, open_store
 from layerrun.cli.edit import from_option, read_manifest
+from layerrun.cli.options import app_argument, base_option, kill_option, yes_option
 from layerrun.cli.output import plural, say
 from layerrun.cli.policy import asked_policy, env_option, health_option, policy_options, warn_of_limits
 from layerrun.cli.sizes import sized

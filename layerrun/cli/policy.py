@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import F
+from layerrun.cli.options import F
 from layerrun.cli.output import say
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import Verb, VerbGroup, json_option, open_store
+from layerrun.cli.common import Verb, VerbGroup, open_store
+from layerrun.cli.options import json_option
 from layerrun.cli.output import emit, fields, line, say, size, table
 
 if TYPE_CHECKING:

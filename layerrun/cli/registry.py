@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from layerrun.cli.common import Verb, app_argument, base_argument, json_option, open_store
+from layerrun.cli.common import Verb, open_store
+from layerrun.cli.options import app_argument, base_argument, json_option
 from layerrun.cli.output import emit, plural, quoted, say, size, table
 
 if TYPE_CHECKING:

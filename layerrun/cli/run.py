@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from layerrun.cli import exits, trials
-from layerrun.cli.common import F, RunVerb, app_argument, front_door, open_store, profile_option, settings
+from layerrun.cli.common import RunVerb, front_door, open_store, settings
+from layerrun.cli.options import F, app_argument, profile_option
 from layerrun.cli.output import say
 from layerrun.cli.userns import check_mode, id_mode, no_userns_option, warn_of
 

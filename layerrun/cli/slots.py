@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    Verb,
-    ask,
-    ask_before,
-    base_argument,
-    complete_from,
-    json_option,
-    nothing,
-    open_store,
-    version_argument,
-    yes_option,
-)
+from layerrun.cli.common import Verb, ask, ask_before, nothing, open_store
+from layerrun.cli.options import base_argument, complete_from, json_option, version_argument, yes_option
 from layerrun.cli.output import emit, line, plural, printable, size, table
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli import completing
-from layerrun.cli.common import Verb, app_argument, json_option, kill_option, nothing, open_store
+from layerrun.cli.common import Verb, nothing, open_store
+from layerrun.cli.options import app_argument, json_option, kill_option
 from layerrun.cli.output import emit, plural, say, table
 
 if TYPE_CHECKING:

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from layerrun.cli import completing, exits, spares
-from layerrun.cli.common import (
-    RunVerb,
-    Verb,
-    ask,
-    ask_before,
-    base_option,
-    front_door,
-    open_store,
-    settings,
-    yes_option,
-)
+from layerrun.cli.common import RunVerb, Verb, ask, ask_before, front_door, open_store, settings
 from layerrun.cli.judging import Judge, OnExit, check_report
+from layerrun.cli.options import base_option, yes_option
 from layerrun.cli.output import say
 from layerrun.cli.run import run_options, variables
 from layerrun.cli.sizes import sized

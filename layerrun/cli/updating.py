@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import (
-    Verb,
-    answer,
-    ask_before,
-    base_argument,
-    has_terminal,
-    json_option,
-    open_store,
-    yes_option,
-)
+from layerrun.cli.common import Verb, answer, ask_before, has_terminal, open_store
+from layerrun.cli.options import base_argument, json_option, yes_option
 from layerrun.cli.output import emit, line, lines, plural, printable, quoted, say
 
 if TYPE_CHECKING:
