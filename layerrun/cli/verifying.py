@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerrun.cli.common import Verb, app_argument, json_option, open_store
+from layerrun.cli.common import Verb, open_store
+from layerrun.cli.options import app_argument, json_option
 from layerrun.cli.output import emit, lines, plural, quoted, say
 
 if TYPE_CHECKING:
