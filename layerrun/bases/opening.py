@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from layerrun.bases.folder import FolderSource
+from layerrun.bases.spooling import BLOCK, HEAD, Input, look
 from layerrun.errors import UsageError
 from layerrun.store.fs import explain
 
 if TYPE_CHECKING:
+    from layerrun.bases.manifest import Progress
     from layerrun.images.image import Image
     from layerrun.images.limits import Limits
     from layerrun.images.platform import Platform
@@ -27,7 +29,6 @@ __all__ = ["FileSystem", "Wanted", "open_source", "path_of", "wanted"]
 # Bytes that an archive and a folder may come to: nobody reads for ever what an 8 EiB sparse file seems to hold.
 _SIZE, _FOLDER, _ENTRIES = 64 << 30, 1 << 44, 2_000_000
 _SQUASHFS, _EROFS, _EROFS_AT = b"hsqs", b"\xe2\xe1\xf5\xe0", 1024
-_BLOCK = 512
 # What the first entries of an archive that holds an image are called: by umoci, skopeo, podman, docker, tar.
 _IMAGE_NAMES = re.compile(
     rb"(?:\./)?(?:blobs(?:/.*)?|oci-layout|index\.json|manifest\.json|repositories|[0-9a-f]{64}(?:/.*|\.tar|\.json)?)"
@@ -38,11 +39,15 @@ _DIGEST = re.compile(r"(.+)@(sha256:[0-9a-f]{64})", re.DOTALL)
 
 @attrs.frozen
 class Wanted:
-    """What is wanted: ``platform`` of an image; ``limits`` of an archive; ``unpack`` what could be mounted."""
+    """What is wanted: ``platform`` of an image; ``limits`` of an archive; ``unpack`` what could be mounted.
+
+    ``progress`` is told of what is read before there is a source.
+    """
 
     platform: Platform | None = None
     limits: Limits | None = None
     unpack: bool = False
+    progress: Progress | None = None
 
     def most(self, source: Source) -> tuple[int, int]:
         """Return the bytes of files and the entries that a tree may come to."""
@@ -74,20 +79,16 @@ class FileSystem:
 
 @contextmanager
 def open_source(store: Store, text: str, options: Wanted | None = None) -> Iterator[Source | FileSystem]:
-    """Open what a base is to be made from, by its path; ``-`` is an archive on standard input.
+    """Open what a base is to be made from, by its path; ``-`` is standard input, a pipe or a file.
 
-    ``PATH:NAME`` and ``PATH@sha256:…`` are of the images that are at a path. ``oci:``, ``oci-archive:`` and
-    ``docker-archive:`` before it say what it is, as skopeo's do; ``oci://`` names an image of a
-    registry. Raises `UsageError` for what is not there or is no
-    source, `NotFoundError` where there is no such image, `ArchiveError`.
+    An image in a pipe, or compressed as a whole, is first written to a file of the store without a name: its parts are
+    read where they lie. ``PATH:NAME`` and ``PATH@sha256:…`` are of the images that are at a path. ``oci:``,
+    ``oci-archive:`` and ``docker-archive:`` before it say what it is, as skopeo's do; ``oci://`` names an image of a
+    registry. Raises `UsageError` for what is not there or is no source, `NotFoundError` where there is no such image,
+    `ArchiveError`.
     """
     chosen = options or Wanted()
     with ExitStack() as stack:
-        if text == "-":
-            fd = os.dup(0)  # the helper's standard input is another
-            stack.callback(os.close, fd)
-            yield _tar(fd, text, chosen)
-            return
         if text.startswith("oci://"):
             from layerrun.bases.pulled import open_pulled
 
@@ -96,6 +97,11 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
             )
             return
         place = _split(text)
+        if place.path == "-":
+            fd = os.dup(0)  # the helper's standard input is another
+            stack.callback(os.close, fd)
+            yield _file(store, stack, fd, place, chosen)
+            return
         if os.path.isdir(place.path):
             yield _folder(store, stack, place, chosen)
             return
@@ -106,7 +112,7 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
             waiting = 0 if stat.S_ISFIFO(os.stat(place.path).st_mode) else os.O_NONBLOCK
             fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | waiting)
         stack.callback(os.close, fd)
-        yield _file(store, fd, place, chosen)
+        yield _file(store, stack, fd, place, chosen)
 
 
 @attrs.frozen
@@ -124,12 +130,16 @@ def path_of(text: str) -> str:
 
 
 def _split(text: str) -> _Place:
+    if text == "-":
+        return _Place("", text)
     found = _PREFIX.fullmatch(text)
     # A file may well be called so.
     kind, path = (found[1], found[2]) if found and not os.path.lexists(text) else ("", text)
     if not os.path.lexists(path):
         if digest := _DIGEST.fullmatch(path):
             return _Place(kind, digest[1], digest[2])
+        if path == "-" or path.startswith("-:"):
+            return _Place(kind, "-", path[2:])
         # The name of an image may hold a colon itself.
         for place in (at for at, letter in enumerate(path) if letter == ":"):
             if os.path.lexists(path[:place]):
@@ -154,34 +164,49 @@ def _folder(store: Store, stack: ExitStack, place: _Place, options: Wanted) -> S
     return FolderSource(fd, os.path.realpath(path))
 
 
-def _file(store: Store, fd: int, place: _Place, options: Wanted) -> Source | FileSystem:
+def _file(store: Store, stack: ExitStack, fd: int, place: _Place, options: Wanted) -> Source | FileSystem:
     kind, path, name = place.kind, place.path, place.name
-    real = os.path.realpath(path)
-    head = _head(fd)
+    real = path if path == "-" else os.path.realpath(path)
+    given = look(stack, fd)
     if kind == "oci":
         raise UsageError(f"{path!r} is no folder", hint=f"oci-archive:{path} is a layout in a tar")
-    if kind or _is_image(head):
+    if kind or _is_image(given.head) or (given.packed and _is_image(_unpacked(store, given))):
         from layerrun.images.local import open_archive
 
-        return _image(open_archive(fd, real, name, options.platform), options)
+        # So that what is said of it, with a name behind it, can be typed.
+        text = "docker-archive:-" if real == "-" else real
+        archive = _as_file(store, stack, given, options)
+        return _image(open_archive(archive, text, name, options.platform), options)
     if name:
         raise UsageError(f"{path!r} holds no image, so there is no {name!r} in it")
-    if (system := _file_system(head)) is not None:
+    if (system := _file_system(given.head)) is not None:
+        image = _as_file(store, stack, given, options)
         if store.rootless or options.unpack:
             from layerrun.images.limits import Limits
             from layerrun.images.unpacking import UnpackedSource
 
-            return UnpackedSource(fd, real, system, options.limits or Limits())
-        return FileSystem(fd, real, system)
-    return _tar(fd, real, options)
+            return UnpackedSource(image, real, system, options.limits or Limits())
+        return FileSystem(image, real, system)
+    return _tar(given, real, options)
 
 
-def _head(fd: int) -> bytes:
-    """Return the first bytes of a file, none of a pipe."""
-    try:
-        return os.pread(fd, 4 * _BLOCK, 0)
-    except OSError:
-        return b""
+def _unpacked(store: Store, given: Input) -> bytes:
+    """Return what a compressed archive begins with."""
+    from layerrun.bases.spooling import ids_of
+    from layerrun.images.whole import first_bytes
+
+    fd = given.fd if given.ahead is None else given.ahead
+    return first_bytes(fd, os.fstat(fd).st_size, HEAD, ids_of(store))
+
+
+def _as_file(store: Store, stack: ExitStack, given: Input, options: Wanted) -> int:
+    """Return a descriptor of a file that holds what was given, unpacked; it may be read at many places at once."""
+    if given.ahead is None and not given.packed:
+        return given.fd
+    from layerrun.bases.spooling import spool
+    from layerrun.images.limits import Limits
+
+    return spool(store, stack, given, options.limits or Limits(), options.progress)
 
 
 def _file_system(head: bytes) -> str | None:
@@ -192,7 +217,7 @@ def _file_system(head: bytes) -> str | None:
 
 def _is_image(head: bytes) -> bool:
     """Say whether a tar begins as those do that hold an image; `.` may come first."""
-    names = [head[at : at + 100].rstrip(b"\0").rstrip(b"/") for at in (0, _BLOCK)]
+    names = [head[at : at + 100].rstrip(b"\0").rstrip(b"/") for at in (0, BLOCK)]
     if head[257:262] != b"ustar":
         return False
     return bool(_IMAGE_NAMES.fullmatch(names[1] if names[0] in (b".", b"") else names[0]))
@@ -205,8 +230,8 @@ def _image(image: Image, options: Wanted) -> Source:
     return ImageSource(image, image.reference, options.limits or Limits())
 
 
-def _tar(fd: int, text: str, options: Wanted) -> Source:
+def _tar(given: Input, text: str, options: Wanted) -> Source:
     from layerrun.images.limits import Limits
     from layerrun.images.tar import TarSource
 
-    return TarSource(fd, text, options.limits or Limits())
+    return TarSource(given.fd, text, options.limits or Limits(), given.ahead)

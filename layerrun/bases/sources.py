@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import attrs
+
 from layerrun.bases.manifest import Progress
 from layerrun.errors import UsageError
 from layerrun.model import Base, check_name
@@ -34,7 +36,7 @@ def bring(
     from layerrun.images.tar import TarSource
 
     check_name(name, "name of a base")
-    options = wanted(platform, max_size)
+    options = attrs.evolve(wanted(platform, max_size), progress=progress)
     with open_source(store, source, options) as opened:
         if isinstance(opened, FileSystem):
             return import_image(store, name, opened.fd, opened.text, progress=progress, version=version)
@@ -53,8 +55,9 @@ def source_of(store: Store, name: str) -> str:
 
     current = store.base(name)
     source = current.source
-    if source == "-" or (source.startswith("/") and not os.path.exists(path_of(source))):
-        what = "a pipe" if source == "-" else f"{source!r}, which is not there any more"
+    path = path_of(source)
+    if path == "-" or (source.startswith("/") and not os.path.exists(path)):
+        what = "a pipe" if path == "-" else f"{source!r}, which is not there any more"
         raise UsageError(
             f"{current.full_name} came from {what}", hint=f"layerrun base update {name} --from SRC"
         )

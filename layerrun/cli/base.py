@@ -95,7 +95,7 @@ def _record(found: Base) -> dict[str, Any]:
         ("layerrun base import debian debian.tar.xz", "import an archive: plain, gzip, xz, bzip2 or zstd"),
         ("podman export web | layerrun base import web -", "an archive from a pipe"),
         ("layerrun base import web layout:stable", "the image stable of an OCI image layout"),
-        ("podman save -o web.tar web; layerrun base import web web.tar", "a docker archive"),
+        ("podman save web | layerrun base import web -", "a docker archive, from a pipe or a file"),
         ("layerrun base import debian oci://docker.io/library/debian:12", "from a registry, as base pull"),
         ("layerrun base import debian debian.erofs", "an image of a file system: root mounts it as it is"),
         ("layerrun create web --base debian", "and stand an app on it"),

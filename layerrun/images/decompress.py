@@ -17,37 +17,39 @@ from collections.abc import Callable
 from typing import Any
 
 from layerrun.errors import ArchiveError
+from layerrun.images.kinds import kind_of
 from layerrun.images.limits import Limits
 from layerrun.images.zstandard import library
 
-__all__ = ["Pump", "kind_of", "reader_of"]
+__all__ = ["Pump", "beginning", "reader_of"]
 
 CHUNK = 1 << 18
 _XZ_MEMORY = 256 << 20
 # 128 MiB: what zstd itself takes without being told to take more.
 _ZSTD_WINDOW = 27
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
-# RFC 8878: frames to be skipped, with any last four bits.
-_SKIPPED = b"\x2a\x4d\x18"
 
 
 # Now: in the jail there are no files to import it from. Only the jail imports this module.
 zstd = library()
 
-
-def kind_of(head: bytes) -> str:
-    """Return the kind of compression that these bytes begin, "" for none."""
-    if head[1:4] == _SKIPPED and 0x50 <= head[0] <= 0x5F:
-        return "zstd"
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+# What the libraries say of damage; bz2 says it by an OSError without errno.
+_DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError, ValueError, OSError)
 
 
-def reader_of(fd: int, offset: int | None, length: int | None) -> Callable[[], bytes]:
-    """Return a function that reads some more: of all that comes, or of ``length`` bytes from ``offset`` on."""
-    at, left = offset, length
+def reader_of(
+    fd: int, offset: int | None, length: int | None, ahead: int | None = None
+) -> Callable[[], bytes]:
+    """Return a function that reads some more: of all that comes, or of ``length`` bytes from ``offset`` on.
+
+    ``ahead`` is a file with what was read before, which comes first.
+    """
+    at, left, before = offset, length, 0
 
     def more() -> bytes:
-        nonlocal at, left
+        nonlocal at, left, before
+        if ahead is not None and (data := os.pread(ahead, CHUNK, before)):
+            before += len(data)
+            return data
         size = CHUNK if left is None else min(CHUNK, left)
         data = os.read(fd, size) if at is None else os.pread(fd, size, at)
         at = None if at is None else at + len(data)
@@ -89,15 +91,33 @@ def _new(kind: str) -> Any:
     return bz2.BZ2Decompressor() if kind == "bzip2" else None
 
 
+def beginning(more: Callable[[], bytes], size: int) -> bytes:
+    """Return the first bytes of what comes, decompressed, ``size`` at most; fewer where it is damaged or ends."""
+    made, data = b"", more()
+    try:
+        while data and len(made) < size and (work := _new(kind_of(data))) is not None:
+            while len(made) < size and not work.eof and (data or not work.needs_input):
+                made += work.decompress(data, size - len(made))
+                data = more() if work.needs_input else b""
+            data = (work.unused_data + data) or more()
+    except _DAMAGED:
+        pass  # whoever reads all of it will say so
+    return made
+
+
 class Pump:
     """Decompresses into a pipe, which a thread does while another reads it.
 
-    ``hashed``: make a digest of what comes out, of all of it, also where nobody reads it any more. When it has ended
+    ``hashed``: make a digest of what comes out, of all of it, also where nobody reads it any more. ``most``: bytes that
+    may come out. When it has ended
     ``error`` says what was wrong, and ``digest`` is set.
     """
 
-    def __init__(self, more: Callable[[], bytes], out: int, limits: Limits, *, hashed: bool) -> None:
+    def __init__(
+        self, more: Callable[[], bytes], out: int, limits: Limits, *, hashed: bool, most: int | None = None
+    ) -> None:
         self._source, self._out, self._limits = more, out, limits
+        self._most = 2 * limits.size + limits.free if most is None else most
         self._open = True
         self._sum = hashlib.sha256() if hashed else None
         self._taken = self._made = 0
@@ -160,7 +180,7 @@ class Pump:
         limits = self._limits
         if self._made > limits.free and self._made > self._taken * limits.ratio:
             raise _refusal(f"grows to more than {limits.ratio} times its size")
-        if self._made > 2 * limits.size + limits.free:
+        if self._made > self._most:
             raise _refusal(f"is larger than {limits.size:,} bytes")
         if self._sum is not None:
             self._sum.update(data)

@@ -8,18 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
 from layerrun.errors import ArchiveError
-from layerrun.images.decompress import Pump, kind_of, reader_of
+from layerrun.images.decompress import Pump, beginning, reader_of
+from layerrun.images.kinds import kind_of
 from layerrun.images.limits import Limits
 from layerrun.images.stream import Record, write_record
 from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["parse", "read_here"]
+__all__ = ["begin_here", "parse", "read_here", "unpack_here"]
 
 
 def read_here(*given: Any) -> dict[str, Any]:
@@ -63,15 +65,15 @@ def _read(
     *,
     hashed: bool,
 ) -> str | None:
-    fd, name, offset, length = part
+    fd, name, offset, length, ahead = part
     if name is not None:
         with os.fdopen(os.dup(out), "wb") as file:
             write_record(file, Record(kind="n", link=os.fsencode(name)))
-    if not hashed and offset is None and _is_plain(fd):
+    if not hashed and offset is None and ahead is None and _is_plain(fd):
         parse(fd, out, native)
         return None
     reader, writer = os.pipe()
-    pump = Pump(reader_of(fd, offset, length), writer, limits, hashed=hashed)
+    pump = Pump(reader_of(fd, offset, length, ahead), writer, limits, hashed=hashed)
     pumps.put(pump)
     try:
         parse(reader, out, native)
@@ -109,3 +111,20 @@ def parse(fd: int, out: int, native: tuple[Any, Any]) -> None:
         raise_error(record)
     about = f"the archive's entry {path!r}" if path else "the archive"
     raise ArchiveError(f"{about} {why}", hint="nothing of it was kept")
+
+
+def begin_here(*given: Any) -> str:
+    """Return, in hexadecimal, what a file begins with, decompressed; see `layerrun.images.whole.first_bytes`."""
+    fd, length, size = given[-3:]
+    return beginning(reader_of(fd, 0, length), size).hex()
+
+
+def unpack_here(*given: Any) -> None:
+    """Decompress all of what comes into a file; see `layerrun.images.whole.unpack_whole`."""
+    out, fd, ahead, values, most = given[-5:]
+    offset = None if ahead is not None or not stat.S_ISREG(os.fstat(fd).st_mode) else 0
+    length = None if offset is None else os.fstat(fd).st_size
+    pump = Pump(reader_of(fd, offset, length, ahead), out, Limits(**values), hashed=False, most=most)
+    pump.run()
+    if pump.error is not None:
+        raise pump.error

@@ -32,13 +32,14 @@ _COUNT = 65536
 class Part:
     """An archive: what comes from a descriptor or, with ``offset``, so many bytes of a file from there on.
 
-    ``name``: a record `n` with this name comes before its own.
+    ``name``: a record `n` with this name comes before its own. ``ahead``: a file with what was read of it already.
     """
 
     fd: int
     name: str | None = None
     offset: int | None = None
     length: int | None = None
+    ahead: int | None = None
 
 
 @attrs.frozen
@@ -87,11 +88,14 @@ def read_tars(
         layer,
         hashed,
         folder=None,
-        pass_fds=(to.out, *dict.fromkeys(part.fd for part in parts)),
+        pass_fds=(
+            to.out,
+            *dict.fromkeys(fd for part in parts for fd in (part.fd, part.ahead) if fd is not None),
+        ),
         uid_map=to.uid_map,
         gid_map=to.gid_map,
         mapped=to.mapped,
-        limits={**_RLIMITS, "RLIMIT_NOFILE": 64 + len(parts)},
+        limits={**_RLIMITS, "RLIMIT_NOFILE": 64 + 2 * len(parts)},
     )
     return _checked(answer, len(parts))
 
@@ -110,11 +114,15 @@ def _checked(answer: Any, count: int) -> Found:
 
 @attrs.frozen
 class TarSource:
-    """A tar archive, plain or compressed by gzip, xz, bzip2 or zstd, read from a file or a pipe."""
+    """A tar archive, plain or compressed by gzip, xz, bzip2 or zstd, read from a file or a pipe.
+
+    ``ahead``: a file with what was read of a pipe already.
+    """
 
     fd: int
     text: str
     limits: Limits = attrs.field(factory=Limits)
+    ahead: int | None = None
 
     def ids(self, *, rootless: bool) -> IdMode:
         """Choose whose ids the tree keeps."""
@@ -122,7 +130,7 @@ class TarSource:
 
     def feed(self, to: Feed) -> Mapping[str, Any]:
         """Write the whole stream; see `layerrun.images.stream.Source`."""
-        read_tars([Part(self.fd)], to, self.limits)
+        read_tars([Part(self.fd, ahead=self.ahead)], to, self.limits)
         with os.fdopen(os.dup(to.out), "wb") as file:
             write_record(file, Record(kind="e"))
         return {}
