@@ -34,6 +34,7 @@ __all__ = [
     "SIZE",
     "import_base",
     "keep",
+    "known_layers",
     "maps",
     "publish",
     "renew_objects",
@@ -214,7 +215,7 @@ def take_in(
         mapped=ids is IdMode.RANGE,
         size=size,
         entries=entries,
-        known=frozenset() if anew else _known(store, scheme),
+        known=frozenset() if anew else known_layers(store, scheme),
     )
     take = partial(
         _take, store, (ticket_fd, folder), source, given, progress=progress, rooted=rooted, anew=anew
@@ -228,8 +229,8 @@ def take_in(
         return take(attrs.evolve(feed, known=frozenset()))
 
 
-def _known(store: Store, scheme: str) -> frozenset[str]:
-    """Return the names of the layers whose records the store has."""
+def known_layers(store: Store, scheme: str) -> frozenset[str]:
+    """Return the keys of the layers of images whose records the store has, for what `scheme_of` gives."""
     try:
         names = os.listdir(f"{store.path}/records")
     except FileNotFoundError:

@@ -32,7 +32,7 @@ ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "update": ("updating", "update", "Give a base another version, if it passes every check."),
     "versions": ("slots", "versions", "List the versions of bases."),
     "unfollow": ("channels", "unfollow", "Follow no channel any more."),
-    "pull": ("registry", "base_pull", "Pull an image from a registry as a base."),
+    "pull": ("pulling", "base_pull", "Pull an image from a registry as a base."),
     "push": ("registry", "base_push", "Push a base to a registry, as an image."),
     "export": ("exporting", "export", "Write a base to a tar archive."),
     "delta": ("delta", "delta", "Write what turns one base into another, as a small file."),

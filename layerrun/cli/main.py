@@ -69,7 +69,7 @@ VERBS: dict[str, dict[str, tuple[str, str, str]]] = {
         "verify": ("verifying", "verify", "Say whether the layers of an app are as they were made."),
         "push": ("registry", "push", "Push an app to a registry, as an image."),
         "base": ("base", "base", "Import, update, list, show, verify and remove bases."),
-        "pull": ("registry", "pull", "Pull an app, or any image, from a registry."),
+        "pull": ("pulling", "pull", "Pull an app, or any image, from a registry."),
         "update": ("channels", "update", "Bring bases to what their channels offer."),
         "channel": ("publishing", "channel", "Run a channel that bases follow."),
     },

@@ -1,4 +1,4 @@
-"""``push``, ``pull``, ``base push``, ``base pull``: apps and bases to registries and back."""
+"""``push``, ``base push``: apps and bases to registries; how these are reached. See `layerrun.cli.pulling`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import click
 
 from layerrun.cli.common import Verb, open_store
 from layerrun.cli.options import app_argument, base_argument, json_option
-from layerrun.cli.output import emit, plural, quoted, say, size, table
+from layerrun.cli.output import emit, plural, say, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from layerrun.bases.manifest import Progress
-    from layerrun.fleet.pull import Wish
     from layerrun.fleet.push import Pushed
     from layerrun.images.transport import Access
 
-__all__ = ["access_of", "base_pull", "base_push", "pull", "push", "registry_options"]
-
-_MANY = 10  # files that are named
+__all__ = ["access_of", "base_push", "dry_run_option", "push", "registry_options"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -60,7 +56,7 @@ _gzip_option = click.option(
 )
 
 
-_dry_run_option = click.option(
+dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Ask the registry, say what would be done, and do nothing."
 )
 
@@ -108,7 +104,7 @@ def _say(pushed: Pushed, what: str, *, dry_run: bool, as_json: bool) -> None:
 @base_argument
 @click.argument("reference", metavar="oci://HOST/NAME[:TAG]")
 @_gzip_option
-@_dry_run_option
+@dry_run_option
 @registry_options
 @json_option
 def base_push(name: str, reference: str, *, gzip: bool, dry_run: bool, as_json: bool, **access: Any) -> int:
@@ -143,7 +139,7 @@ def base_push(name: str, reference: str, *, gzip: bool, dry_run: bool, as_json: 
     help="Send what lies over the base alone, which names it: for machines that have the base, and for apps over /.",
 )
 @_gzip_option
-@_dry_run_option
+@dry_run_option
 @registry_options
 @json_option
 def push(
@@ -156,154 +152,6 @@ def push(
     """
     how = _How(gzip, dry_run, as_json)
     return _push("push_layers" if layers else "push_app", name, reference, how, access)
-
-
-def _wish(access: dict[str, Any], platform: str | None, progress: Progress, **more: Any) -> Wish:
-    from layerrun.fleet.pull import Wish
-    from layerrun.images.platform import parse_platform
-
-    return Wish(
-        access=access_of(**access),
-        platform=parse_platform(platform) if platform else None,
-        progress=progress,
-        fetching=lambda count, _total: progress(0, count),
-        **more,
-    )
-
-
-_platform_option = click.option(
-    "--platform",
-    metavar="OS/ARCH",
-    help="Of an image for several, the one for this.  [default: this machine]",
-)
-
-
-@click.command(
-    cls=Verb,
-    examples=[
-        ("layerrun pull web oci://registry.example.org/apps/web:1.4", "an app that layerrun push has sent"),
-        (
-            "layerrun pull web oci://docker.io/library/nginx:1.27",
-            "any other image: a base, and an app over it",
-        ),
-        (
-            "layerrun pull web oci://registry.example.org/apps/web:1.4 --grants",
-            "with its shares, its network and so on",
-        ),
-    ],
-)
-@app_argument()
-@click.argument("reference", metavar="oci://HOST/NAME[:TAG][@DIGEST]")
-@click.option(
-    "--base",
-    "base_name",
-    metavar="NAME",
-    help="What to call the base if it is not here.  [default: as the image says] Of layers alone: what they go over.",
-)
-@click.option(
-    "--grants",
-    is_flag=True,
-    help="Give the app what it asks for of this machine: shares, devices, sockets and so on",
-)
-@_platform_option
-@registry_options
-@json_option
-def pull(
-    *,
-    name: str,
-    reference: str,
-    base_name: str | None,
-    grants: bool,
-    platform: str | None,
-    as_json: bool,
-    **access: Any,
-) -> int:
-    """Pull an image from a registry and make the app NAME of it.
-
-    What `layerrun push` has sent is the same app again, but for what it may reach of this machine: that takes
-    --grants. What `push --layers` has sent is put over the base that it was made for, which must be here, or over
-    --base. Of any other image all layers become a base, and the app runs the image's command. Layers and bases that are
-    here already are not read again.
-    """
-    from layerrun.cli.progress import counter
-
-    with open_store() as store, counter(f"pulling {name}") as progress:
-        from layerrun.fleet.pull import pull_app
-
-        wish = _wish(access, platform, progress, base_name=base_name, grants=grants)
-        done = pull_app(store, name, reference, wish)
-    if as_json:
-        emit(
-            {
-                "name": done.app.name,
-                "reference": reference,
-                "digest": done.digest,
-                "base": done.base.name,
-                "base_digest": done.base.digest,
-                "base_made": done.base_made,
-                "layers": list(done.app.config.layers),
-                "left_out": list(done.left_out),
-                "privileged": list(done.privileged),
-            }
-        )
-        return 0
-    here = "" if done.base_made else ", which was here"
-    say(f"pulled {name}: {plural(len(done.app.config.layers), 'layer')} over the base {done.base.name}{here}")
-    for what in done.left_out:
-        say(f"left out: {what} (--grants takes it over)")
-    for path in done.privileged[:_MANY]:
-        say(f"gives rights to whoever runs it: {quoted(path)}")
-    if len(done.privileged) > _MANY:
-        say(f"and {len(done.privileged) - _MANY} more files that give rights")
-    return 0
-
-
-@click.command(
-    "pull",
-    cls=Verb,
-    examples=[
-        ("layerrun base pull debian oci://docker.io/library/debian:12", "the image as the base debian"),
-        ("layerrun base pull debian oci://127.0.0.1:5000/debian --insecure", "without TLS"),
-        (
-            "layerrun base pull web oci://registry.example.org/web@sha256:HEX --platform linux/arm64",
-            "exactly that one",
-        ),
-    ],
-)
-@click.argument("name", metavar="NAME")
-@click.argument("reference", metavar="oci://HOST/NAME[:TAG][@DIGEST]")
-@_platform_option
-@registry_options
-@json_option
-def base_pull(name: str, reference: str, platform: str | None, as_json: bool, **access: Any) -> int:
-    """Pull an image from a registry into the store as the base NAME.
-
-    Each byte is verified by its digest. A pull that was cut short goes on where it was, at the next try.
-    """
-    from layerrun.cli.progress import counter
-
-    with open_store() as store, counter(f"pulling {name}") as progress:
-        from layerrun.fleet.pull import pull_base
-
-        known = {found.id for found in store.catalog.versions()}
-        wish = _wish(access, platform, progress)
-        made = pull_base(store, name, reference, wish)
-    if as_json:
-        emit(
-            {
-                "name": made.name,
-                "id": made.id,
-                "digest": made.digest,
-                "source": made.source,
-                "entries": made.entries,
-                "size": made.size,
-                "image": made.origin.get("digest"),
-            }
-        )
-        return 0
-    done = "is there already, with the same content" if made.id in known else "pulled"
-    say(f"{name} {done}: {plural(made.entries, 'entry', 'entries')}, {size(made.size)}, {made.digest}")
-    return 0
 
 
 class _How(NamedTuple):

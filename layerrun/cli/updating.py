@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from layerrun.updates.switching import Switched
     from layerrun.updates.update import Found
 
-__all__ = ["health", "say_switched", "seconds", "shadows", "show", "switched_record", "update"]
+__all__ = [
+    "health",
+    "say_hidden",
+    "say_switched",
+    "seconds",
+    "shadow_record",
+    "shadows",
+    "show",
+    "switched_record",
+    "update",
+]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -167,11 +177,17 @@ def show(found: Found, app: str | None) -> None:
     for name in found.rebuilt:
         say(f"the layers of {name} were built anew")
     for name, hidden in found.hidden.items():
+        say_hidden(name, hidden)
+    if app is not None:
+        lines(_rows(found.hidden.get(app, ())))
+
+
+def say_hidden(name: str, hidden: Sequence[Shadow]) -> None:
+    """Say how many files of an app hide files that changed beneath it, if any do."""
+    if hidden:
         files = plural(len(hidden), "file")
         verb = "hides a file that changed" if len(hidden) == 1 else "hide files that changed"
         say(f"{files} in {name} {verb}" + _states(hidden))
-    if app is not None:
-        lines(_rows(found.hidden.get(app, ())))
 
 
 def _states(hidden: Sequence[Shadow]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerrun.fleet.wish import Wish
     from layerrun.store.store import Store
 
-__all__ = ["base_of"]
+__all__ = ["base_here", "base_of", "lowest_of", "name_of_new"]
 
 
 @attrs.frozen
@@ -27,20 +27,36 @@ class _Lowest(PulledSource):
     expected: str | None = None
 
 
-def base_of(store: Store, name: str, source: PulledSource, said: Said, wish: Wish) -> tuple[Base, bool]:
-    """Return the base that the app ``name`` is to stand on, and whether it was made: of the lowest layers.
+def base_here(store: Store, source: PulledSource, said: Said, wish: Wish) -> Base | None:
+    """Return the base of the store that an app of an image is to stand on, by its digest; ``None`` if it is to be made.
 
-    One that is here is taken, by its digest; layers alone have no other, but for the one that is wished.
+    Layers alone have no other, but for the one that is wished: for them this raises `NotFoundError`, `UsageError`.
     """
-    if source.pulled.image.alone:
-        return _beneath(store, said, wish), False
-    here = _here(store, said)
+    return _beneath(store, said, wish) if source.pulled.image.alone else _here(store, said)
+
+
+def base_of(store: Store, name: str, source: PulledSource, said: Said, wish: Wish) -> tuple[Base, bool]:
+    """Return the base that the app ``name`` is to stand on, and whether it was made, of the lowest layers."""
+    here = base_here(store, source, said, wish)
     if here is not None:
         return here, False
+    known = {base.id for base in store.catalog.versions()}
+    lowest = lowest_of(source, said)
+    made = import_base(store, name_of_new(store, name, said, wish), lowest, progress=wish.progress)
+    return made, made.id not in known
+
+
+def name_of_new(store: Store, name: str, said: Said, wish: Wish) -> str:
+    """Return what the base of the app ``name`` is called if it is made."""
     wanted = wish.base_name or said.base_name
     if store.catalog.base(wanted) is not None and wish.base_name is None:
         # Another version, or something else altogether, which other apps stand on: that is theirs.
         wanted = _free_name(store, f"{name}-base" if wanted != f"{name}-base" else wanted)
+    return wanted
+
+
+def lowest_of(source: PulledSource, said: Said) -> PulledSource:
+    """Return the base in an image of an app as a source: what the app brings itself is not the base's."""
     image = source.pulled.image
     config = image.config
     if said.config is not None:
@@ -49,10 +65,7 @@ def base_of(store: Store, name: str, source: PulledSource, said: Said, wish: Wis
         config = attrs.evolve(config, env=tuple(one for one in config.env if one not in own), cmd=cmd)
     lower = attrs.evolve(image, layers=image.layers[: said.lowest], config=config)
     pulled = attrs.evolve(source.pulled, image=lower)
-    lowest = _Lowest(pulled, source.text, source.limits, expected=said.digest)
-    known = {base.id for base in store.catalog.versions()}
-    made = import_base(store, wanted, lowest, progress=wish.progress)
-    return made, made.id not in known
+    return _Lowest(pulled, source.text, source.limits, expected=said.digest)
 
 
 def _here(store: Store, said: Said) -> Base | None:

@@ -25,14 +25,14 @@ from layerrun.images.image import Layer as ImageLayer
 from layerrun.model import App, AppConfig, AppKind, Base, IdMode, check_name
 from layerrun.runtime import apps, identity
 from layerrun.runtime.units import dress, layer_folder
-from layerrun.store.blob_rows import Blob
+from layerrun.store.blob_rows import Blob, Pull
 from layerrun.store.fs import open_dir
-from layerrun.store.making import Beginning
+from layerrun.store.making import Beginning, now
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["PulledApp", "Wish", "pull_app", "pull_base"]
+__all__ = ["PulledApp", "Wish", "pull_app", "pull_base", "remember"]
 
 
 @attrs.frozen
@@ -59,7 +59,10 @@ def pull_app(store: Store, name: str, text: str, wish: Wish | None = None) -> Pu
     """
     wish = wish or Wish()
     if store.catalog.app(check_name(name)) is not None:
-        raise ExistsError(f"the name {name!r} is taken", hint="choose another, or remove that one first")
+        raise ExistsError(
+            f"the name {name!r} is taken",
+            hint=f"choose another, or `layerrun pull --update {name}` brings it to a newer image",
+        )
     with open_pulled(
         store, text, access=wish.access, platform=wish.platform, fetching=wish.fetching, alone=True
     ) as source:
@@ -73,9 +76,10 @@ def pull_app(store: Store, name: str, text: str, wish: Wish | None = None) -> Pu
         every = source.pulled.image.layers
         layers_of_base, layers = every[: said.lowest], every[said.lowest :]
         config = attrs.evolve(config, base=base.name)
-        _remember(store, source, base, layers_of_base if made else ())
+        remember(store, source, base, layers_of_base if made else ())
+        pull = Pull(text, source.pulled.digest, len(layers), now())
         with taken(store, ids, layers, source) as found:
-            app = _create(store, name, attrs.evolve(config, layers=found.ids), ids, (base, found))
+            app = _create(store, name, attrs.evolve(config, layers=found.ids), ids, (base, found, pull))
     return PulledApp(app, base, made, source.pulled.digest, tuple(left_out), found.privileged)
 
 
@@ -89,11 +93,11 @@ def pull_base(store: Store, name: str, text: str, wish: Wish | None = None) -> B
         if known is not None and known.origin.get("digest") == source.pulled.image.digest:
             return known  # the very same image
         made = import_base(store, name, source, progress=wish.progress)
-        _remember(store, source, made, source.pulled.image.layers)
+        remember(store, source, made, source.pulled.image.layers)
     return made
 
 
-def _remember(store: Store, source: PulledSource, base: Base, lowest: tuple[ImageLayer, ...]) -> None:
+def remember(store: Store, source: PulledSource, base: Base, lowest: tuple[ImageLayer, ...]) -> None:
     """Note what the registry has, so that it is not sent there again: it may be mounted from one repository to another.
 
     A base is what a single layer came to, and nothing that was known of it before is replaced. ``lowest`` are layers
@@ -115,10 +119,10 @@ def _create(
     name: str,
     config: AppConfig,
     ids: IdMode,
-    of: tuple[Base, Taken],
+    of: tuple[Base, Taken, Pull],
 ) -> App:
     """Make the app, and record with it the layers that are new: before, another process would drop them as unused."""
-    base, found = of
+    base, found, pull = of
     model = App("", name, AppKind.APP, config, ids, None, "", 1)
 
     def dressed(dir_fd: int, path: str) -> None:
@@ -128,12 +132,13 @@ def _create(
             for layer in config.layers[-1:]:
                 dress(model, data, opened.enter_context(layer_folder(store, layer)))
 
-    def recorded(_app_id: str) -> None:
+    def recorded(app_id: str) -> None:
         current = store.base(base.name)
         if current.id != base.id:
             raise UsageError(f"the base {base.name!r} was switched meanwhile", hint="pull again")
         for _, blob in found.fresh:
             store.catalog.add_blob(blob)
+        store.catalog.set_pull(app_id, pull)
 
     begin = Beginning((), dressed, recorded, tuple(layer for layer, _ in found.fresh))
     return apps.create(store, name, config, ids=ids, begin=begin)

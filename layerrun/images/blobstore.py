@@ -43,6 +43,13 @@ class BlobFolder:
         os.close(piece.fd)
         return True
 
+    def have(self, digest: str) -> int:
+        """Return how many bytes of a blob are here."""
+        for place in ("", f"{_PARTIAL}/"):
+            with suppress(FileNotFoundError):
+                return os.stat(place + _name(digest), dir_fd=self._fd, follow_symlinks=False).st_size
+        return 0
+
     def get(self, descriptor: Descriptor, fetch: Callable[[BufferedRandom], None]) -> Piece:
         """Return a blob, which ``fetch`` completes if it is not whole, in a file that may have its beginning.
 

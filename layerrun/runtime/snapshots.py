@@ -91,7 +91,7 @@ def is_current(app: App, snapshot: Snapshot) -> bool:
     return (snapshot.layers, snapshot.frozen) == (app.config.layers, app.frozen)
 
 
-def _check_freezable(store: Store, app: App) -> None:
+def check_freezable(store: Store, app: App) -> None:
     if app.ephemeral:
         raise UsageError(f"{app.name!r} is ephemeral: it goes at its end, with all that it holds")
     if is_image(store, app):
@@ -106,7 +106,7 @@ def locked(store: Store, app: App, what: str) -> Iterator[App]:
     """Lock an app, and yield it as it is now."""
     with store.app_lock(app, what):
         app = store.app_again(app)
-        _check_freezable(store, app)
+        check_freezable(store, app)
         yield app
 
 
@@ -303,6 +303,7 @@ def _branched(store: Store, app: App, name: str | None, model: App) -> App:
 
     def recorded(made: str) -> None:
         store.catalog.copy_recipe(app.id, made)
+        store.catalog.copy_pull(app.id, made)
 
     begin = Beginning(model.frozen, dressed, recorded)
     if name is not None and "@" in name:
@@ -351,7 +352,7 @@ def factory(store: Store, app: App) -> App:
         raise UsageError(f"{app.name!r} is {what}, and has no factory state of its own")
     with profiles.locked(store, app, "commit") as family:
         app = family[0]
-        _check_freezable(store, app)
+        check_freezable(store, app)
         for one in family:
             forget_plan(store, one.name)
         exchange(store, app, Restack(factory=True))

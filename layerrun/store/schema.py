@@ -159,5 +159,14 @@ MIGRATIONS: tuple[str, ...] = (
         state TEXT NOT NULL DEFAULT '{}'
     );
     """,
+    """
+    CREATE TABLE pulls (
+        app_id TEXT PRIMARY KEY REFERENCES apps(id) ON DELETE CASCADE,
+        reference TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        layers INTEGER NOT NULL,
+        pulled TEXT NOT NULL
+    );
+    """,
 )
 SCHEMA = len(MIGRATIONS)

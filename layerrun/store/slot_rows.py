@@ -186,6 +186,10 @@ class SlotRows(Rows):
             (app_id, base_id, json.dumps(list(layers))),
         )
 
+    def delete_fit(self, app_id: str, base_id: str) -> None:
+        """Forget which layers an app has over a version; within a transaction."""
+        self._db.execute("DELETE FROM fits WHERE app_id = ? AND base_id = ?", (app_id, base_id))
+
     def fits(self, base_id: str) -> dict[str, tuple[str, ...]]:
         """Return the layers that were noted for a version, by the app's id."""
         rows: Iterable[tuple[Any, ...]] = self._rows(

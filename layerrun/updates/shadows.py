@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import attrs
 
@@ -16,10 +17,13 @@ from layerrun.runtime import comparing, data, jobs, restoring
 from layerrun.runtime.comparing import Side
 from layerrun.store.store import Store
 
+if TYPE_CHECKING:
+    from layerrun.layers.between import Row
+
 _Fields = list[bytes]
 _Entry = tuple[list[bytes], _Fields]
 
-__all__ = ["Changed", "Shadow", "all_shadows", "changes", "shadows_of", "take"]
+__all__ = ["Changed", "Shadow", "all_shadows", "changes", "layer_shadows", "shadows_of", "take"]
 
 
 @attrs.frozen
@@ -127,15 +131,19 @@ def shadows_of(store: Store, app: App, old: Base, new: Base, changed: Sequence[C
         for base in (old, new)
     )
     letters = {one.path: one.letter for one in changed}
+    return [
+        Shadow(app.name, "/" + path, letters[path], _state(path, on_old, on_new), where[path])
+        for path in sorted(where)
+    ]
 
-    def state(path: str) -> str:
-        if path not in on_old:
-            return "copy"
-        row = on_new.get(path)
-        # P with the same mode: in most cases only the time is another.
-        return "same" if row is None or (chr(row[0]) == "P" and row[3] == row[5]) else "changed"
 
-    return [Shadow(app.name, "/" + path, letters[path], state(path), where[path]) for path in sorted(where)]
+def _state(path: str, on_old: Mapping[str, Row], on_new: Mapping[str, Row]) -> str:
+    """Return what the app's file is like, by what differs from beneath it: before, and from now on."""
+    if path not in on_old:
+        return "copy"
+    row = on_new.get(path)
+    # P with the same mode: in most cases only the time is another.
+    return "same" if row is None or (chr(row[0]) == "P" and row[3] == row[5]) else "changed"
 
 
 def _over(app: App, base: Base) -> Side:
@@ -156,17 +164,54 @@ def _hiding(store: Store, app: App, changed: Sequence[Changed]) -> dict[str, str
     return {path: "layer" for layer in layers for path in layer} | dict.fromkeys(own, "upper")
 
 
-def all_shadows(store: Store, old: Base, new: Base, changed: Sequence[Changed]) -> dict[str, list[Shadow]]:
-    """Return what each app of a base hides of what differs between two versions, by its name, if anything."""
+def all_shadows(
+    store: Store,
+    old: Base,
+    new: Base,
+    changed: Sequence[Changed],
+    layers: Mapping[str, tuple[str, ...]] | None = None,
+) -> dict[str, list[Shadow]]:
+    """Return what each app of a base hides of what differs between two versions, by its name, if anything.
+
+    ``layers``: those that apps are to have over the new version instead of their own, by the app's id.
+    """
     found = {}
     for id_ in store.catalog.slot_apps(new.name):
         app = store.catalog.app_by_id(id_)
         if app is not None and app.kind is AppKind.APP and not app.ephemeral:
             with suppress(LayerrunError):  # one whose files are damaged is doctor's to find
-                hides = shadows_of(store, app, old, new, changed)
+                hides = shadows_of(store, _with(app, (layers or {}).get(id_)), old, new, changed)
                 if hides:
                     found[app.name] = hides
     return found
+
+
+def _with(app: App, layers: tuple[str, ...] | None) -> App:
+    return app if layers is None else attrs.evolve(app, config=attrs.evolve(app.config, layers=layers))
+
+
+def layer_shadows(store: Store, app: App, layers: tuple[str, ...]) -> list[Shadow]:
+    """Return what an app hides, above its factory state, of what differs once that consists of other ``layers``."""
+    base, then = store.base(app.config.base), _with(app, layers)
+    old, new = (Side(one.name, base, one.config.layers, None, one.ids) for one in (app, then))
+    changed = [
+        Changed(chr(row[0]), row[-1], stat.S_ISDIR(row[3]))
+        for row in comparing.rows(store, old, new)
+        if not (stat.S_ISDIR(row[3]) and stat.S_ISDIR(row[5]))
+    ]
+    where = _hiding(store, _with(app, ()), changed)
+    if not where:
+        return []
+    only = ["/" + path for path in where]
+    on_old, on_new = (
+        {row[-1]: row for row in comparing.rows(store, side, _over(one, base), only)}
+        for side, one in ((old, app), (new, then))
+    )
+    letters = {one.path: one.letter for one in changed}
+    return [
+        Shadow(app.name, "/" + path, letters[path], _state(path, on_old, on_new), where[path])
+        for path in sorted(where)
+    ]
 
 
 def take(store: Store, app: App, shadows: Iterable[Shadow]) -> list[str]:

@@ -75,13 +75,17 @@ def update(
     *,
     agree: Callable[[Found], bool] = _agree,
     told: Callable[[str], None] = _hear,
+    layers: Callable[[Base], Mapping[str, Rebuilt]] | None = None,
 ) -> tuple[Found, Switched | None]:
     """Make what ``bring`` imports the current version of the base ``name``, if it passes all checks.
 
     ``bring`` records it by `BaseRows.add_next_version`, or returns a version that is there already. ``agree`` is asked
     before anything changes for anybody; after a no, and after a failure of any kind, everything is as it was. ``told``
-    hears what is being done. Return what was found, and the switch; ``None`` where none was made: it is
-    current already, only staged, or this was a dry run.
+    hears what is being done. ``layers`` gives those that apps are to have over the new version, beside the layers that
+    recipes are run for; `SlotRows.set_fit` holds them.
+
+    Return what was found, and the switch; ``None`` where none was made: it is current already, only staged, or this was
+    a dry run.
 
     Raises `HealthError` when a check fails, `BusyError` while another update is under way, `LayerrunError`: the
     answer was no.
@@ -94,7 +98,11 @@ def update(
             return Found(old, new), None
         with _taken_back(store, new):
             switching.check_ids(old, new)
-            found, layers = _look(store, old, new, wanted, told)
+            rebuilt = {
+                **_rebuild(store, old, new, wanted, told),
+                **(layers(new) if layers is not None else {}),
+            }
+            found = _look(store, old, new, wanted, told, rebuilt)
             if wanted.dry_run:
                 _leave(store, new, unseen=True)
                 return found, None
@@ -102,10 +110,10 @@ def update(
                 _leave(store, new, unseen=True)
                 raise LayerrunError("stopped: the answer was no, and nothing was done")
             if wanted.stage:
-                _stage(store, old, new, layers, wanted.tries)
+                _stage(store, old, new, rebuilt, wanted.tries)
                 return found, None
             switched = switching.switch(
-                store, new, what="update", layers=layers, note=new.source, tries=wanted.tries
+                store, new, what="update", layers=rebuilt, note=new.source, tries=wanted.tries
             )
         versions.prune(store, name)
         return found, switched
@@ -138,11 +146,15 @@ def _leave(store: Store, new: Base, *, unseen: bool = False) -> None:
         versions.take_back(store, new, unseen=unseen)
 
 
-def _look(
-    store: Store, old: Base, new: Base, wanted: Wanted, told: Callable[[str], None]
-) -> tuple[Found, dict[str, Rebuilt]]:
-    """Look at a new version in every way; return what was found, and the layers built for it by app's id."""
-    layers = _rebuild(store, old, new, wanted, told)
+def _look(  # noqa: PLR0917  (what an update knows by then)
+    store: Store,
+    old: Base,
+    new: Base,
+    wanted: Wanted,
+    told: Callable[[str], None],
+    layers: Mapping[str, Rebuilt],
+) -> Found:
+    """Look at a new version in every way, with the layers that were made for it by app's id."""
     checks = health.checks_of(store, new.name, wanted.checks, network=wanted.network)
 
     def say(check: Check) -> None:
@@ -156,9 +168,9 @@ def _look(
             told(f"  {text}")
         _fail(store, old, new, failed, dry_run=wanted.dry_run)
     changed = shadows.changes(store, old, new)
-    hidden = shadows.all_shadows(store, old, new, changed)
+    hidden = shadows.all_shadows(store, old, new, changed, built)
     names = [app.name for app in map(store.catalog.app_by_id, layers) if app is not None]
-    return Found(old, new, len(changed), tuple(outcomes), hidden, tuple(sorted(names))), layers
+    return Found(old, new, len(changed), tuple(outcomes), hidden, tuple(sorted(names)))
 
 
 def _fail(store: Store, old: Base, new: Base, failed: Outcome, *, dry_run: bool) -> None:

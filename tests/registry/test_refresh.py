@@ -1,0 +1,253 @@
+"""Apps that were pulled, brought to what their image is by then: what they have written stays, and a way back."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support.registries import registry
+from support.sandbox import small_tree
+from support.stores import check_whole, die_at_line
+
+from layerrun.fleet.pull import pull_app
+from layerrun.fleet.refreshing import refresh
+from layerrun.fleet.wish import Wish
+from layerrun.images.transport import Access
+from layerrun.store.store import Store
+
+WRITE = """
+import os, sys
+upper, name, text = sys.argv[1:]
+os.makedirs(upper + "/opt", exist_ok=True)
+with open(f"{upper}/opt/{name}", "w") as file:
+    file.write(text)
+"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    with registry(str(tmp_path_factory.mktemp("registry"))) as found:
+        yield found
+
+
+class Publisher:
+    """A store that pushes the app web, over the base shell; and another one that pulls it."""
+
+    def __init__(self, layerrun, host, folder, name):
+        self.layerrun, self.place = layerrun, f"oci://{host}/{name}:1"
+        self.tree = small_tree(f"{folder}/shell")
+        self.env = {"LAYERRUN_STORE": f"{folder}/publisher"}
+        self("base", "import", "shell", self.tree)
+        self("create", "web", "--base", "shell", "--", "cat", "/opt/program")
+        self.write("program", "one\n")
+
+    def __call__(self, *words):
+        return self.layerrun(*words, env=self.env, check=0)
+
+    def write(self, name, text):
+        store = self.env["LAYERRUN_STORE"]
+        upper = next(f"{store}/apps/{app}/data/upper" for app in os.listdir(f"{store}/apps"))
+        subprocess.run([sys.executable, "-c", WRITE, upper, name, text], check=True)
+        self("commit", "-y", "web")
+
+    def renew_base(self, text):
+        with open(f"{self.tree}/etc/base", "w") as file:
+            file.write(text)
+        self("base", "update", "shell", "--from", self.tree, "-y")
+
+    def push(self, *words):
+        return json.loads(self("push", "web", self.place, "--insecure", "--json", *words).out)
+
+
+@pytest.fixture
+def publisher(layerrun, host, folder, request):
+    made = Publisher(layerrun, host, folder, request.node.name.replace("_", "-")[:60].strip("-"))
+    made.push()
+    layerrun("pull", "web", made.place, "--insecure", check=0)
+    return made
+
+
+def update(layerrun, *words, check=0):
+    return json.loads(layerrun("pull", "--update", "web", "--insecure", "--json", *words, check=check).out)
+
+
+def inside(layerrun, path, app="web"):
+    return layerrun("app", app, "--", "cat", path, check=0).out
+
+
+def write(layerrun, path, text):
+    layerrun("app", "web", "--", "sh", "-c", f"echo {text} > {path}", check=0)
+
+
+def test_other_layers(layerrun, publisher):
+    write(layerrun, "/etc/mine", "mine")
+    assert update(layerrun, "-y")["changed"] is False
+    publisher.write("program", "two\n")
+    publisher.write("more", "more\n")
+    sent = publisher.push()
+    before = json.loads(layerrun("show", "web", "--json").out)["config"]["layers"]
+    would = update(layerrun, "--dry-run")
+    assert (would["new_base"], would["new_layers"], would["layers"], would["digest"]) == (
+        False,
+        True,
+        3,
+        sent["digest"],
+    )
+    assert [one["missing"] > 0 for one in would["parts"]] == [False, False, True, True]
+    assert inside(layerrun, "/opt/program") == "one\n"
+    layerrun("pull", "--update", "web", "--insecure", check=2)  # nobody there to ask
+    write(layerrun, "/opt/program", "my-own")
+    said = layerrun("pull", "--update", "web", "--insecure", "-y", check=0)
+    assert "1 file in web hides a file that changed" in said.err
+    assert "layerrun rollback web" in said.err
+    assert inside(layerrun, "/opt/program") == "my-own\n"
+    assert (inside(layerrun, "/opt/more"), inside(layerrun, "/etc/mine")) == ("more\n", "mine\n")
+    layerrun("reset", "-y", "web", check=0)
+    assert inside(layerrun, "/opt/program") == "two\n"
+    layerrun("rollback", "web", check=0)
+    assert json.loads(layerrun("show", "web", "--json").out)["config"]["layers"] == before
+    assert inside(layerrun, "/opt/program") == "my-own\n"
+    assert update(layerrun, "-y")["changed"] is True, "and forth again"
+
+
+def test_another_base(layerrun, publisher):
+    write(layerrun, "/etc/mine", "mine")
+    publisher.renew_base("newer\n")
+    publisher.write("program", "two\n")
+    publisher.push()
+    would = update(layerrun, "--dry-run")
+    assert (would["new_base"], would["new_layers"], would["base_here"]) == (True, True, False)
+    layerrun("create", "other", "--base", "shell", check=0)
+    done = update(layerrun, "-y")
+    assert (done["changed"], done["version"], done["snapshot"]) == (True, 2, None)
+    seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
+    assert seen == ["newer\n", "two\n", "mine\n"]
+    assert inside(layerrun, "/etc/base", "other") == "newer\n"
+    assert update(layerrun, "-y")["changed"] is False
+    layerrun("base", "rollback", "-y", "shell", check=0)
+    seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
+    assert seen == ["base\n", "one\n", "mine\n"]
+    layerrun("base", "rollback", "-y", "shell", check=0)
+    assert inside(layerrun, "/opt/program") == "two\n"
+
+
+@pytest.mark.long
+def test_a_check_that_fails_leaves_all_as_it_was(layerrun, publisher):
+    layerrun("base", "health", "shell", "--add", "grep -q base /etc/base", check=0)
+    publisher.renew_base("newer\n")
+    publisher.write("program", "two\n")
+    publisher.push()
+    layers = set(os.listdir(f"{layerrun.store()}/layers"))
+    layerrun("pull", "--update", "web", "--insecure", "-y", check=4)
+    assert (inside(layerrun, "/etc/base"), inside(layerrun, "/opt/program")) == ("base\n", "one\n")
+    assert set(os.listdir(f"{layerrun.store()}/layers")) == layers
+    assert os.listdir(f"{layerrun.store()}/staging") == []
+
+
+@pytest.mark.long
+def test_what_runs_and_what_was_committed(layerrun, publisher):
+    write(layerrun, "/etc/mine", "mine")
+    layerrun("commit", "-y", "web", check=0)
+    publisher.write("program", "two\n")
+    publisher.push()
+    layerrun("app", "web", "--detach", "--", "sleep", "100", check=0)
+    try:
+        said = layerrun("pull", "--update", "web", "--insecure", "-y", check=5)
+        assert "web" in said.err
+        publisher.renew_base("newer\n")
+        publisher.push()
+        done = update(layerrun, "-y")
+        assert done["running"] == ["web"]
+        assert len(done["own_layers"]) == 1
+        assert inside(layerrun, "/opt/program") == "one\n", "it keeps what it has"
+    finally:
+        layerrun("kill", "web", check=0)
+    seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
+    assert seen == ["newer\n", "two\n", "mine\n"]
+    layerrun("squash", "web", check=None)
+
+
+@pytest.mark.long
+def test_layers_alone_and_what_does_not_fit(layerrun, publisher, host, folder):
+    publisher.write("program", "two\n")
+    publisher.push("--layers")
+    done = update(layerrun, "-y")
+    assert (done["changed"], done["new_base"]) == (True, False)
+    assert inside(layerrun, "/opt/program") == "two\n"
+    publisher.renew_base("newer\n")
+    publisher.push("--layers")
+    said = layerrun("pull", "--update", "web", "--insecure", "-y", check=3)
+    assert "layerrun base update" in said.err
+    layerrun("pull", "--update", "web", "--insecure", "-y", "--base", "shell", check=0)
+    layerrun("create", "hosted", check=0)
+    said = layerrun("pull", "--update", "hosted", "--insecure", "-y", check=2)
+    assert "was not pulled" in said.err
+    assert layerrun("pull", "web", publisher.place, "--insecure", check=1).err.count("--update")
+    layerrun("pull", "web", check=2)
+    publisher.place = f"oci://{host}/another"
+    publisher.push()
+    said = layerrun("pull", "--update", "hosted", publisher.place, "--insecure", "-y", check=3)
+    assert "machine's own /" in said.err
+    # A clone knows where it came from, too.
+    layerrun("clone", "web", "twin", check=0)
+    layerrun("pull", "--update", "twin", publisher.place, "--insecure", "-y", check=0)
+
+
+@pytest.mark.long
+def test_any_image_and_what_a_pull_would_read(layerrun, publisher, host):
+    place = f"oci://{host}/plain:1"
+    publisher("base", "push", "shell", place, "--insecure")
+    would = json.loads(
+        layerrun("base", "pull", "shell2", place, "--insecure", "--dry-run", "--json", check=0).out
+    )
+    assert would["missing_bytes"] == 0, "its layer has been unpacked before"
+    publisher.renew_base("newer\n")
+    publisher("base", "push", "shell", place, "--insecure")
+    said = layerrun("pull", "plain", place, "--insecure", "--dry-run", check=0)
+    assert "would be made" in said.err
+    assert len(said.out.splitlines()) == 2
+    layerrun("show", "plain", check=6)
+    layerrun("pull", "plain", place, "--insecure", check=0)
+    publisher.renew_base("newest\n")
+    publisher("base", "push", "shell", place, "--insecure")
+    said = layerrun("pull", "--update", "plain", "--insecure", "-y", check=0)
+    assert "layerrun base rollback" in said.err
+    assert inside(layerrun, "/etc/base", "plain") == "newest\n"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["layers", "base"])
+def test_killed_at_any_line_an_app_is_as_before_or_after(layerrun, publisher, store_path, what):
+    path = f"{store_path}-killed"
+    wish = Wish(access=Access(insecure=True))
+    with Store.open(f"{path}-0") as store:
+        pull_app(store, "web", publisher.place, wish)
+    if what == "base":
+        publisher.renew_base("newer\n")
+    publisher.write("program", "two\n")
+    publisher.push()
+
+    def action():
+        with Store.open(path) as store:
+            refresh(store, "web", None, wish, agree=lambda *_: True, told=lambda _: None)
+
+    number, ends = 1, set()
+    while True:
+        subprocess.run(["rm", "-rf", path], check=True)
+        subprocess.run(["cp", "-a", f"{path}-0", path], check=True)
+        if not die_at_line(number, action):
+            break
+        with Store.open(path) as store:
+            app, base = store.app("web"), store.base("shell")
+            after = len(app.config.layers) == 2
+            assert app.base_id == base.id
+            assert base.version == (2 if after and what == "base" else 1)
+            ends.add(after)
+        action()  # and the next try goes through
+        check_whole(path)
+        with Store.open(path) as store:
+            assert len(store.app("web").config.layers) == 2
+        number += 211
+    check_whole(path)
+    assert ends == {False, True}
