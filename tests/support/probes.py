@@ -177,6 +177,17 @@ def _cgroup2() -> None:
         raise OSError("no cgroup2 hierarchy that can be written to")
 
 
+def _x86_64() -> None:
+    if os.uname().machine != "x86_64":
+        raise OSError(f"this machine is {os.uname().machine}")
+
+
+def _vfat() -> None:
+    with open("/proc/filesystems") as file:
+        if "\tvfat\n" not in file.read():
+            raise OSError("this kernel has none, or has not loaded it")
+
+
 def _program(name: str) -> Callable[[], None]:
     def look() -> None:
         if not shutil.which(name):
@@ -198,6 +209,8 @@ PROBES = {
     "debian": _debian,
     "reachable": _reachable,
     "cgroup2": _cgroup2,
+    "x86-64": _x86_64,
+    "vfat": _vfat,
     "groff": _program("groff"),
     "systemd-notify": _program("systemd-notify"),
 }
