@@ -8,7 +8,7 @@ import sys
 
 import attrs
 import pytest
-from support.stores import check_whole, die_at_line
+from support.stores import check_whole, die_at_line, strides
 
 from layerrun.bases import sources, tree, versions
 from layerrun.bases.manifest import escape, unescape
@@ -304,7 +304,8 @@ def test_app_on_a_base(store, source):
     assert store.app("one").generation == 1
 
 
-def test_crash_during_import(folder, source, store_path):
+@pytest.mark.parametrize("stride", strides(29, 5))
+def test_crash_during_import(folder, source, store_path, stride):
     template = f"{folder}/template"
     with Store.open(template):
         pass
@@ -324,11 +325,12 @@ def test_crash_during_import(folder, source, store_path):
             versions.remove(store, "b")
         check_whole(store_path)
         shutil.rmtree(store_path)
-        number += 5
+        number += stride
     assert number > 100
 
 
-def test_crash_during_removal(folder, source, store_path):
+@pytest.mark.parametrize("stride", strides(29, 5))
+def test_crash_during_removal(folder, source, store_path, stride):
     template = f"{folder}/template"
     with Store.open(template) as store:
         sources.bring(store, "b", source)
@@ -346,7 +348,7 @@ def test_crash_during_removal(folder, source, store_path):
             for base in store.catalog.bases():
                 assert tree.verify(store, base) == []
         subprocess.run(["rm", "-rf", store_path], check=True)
-        number += 5
+        number += stride
     assert number > 100
 
 

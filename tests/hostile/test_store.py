@@ -102,8 +102,8 @@ def test_every_command_over_a_hostile_layer(layerrun, planted, either):
 
 @pytest.mark.parametrize("either", ["root", pytest.param(users.PLAIN, marks=pytest.mark.long)], indirect=True)
 def test_removing_a_hostile_layer(layerrun, planted, either):
-    """With a tree deeper than any path, which the decoys (looked at afterwards) are linked from."""
-    planted(either, deep=3000)
+    """With a tree deeper than any path and than descriptors go, which the decoys (looked at later) are linked from."""
+    planted(either, deep=1100)
     for words in (("diff", "a", "--stat"), ("du",), ("list", "--size")):
         layerrun(*words, user=either, check=0, timeout=60)
     layerrun("remove", "-y", "a", user=either, check=0)

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from support.stores import check_whole, die_at_line
+from support.stores import check_whole, die_at_line, strides
 
 from layerrun.model import AppConfig, AppKind, Home, IdMode
 from layerrun.runtime.spares import find, recover
@@ -17,8 +17,11 @@ from layerrun.store import making, spares
 from layerrun.store.plans import upper_state, write_plan
 from layerrun.store.store import Store
 
-# Neighbouring lines mostly stand for the same state on disk. 1 tries every one.
-STRIDE = int(os.environ.get("CRASH_STRIDE", "6"))
+
+# Neighbouring lines mostly stand for the same state on disk.
+@pytest.fixture(params=strides(29, 6))
+def stride(request):
+    return request.param
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def precious(store, name):
         return None
 
 
-def at_every_line(template, store_path, action, check, stride=STRIDE):
+def at_every_line(template, store_path, stride, action, check):
     def act():
         with Store.open(store_path) as store:
             action(store)
@@ -59,7 +62,7 @@ def at_every_line(template, store_path, action, check, stride=STRIDE):
     assert number > 100
 
 
-def test_create(template, store_path):
+def test_create(template, store_path, stride):
     def check(store, *, done):
         names = [app.name for app in store.apps()]
         assert names in ([["new", "one", "two"]] if done else [["one", "two"], ["new", "one", "two"]])
@@ -71,12 +74,13 @@ def test_create(template, store_path):
     at_every_line(
         template,
         store_path,
+        stride,
         lambda s: s.create_app("new", AppConfig(home=Home.FRESH), ids=IdMode.RANGE),
         check,
     )
 
 
-def test_reset(template, store_path):
+def test_reset(template, store_path, stride):
     def check(store, *, done):
         # The catalog and the files always say the same.
         before = (1, "one"), (2, None)
@@ -84,10 +88,10 @@ def test_reset(template, store_path):
         store.reset_app("one")
         assert precious(store, "one") is None
 
-    at_every_line(template, store_path, lambda s: s.reset_app("one"), check)
+    at_every_line(template, store_path, stride, lambda s: s.reset_app("one"), check)
 
 
-def test_remove(template, store_path):
+def test_remove(template, store_path, stride):
     def check(store, *, done):
         names = [app.name for app in store.apps()]
         if "one" in names:
@@ -96,10 +100,10 @@ def test_remove(template, store_path):
             store.remove_app("one")
         store.create_app("one", AppConfig(), ids=IdMode.RANGE)
 
-    at_every_line(template, store_path, lambda s: s.remove_app("one"), check)
+    at_every_line(template, store_path, stride, lambda s: s.remove_app("one"), check)
 
 
-def test_remove_and_keep(template, store_path):
+def test_remove_and_keep(template, store_path, stride):
     def check(store, *, done):
         if "one" in [app.name for app in store.apps()]:
             assert not done
@@ -110,10 +114,10 @@ def test_remove_and_keep(template, store_path):
         with open(f"{kept}/upper/precious") as file:
             assert file.read() == "one"
 
-    at_every_line(template, store_path, lambda s: s.remove_app("one", keep_data=True), check)
+    at_every_line(template, store_path, stride, lambda s: s.remove_app("one", keep_data=True), check)
 
 
-def test_update_and_rename(template, store_path):
+def test_update_and_rename(template, store_path, stride):
     def action(store):
         store.update_app("one", AppConfig(home=Home.FRESH))
         store.rename_app("one", "uno")
@@ -125,7 +129,7 @@ def test_update_and_rename(template, store_path):
         if app.config.home is Home.FRESH:
             os.close(store.open_app_dir(app, "data/home"))
 
-    at_every_line(template, store_path, action, check)
+    at_every_line(template, store_path, stride, action, check)
 
 
 @pytest.fixture
@@ -141,7 +145,7 @@ def spare(template):
     return app
 
 
-def test_drop_a_spare(template, spare, store_path):
+def test_drop_a_spare(template, spare, store_path, stride):
     # In a copy it has other inode numbers, and may be anybody's data.
     def action(store):
         (app,) = store.catalog.spares()
@@ -156,12 +160,12 @@ def test_drop_a_spare(template, spare, store_path):
             with spares.take(store, app):
                 spares.drop(store, app)
 
-    at_every_line(template, store_path, action, check)
+    at_every_line(template, store_path, stride, action, check)
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("wrote", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_adopt_a_spare(template, spare, store_path, wrote):
+def test_adopt_a_spare(template, spare, store_path, stride, wrote):
     """Whatever happens while it is saved, what was written into a spare is there, and under one name."""
     if wrote:
         with open(f"{template}/apps/{spare.id}/data/upper/written", "w") as file:
@@ -178,7 +182,7 @@ def test_adopt_a_spare(template, spare, store_path, wrote):
             with open(f"{store.app_dir(app)}/data/upper/written") as file:
                 assert file.read() == "precious"
 
-    at_every_line(template, store_path, recover, check)
+    at_every_line(template, store_path, stride, recover, check)
 
 
 @pytest.mark.root
@@ -198,10 +202,10 @@ def test_make_a_spare(template, store_path):
         assert len(store.catalog.spares()) == 1
 
     # Most lines are those of the compiler, which changes nothing.
-    at_every_line(template, store_path, action, check, stride=STRIDE * 25)
+    at_every_line(template, store_path, 150, action, check)
 
 
-def test_new_store(folder):
+def test_new_store(folder, stride):
     number, killed = 1, True
     while killed:
         path = f"{folder}/{number}"
@@ -209,7 +213,7 @@ def test_new_store(folder):
         with Store.open(path) as store:
             store.create_app("one", AppConfig(), ids=IdMode.NONE)
         check_whole(path)
-        number += STRIDE
+        number += stride
     assert number > 50
 
 
@@ -217,14 +221,14 @@ def test_recovery_itself(template, store_path, folder):
     """A crash while the leftovers of a crash are dealt with."""
     broken = f"{folder}/broken"
     found = 0
-    for first in range(150, 1500, 60):
+    for first in range(150, 1500, 110):
         shutil.copytree(template, broken)
         if not die_at_line(first, lambda: [s.reset_app("one") for s in [Store.open(broken)]]):
             shutil.rmtree(broken)
             break
         if os.listdir(f"{broken}/staging"):
             found += 1
-            for second in range(60, 400, 12):
+            for second in range(60, 400, 35):
                 shutil.copytree(broken, store_path)
                 killed = die_at_line(second, lambda: Store.open(store_path).close())
                 check_whole(store_path)
@@ -251,7 +255,7 @@ with Store.open(sys.argv[1]) as store:
 
 def test_killed_at_random(store_path):
     rng = random.Random(1)
-    for _ in range(12):
+    for _ in range(6):
         argv = [sys.executable, "-c", LOOP, store_path]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "go\n"

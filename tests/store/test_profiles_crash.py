@@ -4,13 +4,16 @@ import os
 import shutil
 
 import pytest
-from support.stores import check_whole, die_at_line
+from support.stores import check_whole, die_at_line, strides
 
 from layerrun.model import AppConfig, Home, IdMode
 from layerrun.store.store import Store
 
+
 # As in test_crash.py; these changes have more lines.
-STRIDE = int(os.environ.get("CRASH_STRIDE", "17"))
+@pytest.fixture(params=strides(61, 17))
+def stride(request):
+    return request.param
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def precious(store):
 ALL = {"web": "web", "web@a": "web@a", "web@b": "web@b"}
 
 
-def at_every_line(template, store_path, action, check):
+def at_every_line(template, store_path, stride, action, check):
     def act():
         with Store.open(store_path) as store:
             action(store)
@@ -56,11 +59,11 @@ def at_every_line(template, store_path, action, check):
             for name in os.listdir(f"{store_path}/plans"):
                 assert store.catalog.app(name) is not None, "a plan outlived what it was made for"
         shutil.rmtree(store_path)
-        number += STRIDE
+        number += stride
     assert number > 100
 
 
-def test_create(template, store_path):
+def test_create(template, store_path, stride):
     def check(store, *, done):
         found = precious(store)
         assert found in ([ALL | {"web@c": None}] if done else [ALL, ALL | {"web@c": None}])
@@ -68,10 +71,10 @@ def test_create(template, store_path):
             store.create_profile(store.app("web"), "c")
         assert len({app.uid_start for app in store.apps()}) == 4
 
-    at_every_line(template, store_path, lambda s: s.create_profile(s.app("web"), "c"), check)
+    at_every_line(template, store_path, stride, lambda s: s.create_profile(s.app("web"), "c"), check)
 
 
-def test_ephemeral(template, store_path):
+def test_ephemeral(template, store_path, stride):
     def action(store):
         store.create_ephemeral(store.app("web"))[1].release()
         store.sweep()
@@ -79,11 +82,11 @@ def test_ephemeral(template, store_path):
     def check(store, *, done):
         assert precious(store) == ALL
 
-    at_every_line(template, store_path, action, check)
+    at_every_line(template, store_path, stride, action, check)
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_remove(template, store_path, keep):
+def test_remove(template, store_path, stride, keep):
     def check(store, *, done):
         found = precious(store)
         assert found in ([{}] if done else [{}, ALL])
@@ -95,10 +98,10 @@ def test_remove(template, store_path, keep):
         if found:
             store.remove_app("web")
 
-    at_every_line(template, store_path, lambda s: s.remove_app("web", keep_data=keep), check)
+    at_every_line(template, store_path, stride, lambda s: s.remove_app("web", keep_data=keep), check)
 
 
-def test_update_and_rename(template, store_path):
+def test_update_and_rename(template, store_path, stride):
     def action(store):
         store.update_app("web", AppConfig(home=Home.FRESH))
         store.rename_app("web", "shop")
@@ -115,4 +118,4 @@ def test_update_and_rename(template, store_path):
             if app.config.home is Home.FRESH:
                 os.close(store.open_app_dir(app, "data/home"))
 
-    at_every_line(template, store_path, action, check)
+    at_every_line(template, store_path, stride, action, check)

@@ -8,11 +8,18 @@ import signal
 import sqlite3
 import sys
 
+import pytest
+
 from layerrun.store.store import Store
 
 ROOT = str(pathlib.Path(sys.modules["layerrun"].__file__).parent)
 # Lines that only compute are left out: dying on them is like dying on the next line that acts.
 QUIET = ("uids.py", "names.py", "manifest.py", "paths.py", "subids.py", "model.py", "errors.py")
+
+
+def strides(usual, fine):
+    """Return the parameters of a test that dies at every so many lines of an action: the finer steps take long."""
+    return [usual, pytest.param(fine, marks=pytest.mark.long)]
 
 
 def die_at_line(number, action):
