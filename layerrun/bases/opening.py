@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layerrun.images.limits import Limits
     from layerrun.images.platform import Platform
     from layerrun.images.stream import Source
+    from layerrun.images.transport import Access
     from layerrun.store.store import Store
 
 __all__ = ["FileSystem", "Wanted", "open_source", "path_of", "wanted"]
@@ -41,12 +42,13 @@ _DIGEST = re.compile(r"(.+)@(sha256:[0-9a-f]{64})", re.DOTALL)
 class Wanted:
     """What is wanted: ``platform`` of an image; ``limits`` of an archive; ``unpack`` what could be mounted.
 
-    ``progress`` is told of what is read before there is a source.
+    ``access`` is how to reach registries; ``progress`` is told of what is read before there is a source.
     """
 
     platform: Platform | None = None
     limits: Limits | None = None
     unpack: bool = False
+    access: Access | None = None
     progress: Progress | None = None
 
     def most(self, source: Source) -> tuple[int, int]:
@@ -93,7 +95,7 @@ def open_source(store: Store, text: str, options: Wanted | None = None) -> Itera
             from layerrun.bases.pulled import open_pulled
 
             yield stack.enter_context(
-                open_pulled(store, text, platform=chosen.platform, limits=chosen.limits)
+                open_pulled(store, text, access=chosen.access, platform=chosen.platform, limits=chosen.limits)
             )
             return
         place = _split(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -10,6 +11,9 @@ from layerrun.bases.manifest import Progress
 from layerrun.errors import UsageError
 from layerrun.model import Base, check_name
 from layerrun.store.store import Store
+
+if TYPE_CHECKING:
+    from layerrun.images.transport import Access
 
 __all__ = ["bring", "source_of"]
 
@@ -21,14 +25,15 @@ def bring(
     *,
     max_size: str | None = None,
     platform: str | None = None,
+    access: Access | None = None,
     progress: Progress | None = None,
     version: bool = False,
 ) -> Base:
     """Import ``source`` as the base ``name``, or with ``version`` as its next version.
 
     It is what `layerrun.bases.opening.open_source` knows. ``max_size`` is how much an archive may come to, ``platform``
-    which image of several is taken. A ``progress`` that has ``watch`` is given the descriptor of a tar archive. For the
-    rest see `layerrun.bases.intake.import_base`.
+    which image of several is taken, ``access`` how to reach its registry. A ``progress`` that has ``watch`` is given
+    the descriptor of a tar archive. For the rest see `layerrun.bases.intake.import_base`.
     """
     from layerrun.bases.image import import_image
     from layerrun.bases.intake import import_base
@@ -36,7 +41,7 @@ def bring(
     from layerrun.images.tar import TarSource
 
     check_name(name, "name of a base")
-    options = attrs.evolve(wanted(platform, max_size), progress=progress)
+    options = attrs.evolve(wanted(platform, max_size), access=access, progress=progress)
     with open_source(store, source, options) as opened:
         if isinstance(opened, FileSystem):
             return import_image(store, name, opened.fd, opened.text, progress=progress, version=version)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.common import Verb, VerbGroup, ask, ask_before, open_store
-from layerrun.cli.options import base_argument, json_option, nul_option, yes_option
+from layerrun.cli.options import (
+    access_of,
+    base_argument,
+    json_option,
+    nul_option,
+    registry_options,
+    yes_option,
+)
 from layerrun.cli.output import emit, fields, lines, nul, plural, quoted, say, size, table
 
 if TYPE_CHECKING:
@@ -97,6 +104,7 @@ def _record(found: Base) -> dict[str, Any]:
         ("layerrun base import web layout:stable", "the image stable of an OCI image layout"),
         ("podman save web | layerrun base import web -", "a docker archive, from a pipe or a file"),
         ("layerrun base import debian oci://docker.io/library/debian:12", "from a registry, as base pull"),
+        ("layerrun base import debian oci://127.0.0.1:5000/debian --insecure", "without TLS"),
         ("layerrun base import debian debian.erofs", "an image of a file system: root mounts it as it is"),
         ("layerrun create web --base debian", "and stand an app on it"),
     ],
@@ -109,25 +117,38 @@ def _record(found: Base) -> dict[str, Any]:
     metavar="OS/ARCH",
     help="Which image of several to take, as linux/arm64.  [default: this machine's]",
 )
+@registry_options
 @json_option
-def import_(name: str, source: str, max_size: str | None, platform: str | None, as_json: bool) -> int:
+def import_(
+    name: str, source: str, max_size: str | None, platform: str | None, as_json: bool, **access: Any
+) -> int:
     """Copy the root file system in DIR into the store as the base NAME; it never changes from then on.
 
     A FILE, or - for standard input, is a tar archive. A process that can reach nothing else reads it, and one
     that holds what does not belong into a root file system is refused as a whole. A DIR may be an OCI image layout, a
     FILE a docker archive or a layout in a tar; IMAGE is a name or a digest in it. An erofs or squashfs image is not
     unpacked as root: each start mounts it, so it must come from somebody whom you trust. A FILE of base delta is
-    applied to the base that it is for.
+    applied to the base that it is for. How to reach a registry is for oci:// alone.
     """
     from layerrun.cli.progress import counter
     from layerrun.model import check_name
 
     check_name(name, "name of a base")
+    if any(access.values()) and not source.startswith("oci://"):
+        raise click.UsageError("--auth-file, --cert-dir and --insecure are for oci:// alone")
     with open_store() as store, counter(f"importing {name}") as progress:
         from layerrun.updates.sources import bring
 
         known = {found.id for found in store.bases()}
-        made = bring(store, name, source, max_size=max_size, platform=platform, progress=progress)
+        made = bring(
+            store,
+            name,
+            source,
+            max_size=max_size,
+            platform=platform,
+            access=access_of(**access),
+            progress=progress,
+        )
     if as_json:
         emit(_record(made))
     else:

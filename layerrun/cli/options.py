@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from layerrun.images.transport import Access
     from layerrun.store.store import Store
 
 
 __all__ = [
     "F",
+    "access_of",
     "app_argument",
     "base_argument",
     "base_option",
@@ -25,6 +27,7 @@ __all__ = [
     "kill_option",
     "nul_option",
     "profile_option",
+    "registry_options",
     "version_argument",
     "yes_option",
 ]
@@ -52,6 +55,36 @@ def yes_option(function: F) -> F:
 def kill_option(function: F) -> F:
     """Add ``--kill``."""
     return click.option("--kill", is_flag=True, help="End them first if they run, at once.")(function)
+
+
+def registry_options(function: F) -> F:
+    """Add the options that say how to reach a registry; `access_of` reads them."""
+    for option in (
+        click.option(
+            "--auth-file",
+            metavar="FILE",
+            type=click.Path(readable=False),
+            help="Credentials, as `podman login` keeps them, instead of the usual files.",
+        ),
+        click.option(
+            "--cert-dir",
+            metavar="DIR",
+            type=click.Path(readable=False),
+            help="Authorities (*.crt) and certificates of one's own (*.cert, *.key).",
+        ),
+        click.option(
+            "--insecure", is_flag=True, help="Take any certificate, and HTTP where there is no TLS."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def access_of(insecure: bool, cert_dir: str | None, auth_file: str | None) -> Access:
+    """Return how to reach registries, as the options of `registry_options` say."""
+    from layerrun.images.transport import Access
+
+    return Access(insecure=insecure, cert_dir=cert_dir, auth_file=auth_file)
 
 
 def base_option(function: F) -> F:

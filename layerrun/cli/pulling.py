@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerrun.cli.common import Verb, answer, ask_before, open_store
-from layerrun.cli.options import app_argument, json_option, yes_option
+from layerrun.cli.options import access_of, app_argument, json_option, registry_options, yes_option
 from layerrun.cli.output import emit, plural, printable, quoted, say, size, table
-from layerrun.cli.registry import access_of, dry_run_option, registry_options
+from layerrun.cli.registry import dry_run_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,48 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from layerrun.cli.common import Verb, open_store
-from layerrun.cli.options import app_argument, base_argument, json_option
+from layerrun.cli.options import access_of, app_argument, base_argument, json_option, registry_options
 from layerrun.cli.output import emit, plural, say, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from layerrun.fleet.push import Pushed
-    from layerrun.images.transport import Access
 
-__all__ = ["access_of", "base_push", "dry_run_option", "push", "registry_options"]
+__all__ = ["base_push", "dry_run_option", "push"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-
-def registry_options(function: F) -> F:
-    """Add the options that say how to reach a registry; `access_of` reads them."""
-    for option in (
-        click.option(
-            "--auth-file",
-            metavar="FILE",
-            type=click.Path(readable=False),
-            help="Credentials, as `podman login` keeps them, instead of the usual files.",
-        ),
-        click.option(
-            "--cert-dir",
-            metavar="DIR",
-            type=click.Path(readable=False),
-            help="Authorities (*.crt) and certificates of one's own (*.cert, *.key).",
-        ),
-        click.option(
-            "--insecure", is_flag=True, help="Take any certificate, and HTTP where there is no TLS."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def access_of(insecure: bool, cert_dir: str | None, auth_file: str | None) -> Access:
-    """Return how to reach registries, as the options of `registry_options` say."""
-    from layerrun.images.transport import Access
-
-    return Access(insecure=insecure, cert_dir=cert_dir, auth_file=auth_file)
 
 
 _gzip_option = click.option(

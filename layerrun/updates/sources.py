@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from layerrun.bases import sources
 from layerrun.bases.manifest import Progress
 from layerrun.model import Base
 from layerrun.store.store import Store
 from layerrun.updates.patching import delta_source, is_delta_file
+
+if TYPE_CHECKING:
+    from layerrun.images.transport import Access
 
 __all__ = ["bring"]
 
@@ -18,6 +23,7 @@ def bring(
     *,
     max_size: str | None = None,
     platform: str | None = None,
+    access: Access | None = None,
     progress: Progress | None = None,
     version: bool = False,
 ) -> Base:
@@ -27,7 +33,14 @@ def bring(
     """
     if not is_delta_file(source):
         return sources.bring(
-            store, name, source, max_size=max_size, platform=platform, progress=progress, version=version
+            store,
+            name,
+            source,
+            max_size=max_size,
+            platform=platform,
+            access=access,
+            progress=progress,
+            version=version,
         )
     from layerrun.bases.intake import SIZE, import_base
     from layerrun.policy import parse_size

@@ -20,6 +20,11 @@ def test_a_base_goes_out_and_comes_back(layerrun, host, tree, folder):
     layerrun("base", "verify", "back", check=0)
     assert os.listdir(layerrun.store() + "/blobs") == ["partial"], "what is taken in is not kept twice"
     layerrun("base", "pull", "digest", f"oci://{host}/small@{first['digest']}", "--insecure", check=0)
+    # As a source like any other, with the same options.
+    layerrun("base", "import", "as-source", f"oci://{host}/small:1", "--insecure", check=0)
+    assert shown(layerrun, "as-source")["digest"] == shown(layerrun, "small")["digest"]
+    done = layerrun("base", "import", "as-source", tree, "--insecure", check=2)
+    assert "oci://" in done.err
     # umoci knows no zstd yet.
     pushed(layerrun, "base", "push", "small", f"oci://{host}/small:gzip", "--gzip")
     # What skopeo copies and umoci unpacks is the tree that was imported, to the nanosecond and the hard link.
