@@ -21,7 +21,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 _gzip_option = click.option(
-    "--gzip", is_flag=True, help="Compress layers by gzip, for what is older than 2021, instead of zstd."
+    "--gzip",
+    is_flag=True,
+    help="Compress layers by gzip instead of zstd: for Docker before 23, umoci and the like.",
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -62,7 +63,7 @@ class Publisher:
 
 @pytest.fixture
 def publisher(layerrun, host, folder, request):
-    made = Publisher(layerrun, host, folder, request.node.name.replace("_", "-")[:60].strip("-"))
+    made = Publisher(layerrun, host, folder, re.sub("[^a-z]+", "-", request.node.name)[:60].strip("-"))
     made.push()
     layerrun("pull", "web", made.place, "--insecure", check=0)
     return made
