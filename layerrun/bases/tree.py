@@ -15,7 +15,7 @@ from layerrun.model import HOST_BASE, Base, IdMode
 from layerrun.store.fs import DIR_FLAGS, present
 from layerrun.store.store import Store
 
-__all__ = ["Problem", "in_userns", "open_folder", "open_root", "verify"]
+__all__ = ["Problem", "differences", "in_userns", "open_folder", "open_root", "verify"]
 
 
 @attrs.frozen
@@ -71,19 +71,19 @@ def verify(store: Store, base: Base) -> list[Problem]:
                 f"the manifest of base {base.name!r} was altered: {digest} is there, {base.digest} was recorded",
                 hint="import the base again under another name",
             )
-        found = _differences(store, base, fd)
+        found = differences(store, base.ids, fd)
     finally:
         os.close(fd)
     return [Problem(kind, path) for path, kind in sorted((path, kind) for kind, path in found)]
 
 
-def _differences(store: Store, base: Base, fd: int) -> list[tuple[str, str]]:
-    """Return (kind, path) of what is not as the manifest in the folder ``fd`` says."""
-    owners = base.ids is not IdMode.SINGLE
+def differences(store: Store, ids: IdMode | None, fd: int) -> list[tuple[str, str]]:
+    """Return (kind, path) of what is not as the manifest in the folder ``fd`` says, which somebody has verified."""
+    owners = ids is not IdMode.SINGLE
     out = os.memfd_create("differences")
     try:
         if store.rootless:
-            in_userns(base.ids, f"{__name__}:verify_here", fd, out, owners, fds=(fd, out))
+            in_userns(ids, f"{__name__}:verify_here", fd, out, owners, fds=(fd, out))
         else:
             verify_here(fd, out, owners)
         with open(out, "rb", closefd=False) as file:

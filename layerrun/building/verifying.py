@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.bases.manifest import HEADER
+from layerrun.bases import tree
+from layerrun.bases.manifest import HEADER, digest_of
 from layerrun.building import listing
 from layerrun.native.trees import open_beneath
 from layerrun.runtime.jobs import on_ids
@@ -64,8 +65,22 @@ def differences_of(store: Store, layer: Layer) -> tuple[Wrong, ...]:
     with ExitStack() as opened, explain("verify layer", layer.id):
         folder = open_dir(store.fd, f"layers/{layer.id}")
         opened.callback(os.close, folder)
-        found = on_ids(layer.ids, verify_job, [folder], layer.ids.userxattr, layer.digest)
+        if "step" in layer.origin:
+            found = on_ids(layer.ids, verify_job, [folder], layer.ids.userxattr, layer.digest)
+        else:
+            found = _pulled(store, layer, folder)
     return tuple(Wrong(*pair) for pair in found)
+
+
+def _pulled(store: Store, layer: Layer, folder: int) -> Sequence[Sequence[str]]:
+    """Do as `verify_job` with a layer that was pulled, which has a manifest as bases have them."""
+    try:
+        digest = digest_of(folder, "manifest")
+    except FileNotFoundError:
+        return [["missing", ""]]
+    if digest != layer.digest:
+        return [["changed", ""]]
+    return sorted(tree.differences(store, layer.ids, folder), key=lambda one: one[1])
 
 
 def is_intact(store: Store, layer: Layer) -> bool:
@@ -80,12 +95,12 @@ def is_intact(store: Store, layer: Layer) -> bool:
 
 def verify_job(folder: int, userxattr: bool, digest: str) -> list[list[str]]:
     """Arguments: the folder of a layer, userxattr, the digest. Return kind and path of all that differs, by path."""
-    tree = open_beneath(folder, b"tree", os.O_RDONLY | os.O_DIRECTORY)
+    top = open_beneath(folder, b"tree", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        read = listing.read_lines(tree, userxattr=userxattr)
+        read = listing.read_lines(top, userxattr=userxattr)
         there = {path: text for path, (text, _) in read.items()}
     finally:
-        os.close(tree)
+        os.close(top)
     try:
         with open(
             os.open("manifest", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb"

@@ -141,6 +141,8 @@ def test_an_app_goes_out_runs_in_podman_and_comes_back(layerrun, host, tree, fol
     ]
     assert configs[0] == configs[1]
     assert layerrun("app", "web", check=0).out.splitlines()[1] == "/etc/many/gone no"
+    (layer,) = json.loads(layerrun("verify", "web", "--json", check=0).out)["layers"]
+    assert (layer["intact"], layer["what"]) == (True, f"oci://{host}/web:1")
     third = pushed(layerrun, "pull", "third", f"oci://{host}/web:1")
     assert third["layers"] == back["layers"], "what is here is not read again"
     assert pushed(layerrun, "push", "third", f"oci://{host}/elsewhere")["sent"] == 0
