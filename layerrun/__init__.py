@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerrun import errors
-    from layerrun.api import App, Popen, Store, Throwaway
+    from layerrun.api import App, Base, Popen, Store, Throwaway
 
-__all__ = ["App", "Popen", "Store", "Throwaway", "__version__", "errors"]
+__all__ = ["App", "Base", "Popen", "Store", "Throwaway", "__version__", "errors"]
 
 # The one place that says it: the package's metadata and `layerrun version` take it from here.
 __version__ = "0.1.0"

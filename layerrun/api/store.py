@@ -6,16 +6,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from layerrun.api.app import App
+from layerrun.api.base import Base
 from layerrun.api.throwaway import Throwaway
 from layerrun.model import (
     AppConfig,
     AppKind,
-    Base,
     Commit,
     CommitState,
     Home,
@@ -26,6 +26,9 @@ from layerrun.model import (
 )
 from layerrun.policy import Network, Policy
 from layerrun.store.store import Store as OpenStore
+
+if TYPE_CHECKING:
+    from layerrun.api.building import Built
 
 __all__ = ["Store"]
 
@@ -101,7 +104,73 @@ class Store:
     def bases(self) -> list[Base]:
         """Return what apps can stand on, by name; ``host``, the machine's own ``/``, comes first."""
         with self.opened() as store:
-            return store.bases()
+            return [Base(self, found.name) for found in store.bases()]
+
+    def base(self, name: str) -> Base:
+        """Return the base that has this name, or with ``NAME@VERSION`` one version of it.
+
+        Raises:
+            layerrun.errors.NotFoundError: there is none; ``hint`` names the nearest.
+        """
+        with self.opened() as store:
+            store.base(name)
+            return Base(self, name)
+
+    def import_base(
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        platform: str | None = None,
+        max_size: int | str | None = None,
+    ) -> Base:
+        """Copy a root file system into the store as a base, which never changes from then on.
+
+        Args:
+            name: 1 to 63 of a-z 0-9 . _ -
+            source: a folder, a tar archive, an OCI image layout, a docker archive, an image of erofs or squashfs,
+                ``oci://registry/name:tag``, or a delta: as ``layerrun base import`` takes it.
+            platform: which image of several is taken, as ``linux/arm64``; ``None``: this machine's.
+            max_size: how much an archive may come to, in bytes, or as ``4G``; ``None``: 64G.
+
+        Raises:
+            layerrun.errors.ArchiveError: it is damaged, or holds what must not be in a base; nothing was kept.
+            layerrun.errors.ExistsError: the name is taken by a base with another content.
+            layerrun.errors.UsageError: there is no such source, or it is none.
+        """
+        from layerrun.updates.sources import bring
+
+        most = None if max_size is None else str(max_size)
+        with self.opened() as store:
+            bring(store, name, os.fspath(source), platform=platform, max_size=most)
+        return Base(self, name)
+
+    def build(
+        self,
+        recipe: str | os.PathLike[str] | Mapping[str, Any],
+        name: str | None = None,
+        *,
+        base: str | None = None,
+        fresh: bool = False,
+        kill: bool = False,
+    ) -> Built:
+        """Build an app by a recipe, step by step; what it has written stays above what is built.
+
+        Args:
+            recipe: a file, a folder that has a ``build.toml``, or what such a file would be read as.
+            name: what the app is called; ``None``: as the recipe says.
+            base: another base than the recipe's.
+            fresh: run all steps, also those that are known.
+            kill: end the app, and its profiles, first if they run.
+
+        Raises:
+            layerrun.errors.BuildError: a step has failed; the app is as it was.
+            layerrun.errors.BusyError: it runs, or was changed meanwhile.
+            layerrun.errors.UsageError: the recipe makes no sense.
+        """
+        from layerrun.api.building import build
+
+        return build(self, recipe, name, base, fresh=fresh, kill=kill)
 
     def commits(self) -> list[Commit]:
         """Return the commits of throwaways to this machine, the last one first."""

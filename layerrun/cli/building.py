@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import closing
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 _FILE = "build.toml"
-_MOST = 1 << 20  # bytes of a recipe
 
 
 @click.command(
@@ -114,28 +112,12 @@ def build(
 
 def _read(source: str | None) -> Recipe:
     """Return the recipe in a file, in a folder, or on standard input."""
-    from layerrun.config.recipe import recipe_from
-    from layerrun.errors import UsageError
+    from layerrun.config import recipe
 
     if source == "-":
-        return recipe_from(sys.stdin.buffer.read(_MOST).decode(errors="replace"), "the recipe")
-    path = source or _FILE
-    if os.path.isdir(path):
-        path = os.path.join(path, _FILE)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST + 1)
-    except OSError as error:
-        raise UsageError(
-            f"the recipe {path!r} cannot be read: {error.strerror}", hint="layerrun build NAME -f FILE"
-        ) from None
-    if len(data) > _MOST:
-        raise UsageError(f"{path!r} is no recipe: it has more than {size(_MOST)}")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path!r} is no recipe: it is not UTF-8") from None
-    return recipe_from(text, path, folder=os.path.dirname(os.path.realpath(path)))
+        text = sys.stdin.buffer.read(recipe.MOST).decode(errors="replace")
+        return recipe.recipe_from(text, "the recipe")
+    return recipe.read_recipe(source or _FILE)
 
 
 def _named(name: str | None, recipe: Recipe) -> str:

@@ -19,7 +19,10 @@ from layerrun.layers.globs import Globs
 from layerrun.model import HOST_BASE, check_name, check_path
 from layerrun.policy import Policy
 
-__all__ = ["recipe_from"]
+__all__ = ["FILE", "MOST", "read_recipe", "recipe_from", "recipe_of"]
+
+FILE = "build.toml"
+MOST = 1 << 20  # bytes of a recipe
 
 _TOP = ("app", "base", "drop", "env", "name", "network", "source-date-epoch", "step", "user", "workdir")
 _RUN = ("run", "env", "workdir", "user", "network")
@@ -41,10 +44,35 @@ def recipe_from(text: str, what: str = "the recipe", *, folder: str | None = Non
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{what} is not valid TOML: {error}") from None
+    return recipe_of(data, what, folder=folder)
+
+
+def recipe_of(data: Mapping[str, Any], what: str = "the recipe", *, folder: str | None = None) -> Recipe:
+    """Make a recipe from what TOML would be read as. Raises `UsageError`; ``what`` names it."""
     try:
         return _recipe(data, folder)
     except UsageError as error:
         raise UsageError(f"{what}: {error}", hint=error.hint) from None
+
+
+def read_recipe(path: str) -> Recipe:
+    """Read the recipe in a file, or in the folder that has it as `FILE`. Raises `UsageError`."""
+    if os.path.isdir(path):
+        path = os.path.join(path, FILE)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST + 1)
+    except OSError as error:
+        raise UsageError(
+            f"the recipe {path!r} cannot be read: {error.strerror}", hint="layerrun build NAME -f FILE"
+        ) from None
+    if len(data) > MOST:
+        raise UsageError(f"{path!r} is no recipe: it has more than {MOST >> 20} MiB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path!r} is no recipe: it is not UTF-8") from None
+    return recipe_from(text, path, folder=os.path.dirname(os.path.realpath(path)))
 
 
 def _recipe(data: Mapping[str, Any], folder: str | None) -> Recipe:

@@ -43,6 +43,16 @@ def program(store: layerrun.Store) -> None:
         layer.reset()  # no
     assert_type(store.undo(store.commits()[0], force=True), Commit)
     assert_type(store.undo(1).number, int)
+    base = store.import_base("debian", "/tmp/tree", max_size="4G")
+    assert_type(base, layerrun.Base)
+    assert_type(store.bases(), list[layerrun.Base])
+    assert_type([one.path for one in base.verify()], list[str])
+    assert_type(base.update(checks=["true"], agree=lambda found: found.changed > 0).found.new.version, int)
+    assert_type(base.rollback().apps, tuple[str, ...])
+    assert_type(base.switch(base.versions()[0]).is_new, bool)
+    assert_type(store.build("build.toml").app, layerrun.App)
+    assert_type(store.build({"base": "debian"}, "web", fresh=True).digest, str)
+    base.update(7)  # no
     app.checkpoint()  # no
     app.run(["true"], shell=True)  # no
     app.run(["true"], input="text")  # no

@@ -16,7 +16,7 @@ HEIGHT = {
     "cli": 8,
     "testing": 8,
     "api": 7,
-    "config": 7,
+    "config": 6.95,
     "fleet": 6.9,
     "updates": 6.8,
     "building": 6.7,
