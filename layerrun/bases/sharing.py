@@ -32,19 +32,24 @@ class Use:
 def uses(store: Store) -> tuple[list[Use], int]:
     """Return what every version of every base takes, and what they take together, with what they share counted once."""
     with ExitStack() as stack:
-        found, fds = [], []
+        found: list[Base] = []
+        fds: list[int] = []
+        images: list[Use] = []
         for base in store.catalog.versions():
             try:
                 if base.kind is BaseKind.TREE:
                     fds.append(store.open_base(base))
                     stack.callback(os.close, fds[-1])
                     found.append(base)
+                elif base.kind is BaseKind.IMAGE:
+                    images.append(_use_of_image(store, base))
             except DamagedError:
                 continue  # `doctor` says so
         objects = open_dir(store.fd, "objects")
         stack.callback(os.close, objects)
+        alone = sum(use.all for use in images)
         if not fds:
-            return [], 0
+            return images, alone
         if store.rootless:
             from layerrun.native.worker import run_in_userns
 
@@ -52,7 +57,20 @@ def uses(store: Store) -> tuple[list[Use], int]:
             told = run_in_userns(f"{__name__}:uses_here", objects, fds, pass_fds=(objects, *fds))
         else:
             told = uses_here(objects, fds)
-    return [Use(base, all_, own) for base, (all_, own, _) in zip(found, told, strict=True)], told[-1][2]
+    used = [Use(base, all_, own) for base, (all_, own, _) in zip(found, told, strict=True)]
+    return sorted([*used, *images], key=lambda use: (use.base.name, use.base.version)), told[-1][2] + alone
+
+
+def _use_of_image(store: Store, base: Base) -> Use:
+    """Return what an image that is kept as it is takes, which it shares with nothing."""
+    from layerrun.native import trees
+
+    fd = open_dir(store.fd, f"bases/{base.id}")
+    try:
+        taken = trees.usage(fd).allocated
+    finally:
+        os.close(fd)
+    return Use(base, taken, taken)
 
 
 def uses_here(objects: int, trees: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -111,4 +129,5 @@ def garbage(store: Store, older_than: float) -> list[Garbage]:
         sweep(dry=False)
 
     count, size = sweep(dry=True)
-    return [Garbage(f"{count:,} objects that no base has", size, remove)] if count else []
+    what = "1 object" if count == 1 else f"{count:,} objects"
+    return [Garbage(f"{what} that no base has", size, remove)] if count else []

@@ -20,6 +20,23 @@ COULD_NOT_START = 125
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
+# How hints begin that are a question or a fact.
+_SAYING = (
+    *(
+        "did you mean ",
+        "there is ",
+        "there is: ",
+        "nothing ",
+        "is ",
+        "was ",
+        "one of ",
+        "one of: ",
+        "known are: ",
+    ),
+    *("its ", "it is ", "such as ", "somebody ", "news may ", "a ", "as root ", "no ", "too few ", "the "),
+    *("what it said ", "whoever ", "UID:GID"),
+)
+
 
 def status_of(error: BaseException, *, run_like: bool = False) -> int:
     """Return the exit status that ``error`` ends a command with.
@@ -48,7 +65,7 @@ def status_of(error: BaseException, *, run_like: bool = False) -> int:
 
 def _advice(hint: str) -> str:
     """Return ``try: HINT``, or the hint as it is where it is a question or a fact and nothing to try."""
-    return hint if hint.startswith(("did you mean ", "there is ")) else f"try: {hint}"
+    return hint if hint.startswith(_SAYING) else f"try: {hint}"
 
 
 def say_error(message: str, hint: str | None = None) -> None:

@@ -297,7 +297,7 @@ def shadows(
 
     A line has the change of the base (A, M, D, T, P), what the app's file is like (changed by the app; copy of what the
     base had; same as it has now), whether it lies in the upper or in a layer, and the path. What APP has
-    changed and gives up becomes a snapshot first: `layerrun rollback APP` brings it back.
+    changed and gives up becomes a snapshot first, whose number is said: `layerrun rollback APP NUMBER` brings it back.
     """
     if (globs or asking) and app is None:
         raise click.UsageError("--take and --ask need an APP")
@@ -318,7 +318,7 @@ def shadows(
         if app is not None:
             hidden = {app: hidden.get(store.app(app).name, [])}
         chosen = _chosen(app, hidden, globs) if globs else _asked(hidden.get(app or "", ())) if asking else []
-        taken = library.take(store, store.app(app), chosen) if app and chosen else []
+        taken, kept = library.take(store, store.app(app), chosen) if app and chosen else ([], None)
     found = [one for group in hidden.values() for one in group]
     if as_json:
         emit(
@@ -327,10 +327,13 @@ def shadows(
                 "since": old.version,
                 "hidden": [shadow_record(one) for one in found],
                 "taken": taken,
+                "kept": None if kept is None else kept.number,
             }
         )
     elif globs or asking:
         say(f"{plural(len(taken), 'path')} in {app} {'is' if len(taken) == 1 else 'are'} the base's again")
+        if kept is not None:
+            say(f"what it had is {app}:{kept.number}")
     else:
         for owner, group in hidden.items():
             if len(hidden) > 1:

@@ -49,11 +49,12 @@ def to_factory(store: Store, app: App, paths: Sequence[str]) -> list[str]:
         return [path for path in wanted if path not in alike]
 
 
-def to_base(store: Store, app: App, paths: Sequence[str]) -> list[str]:
+def to_base(store: Store, app: App, paths: Sequence[str]) -> tuple[list[str], Snapshot | None]:
     """Let an app have at ``paths`` what its base alone has there; return those at which it had something else.
 
     No layer is changed, since other apps and snapshots may have it: what the base has is copied into the upper, and
-    what it does not have gets a whiteout. What the app was like before is a snapshot then. Raises `BusyError`.
+    what it does not have gets a whiteout. What the app was like before is a snapshot
+    then, which is returned. Raises `BusyError`.
     """
     wanted = [check_path(path) for path in paths]
     with snapshots.locked(store, app, "take the base's files into") as now:
@@ -64,8 +65,8 @@ def to_base(store: Store, app: App, paths: Sequence[str]) -> list[str]:
             same, missing = _fill(store, now, bare, data, wanted)
             alike.extend(same + missing)
 
-        snapshots.exchange(store, now, Restack(snapshot=True, automatic=True), fill=fill)
-        return [path for path in wanted if path not in alike]
+        kept = snapshots.exchange(store, now, Restack(snapshot=True, automatic=True), fill=fill)
+        return [path for path in wanted if path not in alike], kept
 
 
 def _put_back(store: Store, app: App, like: App, paths: Sequence[str]) -> Snapshot | None:

@@ -229,8 +229,12 @@ def _last(store: Store, app: App) -> Snapshot:
     for found in reversed(history(store, app)):
         if not found.automatic:
             return found
+    automatic = history(store, app)
     raise NotFoundError(
-        f"{app.name!r} has no snapshot to go back to", hint=f"`layerrun snapshot {app.name}` makes one"
+        f"{app.name!r} has no snapshot that somebody asked for",
+        hint=f"layerrun rollback {app.name} {automatic[-1].number}  (which was made by itself)"
+        if automatic
+        else f"`layerrun snapshot {app.name}` makes one",
     )
 
 

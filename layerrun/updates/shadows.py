@@ -12,7 +12,7 @@ import attrs
 
 from layerrun.bases.manifest import unescape
 from layerrun.errors import DamagedError, LayerrunError
-from layerrun.model import App, AppKind, Base, BaseKind
+from layerrun.model import App, AppKind, Base, BaseKind, Snapshot
 from layerrun.runtime import comparing, data, jobs, restoring
 from layerrun.runtime.comparing import Side
 from layerrun.store.store import Store
@@ -214,13 +214,13 @@ def layer_shadows(store: Store, app: App, layers: tuple[str, ...]) -> list[Shado
     ]
 
 
-def take(store: Store, app: App, shadows: Iterable[Shadow]) -> list[str]:
+def take(store: Store, app: App, shadows: Iterable[Shadow]) -> tuple[list[str], Snapshot | None]:
     """Let an app, which must not run, show what its base has at these paths; return those that came back.
 
     What is a mere copy in the upper of an app without layers goes. All else is covered by a copy of what the base has,
-    and what the app was like before is kept as a snapshot. Raises `BusyError`.
+    and what the app was like before is kept as a snapshot, which is returned. Raises `BusyError`.
     """
     chosen = list(shadows)
     if not app.stack and all(one.state == "copy" for one in chosen):
-        return data.reset_paths(store, app, [data.literal(one.path) for one in chosen])
+        return data.reset_paths(store, app, [data.literal(one.path) for one in chosen]), None
     return restoring.to_base(store, app, [one.path for one in chosen])

@@ -1,5 +1,6 @@
 """Images of file systems: root mounts them at each start, and nobody sees that from outside."""
 
+import json
 import os
 import subprocess
 
@@ -78,6 +79,8 @@ def test_repair_is_from_all_that_import_takes_and_of_trees_alone(layerrun, sourc
     layerrun("base", "import", "image", image)
     with Store.open(layerrun.store()) as store:
         paths = {name: f"{store.path}/bases/{store.base(name).id}" for name in ("tree", "image")}
+    used = {one["name"]: one for one in json.loads(layerrun("du", "--json").out)["bases"]}
+    assert used["image"]["frees"] == used["image"]["allocated"] >= os.path.getsize(image)
     os.chmod(f"{paths['tree']}/tree/usr", 0o700)
     assert layerrun("base", "verify", "tree", "--repair", image, "-y").rc == 0
     with open(f"{paths['image']}/image", "r+b") as file:

@@ -126,7 +126,7 @@ def test_throwaways_have_them_too(verb, who, layerrun):
 
 def test_what_makes_no_sense(verb, sh):
     sh("web", "echo one >~/a")
-    assert "no snapshot to go back to" in verb("rollback", "web", check=6).err
+    assert "no snapshot that somebody asked for" in verb("rollback", "web", check=6).err
     assert "number" in verb("snapshot", "web", "12", check=2).err
     verb("snapshot", "web", "first")
     assert "already" in verb("snapshot", "web", "first", check=1).err

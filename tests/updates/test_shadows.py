@@ -79,6 +79,7 @@ def test_taking_what_a_layer_of_the_factory_state_hides(place):
     before = place.sh(look)
     taken = place.json("base", "shadows", "small", "web", "--take", "/etc/*", "--take", "/var/dir/a", "-y")
     assert taken["taken"] == ["/etc/old", "/etc/shared", "/var/dir/a"]
+    assert taken["kept"] == place.json("history", "web")["snapshots"][-1]["number"]
     shown = place.sh(look)
     assert shown.splitlines()[:2] == ["644", "2"]
     assert "old" not in shown.split()
