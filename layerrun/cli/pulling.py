@@ -211,7 +211,7 @@ def _newer(newer: Newer) -> dict[str, Any]:
         "base": newer.base.full_name,
         "new_base": newer.new_base,
         "new_layers": newer.new_layers,
-        "layers": len(newer.layers),
+        "image_layers": len(newer.layers),
         "own_layers": list(newer.own),
         "differs": list(newer.differs),
     }

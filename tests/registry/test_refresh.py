@@ -89,7 +89,7 @@ def test_other_layers(layerrun, publisher):
     sent = publisher.push()
     before = json.loads(layerrun("show", "web", "--json").out)["config"]["layers"]
     would = update(layerrun, "--dry-run")
-    assert (would["new_base"], would["new_layers"], would["layers"], would["digest"]) == (
+    assert (would["new_base"], would["new_layers"], would["image_layers"], would["digest"]) == (
         False,
         True,
         3,
