@@ -1,8 +1,8 @@
-"""``push``, ``base push``: apps and bases to registries; how these are reached. See `layerrun.cli.pulling`."""
+"""``push``, ``base push``: apps and bases to registries. How they come back is in `layerrun.cli.pulling`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,13 +11,9 @@ from layerrun.cli.options import access_of, app_argument, base_argument, json_op
 from layerrun.cli.output import emit, plural, say, size, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from layerrun.fleet.push import Pushed
 
 __all__ = ["base_push", "dry_run_option", "push"]
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 
 _gzip_option = click.option(

@@ -231,12 +231,14 @@ def _with_base(
 ) -> Refreshed:
     """Bring the base to the image's as its next version, and the app's layers with it."""
     from layerrun.bases.intake import import_base
+    from layerrun.updates.shadows import layer_shadows
     from layerrun.updates.update import Wanted, update
 
     app, name = newer.app, newer.base.name
     agree, told = asking
     privileged: list[str] = []
     noted: list[str] = []
+    of_layers: list[Shadow] = []
 
     def bring() -> Base:
         made = import_base(store, name, lowest_of(source, newer.said), progress=progress, version=True)
@@ -248,11 +250,19 @@ def _with_base(
             _record(store, found)
             store.catalog.set_fit(app.id, new.id, found.ids + newer.own)
             noted.append(new.id)
+        if newer.new_layers:
+            of_layers.extend(layer_shadows(store, app, found.ids + newer.own))
         privileged.extend(found.privileged)
         return {app.id: (app.config.layers, found.ids + newer.own)}
 
     def agreed(found: Found) -> bool:
-        return agree(newer, found, found.hidden.get(app.name, ()))
+        return agree(newer, hiding(found), hiding(found).hidden.get(app.name, ()))
+
+    def hiding(found: Found) -> Found:
+        """Add what the app hides of its own layers to what it hides of the base."""
+        own = {one.path: one for one in (*of_layers, *found.hidden.get(app.name, ()))}
+        mine = {app.name: [own[path] for path in sorted(own)]} if own else {}
+        return attrs.evolve(found, hidden={**found.hidden, **mine})
 
     try:
         found, switched = update(store, name, bring, Wanted(), agree=agreed, told=told, layers=layers)
@@ -262,6 +272,7 @@ def _with_base(
                 store.catalog.delete_fit(app.id, id_)
         drop_unused(store)
         raise
+    found = hiding(found)
     hidden = tuple(found.hidden.get(app.name, ()))
     return Refreshed(newer, app, found, switched, hidden=hidden, privileged=tuple(privileged))
 

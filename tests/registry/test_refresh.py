@@ -218,6 +218,38 @@ def test_any_image_and_what_a_pull_would_read(layerrun, publisher, host):
 
 
 @pytest.mark.long
+@pytest.mark.rootless
+def test_as_a_plain_user(layerrun, publisher, any_user):
+    options = {"user": any_user, "check": 0}
+
+    def seen():
+        script = "cat /etc/base /opt/program /etc/mine"
+        return layerrun("app", "web", "--", "sh", "-c", script, **options).out.split()
+
+    layerrun("pull", "web", publisher.place, "--insecure", **options)
+    layerrun("app", "web", "--", "sh", "-c", "echo mine > /etc/mine", **options)
+    layerrun("snapshot", "web", **options)
+    publisher.write("program", "two\n")
+    publisher.push()
+    layerrun("pull", "--update", "web", "--insecure", "-y", **options)
+    assert seen() == ["base", "two", "mine"]
+    layerrun("rollback", "web", **options)
+    assert seen() == ["base", "one", "mine"]
+    publisher.renew_base("newer\n")
+    publisher.push()
+    layerrun("app", "web", "--", "sh", "-c", "echo my-own > /etc/base; echo my-own > /opt/program", **options)
+    said = layerrun("pull", "--update", "web", "--insecure", "-y", **options)
+    assert "2 files in web hide files that changed" in said.err
+    assert seen() == ["my-own", "my-own", "mine"]
+    layerrun("base", "rollback", "-y", "shell", **options)
+    layerrun("reset", "-y", "web", **options)
+    assert layerrun("app", "web", "--", "cat", "/etc/base", "/opt/program", **options).out.split() == [
+        "base",
+        "one",
+    ]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["layers", "base"])
 def test_killed_at_any_line_an_app_is_as_before_or_after(layerrun, publisher, store_path, what):
     path = f"{store_path}-killed"
