@@ -21,7 +21,7 @@ from layerrun.layers.putback import Stack
 from layerrun.native import trees
 from layerrun.native.trees import open_beneath
 
-__all__ = ["add", "digest_of"]
+__all__ = ["Place", "add", "digest_of"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -121,7 +121,7 @@ def add(
     ``name`` is what a single file is called in a folder. Returns where it was put, relative to the root, and the
     digest of what was put there. Raises `UsageError` where something of another type is in the way.
     """
-    place = _Place(upper, beneath, tuple(owner), epoch)
+    place = Place(upper, beneath, tuple(owner), epoch)
     single = stat.S_ISREG(os.fstat(source).st_mode)
     path, is_folder = place.resolve(target)
     if single and (is_folder or target.endswith("/")):
@@ -141,7 +141,7 @@ def add(
     return path, total.hexdigest()
 
 
-class _Place:
+class Place:
     """An upper that entries are put into, so that the stack beneath and it show them."""
 
     def __init__(self, upper: int, beneath: Stack, owner: Sequence[int], epoch: int) -> None:
@@ -190,7 +190,7 @@ class _Place:
         finally:
             os.close(fd)
 
-    def _kind(self, path: bytes) -> str:
+    def kind(self, path: bytes) -> str:
         """Return what the stack shows at a path without links: ``folder``, ``other`` or ``nothing``."""
         at, done = self._beneath.top(), b""
         for part in filter(None, path.split(b"/")):
@@ -213,7 +213,7 @@ class _Place:
             self._finish_folder(done)
 
     def _finish_folder(self, path: bytes) -> None:
-        kind = self._kind(path)
+        kind = self.kind(path)
         if kind == "other":
             raise UsageError(f"a folder is to be added at {_shown(path)!r}, where a file is")
         fd = open_beneath(self._upper, path, _FOLDER)
@@ -240,7 +240,7 @@ class _Place:
     def _new(self, path: bytes, what: str) -> Iterator[tuple[int, bytes]]:
         """Give the folder, made if need be, and the name at which something new goes that is no folder."""
         above, _, name = path.rpartition(b"/")
-        if not name or self._kind(path) == "folder":
+        if not name or self.kind(path) == "folder":
             raise UsageError(f"a {what} is to be added at {_shown(path)!r}, where a folder is")
         self.folder(above)
         fd = open_beneath(self._upper, above, _FOLDER)

@@ -39,13 +39,17 @@ DROPPED = (
 
 @attrs.frozen
 class Run:
-    """A command that is run over what the steps before came to. ``env`` are words NAME=VALUE."""
+    """A command that is run over what the steps before came to. ``env`` are words NAME=VALUE.
+
+    ``cache`` are folders that are kept from one build to the next, and are no part of what the step comes to.
+    """
 
     argv: tuple[str, ...]
     env: tuple[str, ...] = ()
     workdir: str = "/"
     user: str | None = None
     network: str = "none"
+    cache: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -56,13 +60,14 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data."""
-        return {
+        said = {
             "run": list(self.argv),
             "env": list(self.env),
             "workdir": self.workdir,
             "user": self.user,
             "network": self.network,
         }
+        return said | {"cache": list(self.cache)} if self.cache else said
 
 
 @attrs.frozen
@@ -104,7 +109,7 @@ Step = Run | Add
 def _step(data: Mapping[str, Any]) -> Step:
     if "run" in data:
         rest = {key: data[key] for key in ("workdir", "user", "network")}
-        return Run(tuple(data["run"]), tuple(data["env"]), **rest)
+        return Run(tuple(data["run"]), tuple(data["env"]), **rest, cache=tuple(data.get("cache", ())))
     uid, gid = data["owner"]
     return Add(data["to"], data["add"], data["text"], (uid, gid), data["mode"], tuple(data["exclude"]))
 

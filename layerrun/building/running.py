@@ -17,6 +17,7 @@ import attrs
 
 from layerrun.bases.intake import publish, renew_objects
 from layerrun.bases.sharing import share_layer
+from layerrun.building import caching
 from layerrun.building.jobs import add_job, clean_job, list_job
 from layerrun.building.recipe import Add, Run
 from layerrun.building.sources import Source
@@ -195,7 +196,8 @@ def stage(store: Store, on: Stack, step: Step, source: Source | None, way: Way) 
     with _scratch(store, on, step) as (app, lock):
         put = None
         if isinstance(step, Run):
-            _run(store, app, lock, step, way)
+            with caching.lent(store, app, on.base.name, step.cache):
+                _run(store, app, lock, step, way)
         else:
             assert source is not None
             put = _add(store, app, step, source, way.epoch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerrun.bases import pulled, sharing, versions
 from layerrun.commit import aging
-from layerrun.runtime import old_builds, old_snapshots
+from layerrun.runtime import old_builds, old_snapshots, step_caches
 from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
     aging.garbage,
     old_snapshots.garbage,
     old_builds.garbage,
+    step_caches.garbage,
     sharing.garbage,
     versions.garbage,
     pulled.garbage,

@@ -25,12 +25,13 @@ FILE = "build.toml"
 MOST = 1 << 20  # bytes of a recipe
 
 _TOP = ("app", "base", "drop", "env", "name", "network", "source-date-epoch", "step", "user", "workdir")
-_RUN = ("run", "env", "workdir", "user", "network")
+_RUN = ("run", "env", "workdir", "user", "network", "cache")
 _ADD = ("add", "to", "owner", "mode", "exclude")
 _WRITE = ("write", "text", "owner", "mode")
 _NETWORKS = ("none", "host", "private")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_STEPS = 200
+_MOST_CACHES = 16
 _MOST_SECONDS = 1 << 33
 
 
@@ -171,7 +172,22 @@ def _run(step: Mapping[str, Any], top: Mapping[str, Any]) -> Run:
     Policy(network=network, user=user)
     workdir = check_path(_string(said, "workdir") or "/", "workdir")
     env = {**_env(top), **_env(step)}
-    return Run(argv, tuple(f"{key}={value}" for key, value in sorted(env.items())), workdir, user, network)
+    words = tuple(f"{key}={value}" for key, value in sorted(env.items()))
+    return Run(argv, words, workdir, user, network, _cache(step))
+
+
+def _cache(step: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the folders that are kept between builds, none of which lies in another."""
+    found = sorted({check_path(path, "cache") for path in _strings(step, "cache", ())})
+    for path in found:
+        if path == "/" or path.split("/")[1] in ("proc", "dev", "sys"):
+            raise UsageError(f"{path!r} cannot be a cache")
+        inside = [other for other in found if other.startswith(f"{path}/")]
+        if inside:
+            raise UsageError(f"the cache {inside[0]!r} lies in the cache {path!r}")
+    if len(found) > _MOST_CACHES:
+        raise UsageError(f"it has {len(found)} caches, more than {_MOST_CACHES}")
+    return tuple(found)
 
 
 def _add(step: Mapping[str, Any]) -> Add:

@@ -1,0 +1,111 @@
+"""Folders that steps of builds keep for the next build, ``caches/KEY`` of a store, and what gc takes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from layerrun.errors import BusyError, LayerrunError
+from layerrun.model import IdMode
+from layerrun.runtime import jobs
+from layerrun.store.fs import explain, make_dir, open_dir, present, write_file
+from layerrun.store.garbage import Garbage
+from layerrun.store.locks import lock_file
+from layerrun.store.trash import to_trash
+
+if TYPE_CHECKING:
+    from layerrun.store.store import Store
+
+__all__ = ["garbage", "key_of", "locked"]
+
+_FOLDER = "caches"
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+# A step that another build has the folder for may take its time.
+_PATIENCE = 3600.0
+
+
+def key_of(base: str, ids: IdMode, path: str) -> str:
+    """Return the name of the folder for a path, over all versions of a base."""
+    return hashlib.sha256(json.dumps([base, ids.value, path]).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def locked(store: Store, base: str, ids: IdMode, path: str) -> Iterator[int]:
+    """Hold the folder for a path, which is made if it is not there, and give it open; others wait.
+
+    Raises `BusyError` if another build has it for an hour.
+    """
+    with ExitStack() as opened:
+        with explain("open the cache for", path):
+            folder, lock = _take(store, key_of(base, ids, path), path, opened)
+            write_file(folder, "what", json.dumps({"base": base, "ids": ids.value, "path": path}))
+            os.utime(lock)
+        yield folder
+
+
+def _take(store: Store, key: str, path: str, opened: ExitStack) -> tuple[int, int]:
+    """Open the folder KEY and take its lock; return both."""
+    deadline = time.monotonic() + _PATIENCE
+    with suppress(FileExistsError):
+        make_dir(store.fd, _FOLDER)
+    caches = opened.enter_context(_opened(store.fd, _FOLDER))
+    while True:
+        with suppress(FileExistsError):
+            make_dir(caches, key)
+        folder = opened.enter_context(_opened(caches, key))
+        lock = os.open("lock", _FLAGS, 0o600, dir_fd=folder)
+        opened.callback(os.close, lock)
+        if not lock_file(lock, exclusive=True, wait=deadline - time.monotonic()):
+            raise BusyError(f"another build has the cache for {path!r}", hint="build again when it has ended")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(key, dir_fd=caches, follow_symlinks=False), os.fstat(folder)):
+                return folder, lock
+        # Else gc has taken it away meanwhile.
+
+
+@contextmanager
+def _opened(dir_fd: int, path: str) -> Iterator[int]:
+    fd = open_dir(dir_fd, path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def garbage(store: Store, older_than: float) -> list[Garbage]:
+    """Return the folders that no build has wanted for so many seconds; one that is gone is filled again."""
+    found: list[Garbage] = []
+    if not present(store.fd, _FOLDER):
+        return found
+    with _opened(store.fd, _FOLDER) as caches:
+        for key in sorted(os.listdir(caches)):
+            with suppress(OSError, LayerrunError, ValueError, KeyError), _opened(caches, key) as folder:
+                used = os.stat("lock", dir_fd=folder, follow_symlinks=False).st_mtime
+                if time.time() - used < older_than:
+                    continue
+                ids, words = _what(folder)
+                size = jobs.on_ids(ids, jobs.usage_job, [folder])[0][2]
+                found.append(Garbage(words, int(size), partial(_remove, store, key, ids)))
+    return found
+
+
+def _what(folder: int) -> tuple[IdMode, str]:
+    with open(os.open("what", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+        said = json.load(file)
+    return IdMode(said["ids"]), f"what steps of builds over {said['base']} keep at {said['path']}"
+
+
+def _remove(store: Store, key: str, ids: IdMode) -> None:
+    with _opened(store.fd, _FOLDER) as caches, suppress(FileNotFoundError), _opened(caches, key) as folder:
+        lock = os.open("lock", _FLAGS, 0o600, dir_fd=folder)
+        try:
+            if lock_file(lock, exclusive=True, wait=0.0):  # else a build has it just now
+                to_trash(store, caches, key, ids)
+        finally:
+            os.close(lock)
