@@ -69,9 +69,6 @@ def test_over_the_base_that_they_were_made_for(layerrun, host, tree, folder):
     assert (sent["digest"], sent["parts"]) == (would["digest"], would["parts"])
     again = answer(layerrun, "push", "web", place, "--layers", "--insecure", "--dry-run")
     assert (again["sent"], again["changed"]) == (0, False)
-    text = layerrun("push", "web", place, "--layers", "--insecure", "--dry-run", check=0)
-    assert "there" in text.out
-    assert "stands for it already" in text.err
     # As tools for artifacts see it.
     found = manifest(host, "alone")
     digest = answer(layerrun, "base", "show", "small")["digest"]
@@ -126,6 +123,9 @@ def test_nobody_takes_them_for_an_image(layerrun, host, tree, folder):
     layerrun("base", "import", "small", tree, check=0)
     make_app(layerrun, "--base", "small")
     layerrun("push", "web", f"oci://{host}/artifact", "--layers", "--insecure", check=0)
+    text = layerrun("push", "web", f"oci://{host}/artifact", "--layers", "--insecure", "--dry-run", check=0)
+    assert "there" in text.out
+    assert "stands for it already" in text.err
     for words in (("base", "pull", "wrong"), ("base", "import", "wrong")):
         options = ("--insecure",) if words[1] == "pull" else ()
         env = {"CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf"}
