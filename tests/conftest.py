@@ -11,7 +11,7 @@ import tempfile
 import types
 
 import pytest
-from support import debian, leaks, probes, reach, turns, users, workers
+from support import debian, leaks, probes, reach, turns, users, variants, workers
 
 from layerrun.native import cgroups
 
@@ -36,7 +36,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long goes first, lest one worker ends long before the other."""
+    """Plain users run one of several variants; what takes long goes first, lest one worker ends before the other."""
+    variants.thin(items)
     if workers.ID:
         items.sort(key=workers.comes_last)
 

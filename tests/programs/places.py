@@ -10,9 +10,10 @@ import tempfile
 
 from support import debian, leaks, reach, users
 
-TOOLS = "ca-certificates git python3-venv tcc libc6-dev"
+PLACES = ["root-host", "root-debian", "plain-host", "plain-debian", "single-host", "single-debian"]
+TOOLS = "ca-certificates git python3-venv tcc libc6-dev tmux"
 AUTHORITIES = "/srv/authorities.crt"
-SERVERS = "tmux postgresql-15 redis-server"
+SERVERS = "postgresql-15 redis-server"
 
 _numbers = itertools.count(1)
 
@@ -91,8 +92,16 @@ class Place:
             return self.create()
         if "tools" not in self.made:
             name = self.made["tools"] = self.create(*self.registry())
-            self.install(name, TOOLS if self.one_id else f"{TOOLS} {SERVERS}")
+            self.install(name, TOOLS.removesuffix(" tmux") if self.one_id else TOOLS)
         return self.made["tools"]
+
+    def servers(self):
+        """Return the name of an app in which the servers are there: over the host a new one, else that of the tools."""
+        app = self.tools()
+        if self.base != "host" and "servers" not in self.made:
+            self.made["servers"] = True
+            self.install(app, SERVERS)
+        return app
 
     def registry(self):
         """Return the shares by which an app over a base reaches the package registry as this machine does."""

@@ -9,7 +9,7 @@ SERVED = [
     pytest.param("root-debian", marks=pytest.mark.long),
     "plain-host",
     pytest.param("plain-debian", marks=pytest.mark.long),
-    "single-host",
+    pytest.param("single-host", marks=pytest.mark.long),
 ]
 
 # The server dies with kill -9 while the app goes on, and once more, with all of the app, at the end.
@@ -95,13 +95,13 @@ def story(place, app, script, expected):
 
 @pytest.mark.parametrize("place", SERVED, indirect=True)
 def test_postgresql(place):
-    app = place.tools()
+    app = place.servers()
     story(place, app, POSTGRES, "1002|500485")
     place("reset", "-y", "--path", "/**/db", app)
 
 
 @pytest.mark.parametrize("place", SERVED, indirect=True)
 def test_redis(place):
-    app = place.tools()
+    app = place.servers()
     story(place, app, REDIS, "valued")
     place("reset", "-y", "--path", "/**/db", app)

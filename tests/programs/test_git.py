@@ -48,7 +48,14 @@ def test_clone_and_push(place, repository):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("place", ["root-debian", "plain-debian", "single-debian"], indirect=True)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "root-debian",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("plain-debian", "single-debian")),
+    ],
+    indirect=True,
+)
 def test_clone_and_push_with_git_of_the_base(place, repository):
     app = place.create(*shares(repository))
     place.install(app, "git")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from programs.places import AUTHORITIES
+from programs.places import AUTHORITIES, PLACES
 
 PROGRAM = r"""
 #include <stdio.h>
@@ -30,6 +30,14 @@ def test_c_compile(place):
 
 
 @pytest.mark.network
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(name, marks=() if name in ("root-debian", "plain-host") else pytest.mark.long)
+        for name in PLACES
+    ],
+    indirect=True,
+)
 def test_pip_installs_into_an_environment(place):
     app = place.tools()
     authorities = f"test ! -e {AUTHORITIES} || export PIP_CERT={AUTHORITIES}"

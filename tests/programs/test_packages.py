@@ -9,7 +9,8 @@ import urllib.request
 import pytest
 
 pytestmark = pytest.mark.network
-ROOTED = ["root-host", "root-debian", "plain-debian"]
+# The tools of other tests come by apt over root-debian.
+ROOTED = ["root-host", pytest.param("root-debian", marks=pytest.mark.long), "plain-debian"]
 
 
 def serve(place, app, port):

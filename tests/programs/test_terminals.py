@@ -6,9 +6,9 @@ import contextlib
 import shlex
 
 import pytest
+from programs.places import PLACES
 from programs.terminal import Terminal
 
-PLACES = ["root-host", "root-debian", "plain-host", "plain-debian", "single-host", "single-debian"]
 # Typed text is echoed: what is waited for must not be found in it.
 SLEEP = "sh -c 'echo sle\"\"eping; exec sleep 1000'"
 # One process that answers: nothing else reads the terminal while a shell already shows its prompt, and an answer,
