@@ -102,14 +102,19 @@ class Stage:
                 renew_objects(store, self.ticket)
             os.rename("layer", f"layers/{layer.id}", src_dir_fd=fd, dst_dir_fd=store.fd)
             fsync_dir(store.fd, "layers")
+        kept: Layer | None = None
         try:
             with store.catalog.transaction():
-                store.catalog.add_layer(layer)
-                store.catalog.add_step(key, layer.id, now())
-        except BaseException:
-            os.rename(f"layers/{layer.id}", "layer", src_dir_fd=store.fd, dst_dir_fd=fd)
-            raise
-        return layer
+                # Another build may have come to the same meanwhile, and what no step has is dropped by anybody.
+                found = _alike(store, layer) or layer
+                if found is layer:
+                    store.catalog.add_layer(layer)
+                store.catalog.add_step(key, found.id, now())
+            kept = found
+        finally:
+            if kept is not layer:
+                os.rename(f"layers/{layer.id}", "layer", src_dir_fd=store.fd, dst_dir_fd=fd)
+        return kept
 
 
 def _alike(store: Store, layer: Layer) -> Layer | None:

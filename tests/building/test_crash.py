@@ -40,21 +40,26 @@ def template(layerrun, folder, store_path):
     return store_path
 
 
-def made(path, folder):
+CACHED = RECIPE.replace(
+    "[app]", '[[step]]\nrun = "echo x >>/etc/cache/n; mkdir /srv/d"\ncache = ["/etc/cache"]\n[app]'
+)
+
+
+def made(path, folder, text):
     with Store.open(path) as store:
-        recipe = recipe_from(RECIPE, folder=folder)
+        recipe = recipe_from(text, folder=folder)
         built = build(store, recipe, stack_over(store.base("small")))
         app = apply(store, "web", recipe, built)
         return built, app
 
 
-def sweep(template, folder, step):
+def sweep(template, folder, step, text=RECIPE):
     number, dead = random.Random(STRIDE).randrange(1, step), 0
     while True:
         path = f"{folder}/copy"
         shutil.copytree(template, path, symlinks=True)
         os.chmod(path, 0o700)
-        if not die_at_line(number, lambda path=path: made(path, folder)):
+        if not die_at_line(number, lambda path=path: made(path, folder, text)):
             shutil.rmtree(path)
             return dead
         dead += 1
@@ -62,15 +67,17 @@ def sweep(template, folder, step):
         with Store.open(path) as store:
             app = store.catalog.app("web")
             if app is not None:
-                assert len(app.config.layers) == 2
+                assert len(app.config.layers) == text.count("[[step]]")
                 assert store.catalog.recipe(app.id) is not None
             assert len(store.apps()) == (app is not None)
             layers = {layer.id for layer in store.catalog.layers()}
             assert set(os.listdir(f"{path}/layers")) == layers
             assert layers == {step.layer_id for step in store.catalog.cached_steps()}
-        built, app = made(path, folder)
+            there = {name for name in os.listdir(path) if not name.startswith("catalog.db-")}
+            assert there <= {*os.listdir(template), "caches"}
+        built, app = made(path, folder, text)
         assert app.config.layers == built.layers
-        for layer, name in zip(built.layers, ("srv/f", "etc/new"), strict=True):
+        for layer, name in zip(built.layers, ("srv/f", "etc/new", "srv/d"), strict=False):
             assert os.path.exists(f"{path}/layers/{layer}/tree/{name}")
         shutil.rmtree(path)
         number += step
@@ -83,6 +90,11 @@ def test_killed_at_any_line(template, folder):
 @pytest.mark.long
 def test_killed_at_nearly_every_line(template, folder):
     assert sweep(template, folder, 7) > 100
+
+
+@pytest.mark.long
+def test_killed_at_any_line_of_a_step_with_a_cache(template, folder):
+    assert sweep(template, folder, 61, CACHED) > 10
 
 
 def test_killed_while_a_command_runs(template, folder, layerrun):
