@@ -110,12 +110,13 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
         # The mounts do not depend on the command, and an app need not have one.
         compiled = launch.compile_plan(store, app, app.config.command or ("true",))
         steps = [_step_of(store, layer) for layer in app.config.layers]
-        recipe = _recipe(store, app)
+        recipe, pull = _recipe(store, app), store.catalog.pull(app.id)
         mounts = compiled.mounts
     if as_json:
         emit(
             _record(app)
             | {"uid_start": app.uid_start, "profiles": profiles, "recipe": recipe}
+            | {"pulled": pull and {"reference": pull.reference, "digest": pull.digest, "at": pull.pulled}}
             | {"config": app.config.to_json()}
             | used
             | {
@@ -141,6 +142,7 @@ def show(name: str, explain: bool, as_toml: bool, as_json: bool) -> int:
             "base": config.base,
             "layers": [f"{id_} {step}".rstrip() for id_, step in zip(config.layers, steps, strict=True)],
             "built": f"{recipe['built']} by {quoted(recipe['folder'] or '-')}" if recipe else "",
+            "pulled": f"{pull.pulled} from {pull.reference}, {pull.digest}" if pull else "",
             "command": shlex_join(config.command),
             "env": [quoted(word) for word in config.env],
             "health": [printable(command) for command in config.health],

@@ -200,6 +200,9 @@ def test_any_image_and_what_a_pull_would_read(layerrun, publisher, host):
     would = json.loads(
         layerrun("base", "pull", "shell2", place, "--insecure", "--dry-run", "--json", check=0).out
     )
+    shown = layerrun("show", "web", check=0).out
+    assert f"from {publisher.place}, sha256:" in shown
+    assert json.loads(layerrun("show", "web", "--json").out)["pulled"]["reference"] == publisher.place
     assert would["missing_bytes"] == 0, "its layer has been unpacked before"
     publisher.renew_base("newer\n")
     publisher("base", "push", "shell", place, "--insecure")
