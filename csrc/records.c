@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define RUN 65536
@@ -99,6 +100,11 @@ int lr_record_open(const struct lr_intake_options *options, const char *layer)
 {
     char name[256];
     name_record(options, layer, name);
-    return *name && options->records >= 0 ? openat(options->records, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
-                                          : -1;
+    if (!*name || options->records < 0)
+        return -1;
+    int fd = openat(options->records, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    /* When it was used last, for who removes old ones; it is fine if that cannot be said. */
+    if (fd >= 0 && futimens(fd, NULL) < 0)
+        errno = 0;
+    return fd;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from layerrun.bases import pulled, sharing, versions
+from layerrun.bases import pulled, records, sharing, versions
 from layerrun.commit import aging
 from layerrun.runtime import old_builds, old_snapshots, step_caches
 from layerrun.store.garbage import Garbage
@@ -24,6 +24,7 @@ SOURCES: tuple[Callable[[Store, float], list[Garbage]], ...] = (
     old_snapshots.garbage,
     old_builds.garbage,
     step_caches.garbage,
+    records.garbage,
     sharing.garbage,
     versions.garbage,
     pulled.garbage,

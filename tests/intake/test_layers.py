@@ -9,7 +9,7 @@ import attrs
 import pytest
 from support.streams import Told, file, folder_of
 
-from layerrun.bases import intake, tree, versions
+from layerrun.bases import intake, records, tree, versions
 from layerrun.errors import ArchiveError
 from layerrun.images.stream import Record, Step
 from layerrun.model import IdMode
@@ -175,6 +175,31 @@ def test_a_layer_that_is_not_to_be_recorded(store):
     source.plan = lambda _known: [Step("sha256:aa", "w"), Step("sha256:bb", "-")]
     intake.import_base(store, "b", source)
     assert os.listdir(f"{store.path}/records") == ["sha256:aa.owners"]
+
+
+def test_records_of_layers_that_nothing_has_go(store):
+    """Once they are old, or at once with an age of nothing; one that was used lately is not old."""
+    three = Record("n", link=b"sha256:cc")
+    first = take(store, ONE, file("usr/a", b"1"), TWO, file("usr/b", b"2"), three, folder_of("usr"))
+    names = [f"{store.path}/records/sha256:{name}.owners" for name in ("aa", "bb", "cc")]
+    second = take(store, ONE, file("usr/a", b"1"), name="second")
+    versions.remove(store, first.name)
+    month = 30 * 86400.0
+    assert records.garbage(store, month) == []
+    for name in names:
+        os.utime(name, (0, 0))
+    (found,) = records.garbage(store, month)
+    assert "2 layers" in found.what
+    intake.import_base(store, "third", Told([ONE]))
+    assert os.stat(names[0]).st_mtime > 0
+    found.remove()
+    found.remove()
+    assert [os.path.exists(name) for name in names] == [True, False, False]
+    for base in (second, store.base("third")):
+        versions.remove(store, base.name)
+    with open(names[1], "wb") as damaged:
+        damaged.write(b"k" * 70)
+    assert "2 layers" in records.garbage(store, 0)[0].what
 
 
 def test_an_end_that_the_source_did_not_write(store):
