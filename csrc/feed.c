@@ -25,6 +25,12 @@ static int wait_for_more(const struct lr_feed *feed, struct lr_error *err)
     return fds[1].revents ? lr_fail_code(err, ECANCELED, "read the source", "") : 0;
 }
 
+int lr_feed_check(const struct lr_feed *feed, struct lr_error *err)
+{
+    struct pollfd fd = {.fd = feed->cancel, .events = POLLIN};
+    return poll(&fd, 1, 0) > 0 ? lr_fail_code(err, ECANCELED, "read the source", "") : 0;
+}
+
 /* Some bytes, straight from the pipe; how many. */
 static ssize_t read_some(struct lr_feed *feed, char *to, size_t most, struct lr_error *err)
 {

@@ -10,6 +10,8 @@
 
 /* Bytes of path, link and attributes of one record. */
 #define HEADER (1U << 20)
+/* Bytes of a hole between two looks whether to go on. */
+#define HOLE (32U << 20)
 
 _Static_assert(sizeof(struct lr_record) == 64, "the head of a record");
 
@@ -249,6 +251,18 @@ static int take_run(struct lr_reader *reader, struct lr_item *item, int fd, uint
     return 0;
 }
 
+/* A hole is hashed like zeros, which may take minutes: who waits may have given up by then. */
+static int take_hole(struct lr_reader *reader, uint64_t size, struct lr_error *err)
+{
+    for (uint64_t piece; size; size -= piece) {
+        piece = size < HOLE ? size : HOLE;
+        lr_sha_zeros(&reader->content, piece);
+        if (piece == HOLE && lr_feed_check(&reader->feed, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int take_content(struct lr_reader *reader, struct lr_item *item, struct lr_error *err)
 {
     struct __attribute__((packed)) {
@@ -274,7 +288,8 @@ static int take_content(struct lr_reader *reader, struct lr_item *item, struct l
             return refuse("has a wrong map of its holes", item->path, err);
         if (offset > at && fd < 0 && (fd = spill(reader, item, (size_t)at, err)) < 0)
             return -1;
-        lr_sha_zeros(&reader->content, offset - at);
+        if (take_hole(reader, offset - at, err) < 0)
+            return -1;
         if (chunk.size == 0)
             break;
         if (take_run(reader, item, fd, offset, chunk.size, err) < 0)

@@ -26,6 +26,8 @@ int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err)
 int lr_feed_take(struct lr_feed *feed, void *to, size_t size, struct lr_error *err);
 /* Some bytes, at most `most`, valid until the next call; how many. */
 ssize_t lr_feed_some(struct lr_feed *feed, const char **data, size_t most, struct lr_error *err);
+/* ECANCELED: nobody waits for it any more. */
+int lr_feed_check(const struct lr_feed *feed, struct lr_error *err);
 void lr_feed_close(struct lr_feed *feed);
 
 struct lr_attribute {

@@ -1,4 +1,4 @@
-"""Reading erofs that is not compressed; see the kernel's Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h.
+"""Reading erofs, plain or compressed by LZ4; see the kernel's erofs.rst and fs/erofs/erofs_fs.h.
 
 It runs in the jail: what is read is hostile.
 """
@@ -13,12 +13,14 @@ from collections.abc import Iterator
 import attrs
 
 from layerrun.errors import ArchiveError
+from layerrun.images.clusters import FULL, PACKED, runs_of
+from layerrun.images.expand import unlz4
 from layerrun.images.nodes import Node, refuse
 
 __all__ = ["Erofs"]
 
 _AT, _MAGIC = 1024, 0xE0F5E1E2
-_PLAIN, _INLINE = 0, 2
+_PLAIN, _INLINE, _CHUNKS = 0, 2, 4
 _KINDS = {
     stat.S_IFDIR: "d",
     stat.S_IFREG: "f",
@@ -30,6 +32,7 @@ _KINDS = {
 }
 _PREFIXES = {1: b"user.", 4: b"trusted.", 6: b"security."}
 _CHUNK = 1 << 20
+_HOLE, _MOST_CHUNKS, _MOST_BITS = 0xFFFFFFFF, 1 << 22, 43
 
 
 class Erofs:
@@ -41,7 +44,10 @@ class Erofs:
         if magic != _MAGIC or not 9 <= bits <= 16:
             refuse("is no erofs")
         self._block = 1 << bits
+        self._bits = bits
         self._meta, self._shared = struct.unpack("<II", self._read(_AT + 40, 8))
+        # Whether zeros stand before compressed data, so that it ends with its block.
+        self._ends = bool(struct.unpack("<I", self._read(_AT + 80, 4))[0] & 1)
 
     def root(self) -> Node:
         """Return the root folder."""
@@ -64,12 +70,47 @@ class Erofs:
 
     def content(self, file: Node) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, bytes) of a file."""
-        start, tail = file.inner
+        start, tail, layout = file.inner
+        if layout in (FULL, PACKED):
+            yield from self._compressed(file, tail, layout)
+            return
+        if layout == _CHUNKS:
+            yield from self._chunks(file, start, tail)
+            return
         whole = file.size if tail is None else file.size // self._block * self._block
         for at in range(0, whole, _CHUNK):
             yield at, self._read(start * self._block + at, min(_CHUNK, whole - at))
         if whole < file.size:
             yield whole, self._read(tail, file.size - whole)
+
+    def _compressed(self, file: Node, behind: int, layout: int) -> Iterator[tuple[int, bytes]]:
+        for run in runs_of(self._read, behind, layout, file.size, self._bits):
+            data, size = self._read(run.place, run.length), run.end - run.start
+            if run.plain:
+                inside = run.start % self._block if run.turned else 0
+                data = (data[inside:] + data[:inside])[:size]
+            else:
+                data = unlz4(data.lstrip(b"\0") if self._ends else data, size, part=True)
+            if len(data) < size:
+                refuse("has a run that is too short")
+            yield run.start, data
+
+    def _chunks(self, file: Node, form: int, behind: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the content of a file that is made of chunks of one size, each somewhere or a hole."""
+        bits, wide = self._bits + (form & 31), form >> 5 & 1
+        count = (file.size + (1 << bits) - 1) >> bits
+        if form >> 6 or count > _MOST_CHUNKS or bits > _MOST_BITS:
+            refuse("has chunks of an unknown form")
+        width = 8 if wide else 4
+        table = self._read((behind + width - 1) & -width, count * width)
+        for number, words in enumerate(struct.iter_unpack("<HHI" if wide else "<I", table)):
+            if words[-1] == _HOLE:
+                continue
+            if wide and words[1]:
+                refuse("has its data in another file")
+            first, end = number << bits, min(number + 1 << bits, file.size)
+            for at in range(first, end, _CHUNK):
+                yield at, self._read((words[-1] << self._bits) + at - first, min(_CHUNK, end - at))
 
     def _read(self, at: int, size: int) -> bytes:
         if not 0 <= at < 1 << 62:
@@ -93,9 +134,10 @@ class Erofs:
             refuse("has an entry of an unknown type")
         xattrs, behind = self._xattrs(behind, icount)
         layout = form >> 1 & 7
-        if kind in "dfl" and layout not in (_PLAIN, _INLINE):
+        known = (_PLAIN, _INLINE, _CHUNKS, FULL, PACKED) if kind == "f" else (_PLAIN, _INLINE)
+        if kind in "dfl" and layout not in known:
             raise ArchiveError(
-                "the image is compressed, or made of chunks, and only the kernel can read it so",
+                "the image has its data in a way that only the kernel can read",
                 hint="unpack it by fsck.erofs --extract, and import the folder",
             )
         node = Node(
@@ -110,7 +152,7 @@ class Erofs:
             major=where >> 8 & 0xFFF if kind in "bc" else 0,
             minor=where & 0xFF | where >> 12 & 0xFFF00 if kind in "bc" else 0,
             xattrs=xattrs,
-            inner=(where, behind if layout == _INLINE else None),
+            inner=(where, None if layout == _PLAIN else behind, layout),
         )
         return self._link(node) if kind == "l" else node
 

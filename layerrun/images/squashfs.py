@@ -1,6 +1,6 @@
 """Reading squashfs 4.0; see the kernel's Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h.
 
-It runs in the jail: what is read is hostile. Compression by gzip, xz, lzma and zstd; not by lzo and lz4.
+It runs in the jail: what is read is hostile. Compression by all that mksquashfs knows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from layerrun.errors import ArchiveError
+from layerrun.images.expand import unlz4, unlzo
 from layerrun.images.nodes import Node, refuse
 from layerrun.images.zstandard import library
 
@@ -53,8 +54,15 @@ def _unzstd(data: bytes, most: int) -> bytes:
     return made
 
 
-_METHODS: dict[int, Callable[[bytes, int], bytes]] = {1: _unzip, 2: _unxz, 4: _unxz, 6: _unzstd}
-_NAMES = {3: "lzo", 5: "lz4"}
+# In the order of the kernel's list: gzip, lzma, lzo, xz, lz4, zstd.
+_METHODS: dict[int, Callable[[bytes, int], bytes]] = {
+    1: _unzip,
+    2: _unxz,
+    3: unlzo,
+    4: _unxz,
+    5: unlz4,
+    6: _unzstd,
+}
 
 
 class Squashfs:
@@ -68,7 +76,7 @@ class Squashfs:
             refuse(f"is squashfs {values[9]}.{values[10]}, and 4.0 is known")
         if method not in _METHODS:
             raise ArchiveError(
-                f"the image is compressed by {_NAMES.get(method, method)}, which is not known here",
+                f"the image is compressed in a way of the number {method}, which is not known here",
                 hint="unpack it by unsquashfs, and import the folder",
             )
         if not 4096 <= self._block <= 1 << 20:

@@ -29,6 +29,7 @@ PUBLIC_HEADERS = (
     "settle.h",
     "tar.h",
     "intake.h",
+    "expand.h",
 )
 PART = re.compile(r"/\*\s*cffi:begin.*?\*/(.*?)/\*\s*cffi:end", re.DOTALL)
 

@@ -22,6 +22,7 @@ SOURCES = {
     "stored": ["stored", "plan", "error", "seccomp", "landlock"],
     "handoff": ["handoff", "plan", "error", "seccomp", "landlock"],
     "options": ["options"],
+    "expand": ["expand"],
     "tar": ["tar", "tar_io", "tar_parts", "tar_path", "tar_pax", "tar_sparse", "names", "error"],
 }
 FLAGS = (
@@ -114,6 +115,16 @@ def archives(folder):
         yield b"\1" + data
 
 
+def blocks(folder):
+    """Blocks of LZ4 and LZO, as mksquashfs makes them; the bytes before each say how and how much to unpack."""
+    for kind, how in (("lz4", 8), ("lzo", 9)):
+        path = f"{folder}/{kind}"
+        argv = ["mksquashfs", f"{folder}/tree", path, "-comp", kind, "-noI", "-noF", "-noX", "-b", "16K"]
+        subprocess.run([*argv, "-no-fragments", "-noappend"], check=True, capture_output=True)
+        with open(path, "rb") as file:
+            yield bytes([how, 255]) + file.read()[96:5000]
+
+
 @pytest.fixture
 def seeds(layerrun, folder, plain_user, single_user, store_path):
     """Real plans: of root and of plain users, over the host, with and without everything that can be asked for."""
@@ -125,6 +136,9 @@ def seeds(layerrun, folder, plain_user, single_user, store_path):
         layerrun("app", "plain", "--", "true", user=user, check=0)
         layerrun("app", "full", user=user, check=0)
     made = {"plan": [], "stored": [], "handoff": [], "options": LINES, "tar": list(archives(folder))}
+    with open(f"{folder}/tree/usr/text", "w") as file:
+        file.write("".join(f"{number} {number * number}, " for number in range(9000)))
+    made["expand"] = list(blocks(folder))
     for store in (store_path, layerrun.store(plain_user), layerrun.store(single_user)):
         for name in ("full", "plain"):
             with open(f"{store}/plans/{name}", "rb") as file:
