@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, cast
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from layerrun.model import Base
     from layerrun.store.store import Store
 
-__all__ = ["export_base", "export_to_file", "records_of_base", "write_here"]
+__all__ = ["add_base", "export_base", "export_to_file", "records_of_base", "write_here"]
+
+Xattrs = Mapping[bytes, bytes]
 
 _PIPE = 1 << 20
 
@@ -117,19 +119,29 @@ def write_here(base: int, out: int) -> None:
     try:
         with os.fdopen(os.dup(out), "wb", buffering=_PIPE) as file:
             writer = TarWriter(file)
-            for record, digest in records_of_base(base, tree):
-                if record.kind != "f":
-                    writer.add(record)
-                    continue
-                content = os.fdopen(trees.open_beneath(tree, record.path, os.O_RDONLY), "rb", buffering=0)
-                with content:
-                    hashing = _Hashing(content)
-                    writer.add(record, cast("IO[bytes]", hashing))
-                    if hashing.digest() != digest or content.read(1):
-                        raise _damaged(record.path)
+            add_base(writer, base, tree)
             writer.close()
     finally:
         os.close(tree)
+
+
+def add_base(writer: TarWriter, base: int, tree: int, kept: Callable[[Xattrs], Xattrs] | None = None) -> None:
+    """Add all of the base in the folder ``base``, whose root folder is ``tree``; ``kept`` chooses of attributes.
+
+    Raises `DamagedError` at the first entry that is not as it was imported.
+    """
+    for record, digest in records_of_base(base, tree):
+        if kept is not None:
+            record = attrs.evolve(record, xattrs=kept(record.xattrs))
+        if record.kind != "f":
+            writer.add(record)
+            continue
+        content = os.fdopen(trees.open_beneath(tree, record.path, os.O_RDONLY), "rb", buffering=0)
+        with content:
+            hashing = _Hashing(content)
+            writer.add(record, cast("IO[bytes]", hashing))
+            if hashing.digest() != digest or content.read(1):
+                raise _damaged(record.path)
 
 
 class _Hashing:

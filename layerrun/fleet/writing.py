@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
@@ -19,6 +19,7 @@ from layerrun.store.fs import DIR_FLAGS
 
 if TYPE_CHECKING:
     from layerrun.images.stream import Record
+    from layerrun.images.tarring import TarWriter
     from layerrun.store.store import Store
 
 __all__ = ["GZIP", "MEDIA_TYPES", "ZSTD", "Written", "write_layer"]
@@ -104,13 +105,17 @@ def _owners(folder: int) -> dict[bytes, tuple[int, int]] | None:
 
 
 def _write(folder: int, out: int, *, layer: bool, compression: str, single: bool) -> Written:
-    groups = _groups(folder)
-    owners = _owners(folder) if single else None
+    from layerrun.bases.exporting import add_base
+    from layerrun.images.records import kept, records_of
+
     tree = _tree(folder)
     try:
-        from layerrun.images.records import records_of
-
-        return _archive(tree, out, compression, records_of(tree, layer=layer, groups=groups, owners=owners))
+        if not layer:  # by its manifest, which has what is never made on disk: device nodes, and owners
+            return _archive(out, compression, lambda writer: add_base(writer, folder, tree, kept))
+        records = records_of(
+            tree, layer=True, groups=_groups(folder), owners=_owners(folder) if single else None
+        )
+        return _archive(out, compression, lambda writer: _add(writer, tree, records))
     finally:
         os.close(tree)
 
@@ -124,22 +129,26 @@ def _tree(folder: int) -> int:
         return open_lower_image(folder, "image")
 
 
-def _archive(tree: int, out: int, compression: str, records: Iterator[Record]) -> Written:
+def _archive(out: int, compression: str, fill: Callable[[TarWriter], None]) -> Written:
     from layerrun.images.tarring import TarWriter
 
     with os.fdopen(os.dup(out), "wb", buffering=0) as file:
         sink = _Sink(file, _compressor(compression))
         with io.BufferedWriter(cast("io.RawIOBase", sink), _BUFFER) as buffered:
             writer = TarWriter(buffered)
-            for record in records:
-                if record.kind == "f" and record.size:
-                    fd = trees.open_beneath(tree, record.path, os.O_RDONLY)
-                    with os.fdopen(fd, "rb", buffering=0) as content:
-                        writer.add(record, cast("IO[bytes]", content))
-                else:
-                    writer.add(record)
+            fill(writer)
             writer.close()
         return sink.written()
+
+
+def _add(writer: TarWriter, tree: int, records: Iterator[Record]) -> None:
+    for record in records:
+        if record.kind == "f" and record.size:
+            fd = trees.open_beneath(tree, record.path, os.O_RDONLY)
+            with os.fdopen(fd, "rb", buffering=0) as content:
+                writer.add(record, cast("IO[bytes]", content))
+        else:
+            writer.add(record)
 
 
 class _Sink(io.RawIOBase):

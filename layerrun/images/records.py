@@ -10,7 +10,7 @@ from layerrun.errors import UsageError
 from layerrun.images.stream import Record
 from layerrun.native import trees
 
-__all__ = ["records_of"]
+__all__ = ["kept", "records_of"]
 
 _KINDS = {
     stat.S_IFREG: "f",
@@ -53,7 +53,7 @@ def records_of(
         uid=_owner(owners, b".", status.st_uid, status.st_gid)[0],
         gid=_owner(owners, b".", status.st_uid, status.st_gid)[1],
         mtime_ns=status.st_mtime_ns,
-        xattrs=_kept(xattrs),
+        xattrs=kept(xattrs),
     )
     if layer and _is_opaque(xattrs):
         yield Record("o")
@@ -82,7 +82,7 @@ def records_of(
             gid=gid,
             mtime_ns=entry.mtime_ns,
             link=link,
-            xattrs={} if kind == "h" else _kept(entry.xattrs),
+            xattrs={} if kind == "h" else kept(entry.xattrs),
             size=entry.size if kind == "f" else 0,
             major=os.major(entry.rdev),
             minor=os.minor(entry.rdev),
@@ -104,7 +104,8 @@ def _is_opaque(xattrs: Mapping[bytes, bytes]) -> bool:
     return any(_is_mark(key, ("opaque",)) and value == b"y" for key, value in xattrs.items())
 
 
-def _kept(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+def kept(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the attributes that an image of others can hold."""
     return {
         key: value
         for key, value in xattrs.items()

@@ -108,8 +108,10 @@ def test_what_is_refused(layerrun, packed, folder):
     os.unlink(path)
     (found,) = os.listdir(f"{layerrun.store()}/bases")
     altered = f"{layerrun.store()}/bases/{found}/tree/usr/7"
-    with open(altered, "r+b") as file:
-        file.write(b"X")
+    with open(altered, "r+b") as file:  # whose content nobody knows beforehand
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 1]))
     assert "usr/7" in layerrun("base", "export", "b", path, check=1).err
     os.unlink(altered)
     assert "usr/7" in layerrun("base", "export", "b", path, check=1).err

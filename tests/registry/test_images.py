@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tarfile
 
 import pytest
 from support.pushed import facts, make_app, make_tree, pushed, shown
@@ -64,6 +65,32 @@ def test_a_base_that_is_mounted_goes_out_as_a_tree(layerrun, host, tree, folder,
     pushed(layerrun, "push", "web", f"{place}-app")
     there = {"LAYERRUN_STORE": f"{folder}/elsewhere"}
     assert pushed(layerrun, "pull", "web", f"{place}-app", env=there)["base_made"]
+
+
+def test_device_nodes_that_only_the_manifest_has_go_along(layerrun, host, tree, folder):
+    """As in the archives of debootstrap: without them no other machine would come to the digest of the base."""
+    with tarfile.open(f"{folder}/small.tar", "w") as archive:
+        archive.add(tree, ".")
+        for name, minor in (("null", 3), ("zero", 5)):
+            node = tarfile.TarInfo(f"./dev/{name}")
+            node.type, node.mode, node.devmajor, node.devminor = tarfile.CHRTYPE, 0o666, 1, minor
+            archive.addfile(node)
+    layerrun("base", "import", "small", f"{folder}/small.tar", check=0)
+    make_app(layerrun, "small")
+    pushed(layerrun, "push", "web", f"oci://{host}/nodes")
+    there = {"LAYERRUN_STORE": f"{folder}/elsewhere"}
+    assert pushed(layerrun, "pull", "web", f"oci://{host}/nodes", env=there)["base_made"]
+    assert shown(layerrun, "small", env=there)["digest"] == shown(layerrun, "small")["digest"]
+
+
+def test_a_base_that_was_altered_is_not_sent(layerrun, host, tree):
+    layerrun("base", "import", "small", tree, check=0)
+    store = layerrun.store()
+    (base,) = os.listdir(f"{store}/bases")
+    with open(f"{store}/bases/{base}/tree/etc/equal", "ab") as file:
+        file.write(b"more")
+    done = layerrun("base", "push", "small", f"oci://{host}/altered", "--insecure", check=1)
+    assert "is not as it was imported" in done.err
 
 
 def test_an_unchanged_base_sends_documents_only(layerrun, host, tree):
