@@ -113,7 +113,7 @@ def update(
                 _stage(store, old, new, rebuilt, wanted.tries)
                 return found, None
             switched = switching.switch(
-                store, new, what="update", layers=rebuilt, note=new.source, tries=wanted.tries
+                store, new, what="update", layers=rebuilt, note=new.source, trial=True, tries=wanted.tries
             )
         versions.prune(store, name)
         return found, switched
@@ -232,6 +232,6 @@ def apply_staged(store: Store, name: str) -> Switched | None:
         staged = None if slot is None or slot.staged is None else store.catalog.base_by_id(slot.staged)
         if slot is None or staged is None:
             return None
-        switched = switching.switch(store, staged, what="update", note="staged", tries=slot.tries)
+        switched = switching.switch(store, staged, what="update", note="staged", trial=True, tries=slot.tries)
         versions.prune(store, name)
         return switched
