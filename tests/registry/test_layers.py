@@ -1,17 +1,24 @@
 """The layers of an app alone, as an artifact of a registry: over the base they were made for, or the machine's /."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
-from support.registries import registry
+from support.registries import registry, sha
 from support.sandbox import small_tree
 
+from layerrun.errors import UsageError
+from layerrun.fleet import beneath
+from layerrun.fleet.pull import pull_app
+from layerrun.fleet.wish import Wish
 from layerrun.images.reference import Reference
 from layerrun.images.registry import Repository
 from layerrun.images.transport import Access
+from layerrun.images.upload import put_blob, put_manifest
+from layerrun.store.store import Store
 
 MARKS = """
 import os, stat, sys
@@ -158,7 +165,7 @@ def test_what_there_is_not(layerrun, host, tree):
 
 @pytest.mark.long
 @pytest.mark.rootless
-def test_over_the_machines_own_root(layerrun, host, any_user):
+def test_over_the_machines_own_root(layerrun, host, any_user, monkeypatch):
     for user in (None, any_user):
         make_app(layerrun, user=user)
         place = f"oci://{host}/host-{'root' if user is None else 'plain'}"
@@ -169,6 +176,47 @@ def test_over_the_machines_own_root(layerrun, host, any_user):
         assert (done["base"], len(done["layers"])) == ("host", 1)
         path = "/etc/new/f" if user is None else "/var/tmp/new/f"
         assert layerrun("app", "web", "--", "cat", path, user=user, check=0).out.strip() == "new"
+    # A machine with another system has to be told.
+    monkeypatch.setattr(beneath, "running_system", lambda: "plan9 4")
+    access = Access(insecure=True)
+    with Store.open(layerrun.store()) as store:
+        with pytest.raises(UsageError, match="and this is plan9 4") as caught:
+            pull_app(store, "far", f"oci://{host}/host-root", Wish(access=access))
+        assert "--base host" in caught.value.hint
+        pull_app(store, "far", f"oci://{host}/host-root", Wish(access=access, base_name="host"))
     # What root has sent is a plain user's own, too.
     layerrun("pull", "theirs", f"oci://{host}/host-root", "--insecure", user=any_user, check=0)
     assert layerrun("app", "theirs", "--", "cat", "/etc/new/f", user=any_user, check=0).out == "new"
+
+
+LIES = [
+    ('{"version":2,"name":"host","digest":null,"layers":0}', "newer"),
+    ('{"version":1,"name":"host","digest":null,"layers":1}', "no sense"),
+    ('{"version":1,"name":"small","digest":null,"layers":0}', "no sense"),
+    ('{"version":1,"name":"../x","digest":"sha256:0","layers":0}', "no sense"),
+    ('{"version":1,"name":"host","digest":null,"layers":0,"source":"oci://a b\\u001b"}', "no sense"),
+    ('{"version":1,"name":"host","digest":null,"layers":0,"machine":"a\\u001b[31m"}', "another system"),
+    (None, "no sense"),
+]
+
+
+@pytest.mark.long
+def test_labels_that_lie(layerrun, host, tree):
+    layerrun("base", "import", "small", tree, check=0)
+    make_app(layerrun, "--base", "small")
+    layerrun("push", "web", f"oci://{host}/lies", "--layers", "--insecure", check=0)
+    repository = Repository(Access(insecure=True), Reference.parse(f"oci://{host}/lies"), push=True)
+    found = manifest(host, "lies")
+    config = json.loads(repository.small(found["config"]["digest"], 1 << 20))
+    for label, why in LIES:
+        config["config"]["Labels"]["layerrun.base"] = label
+        data = json.dumps(config).encode()
+        put_blob(repository, sha(data), len(data), lambda data=data: io.BytesIO(data))
+        found["config"] |= {"digest": sha(data), "size": len(data)}
+        put_manifest(repository, json.dumps(found).encode(), found["mediaType"], "lies")
+        said = layerrun("pull", "liar", f"oci://{host}/lies:lies", "--insecure")
+        assert said.rc in (1, 2), said.err
+        assert why in said.err
+        assert "\x1b" not in said.err
+    layerrun("show", "liar", check=6)
+    assert len(os.listdir(f"{layerrun.store()}/layers")) == 1
