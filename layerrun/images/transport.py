@@ -252,6 +252,11 @@ class Transport:
 
     def _distrusted(self, url: str, error: Exception) -> RegistryError:
         _, host, port = origin_of(url)
+        if "WRONG_VERSION_NUMBER" in str(error):  # what OpenSSL calls it when plain HTTP comes
+            return RegistryError(
+                f"{host}:{port} does not speak TLS",
+                hint="--insecure takes HTTP, or `insecure = true` of that registry in registries.conf(5)",
+            )
         return RegistryError(
             f"{host} has not shown that it is {host}: {_reason(error)}",
             hint=f"put its authority into /etc/containers/certs.d/{host}:{port}/ca.crt or name a folder by --cert-dir",
