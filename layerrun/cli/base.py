@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,10 @@ def import_(
     check_name(name, "name of a base")
     if any(access.values()) and not source.startswith("oci://"):
         raise click.UsageError("--auth-file, --cert-dir and --insecure are for oci:// alone")
+    if not os.path.isdir(source):
+        from layerrun.native.jail import make_ready
+
+        make_ready()
     with open_store() as store, counter(f"importing {name}") as progress:
         from layerrun.updates.sources import bring
 

@@ -5,6 +5,9 @@ process, network, ipc, host name and control group namespaces of its own, an emp
 given, few capabilities and only over that folder's owners, no new privileges, Landlock, limits. For root's stores the
 folder is shown through mapped ids, so that not even the machine's root by number is in there. Nothing it answers is
 believed: errors are text for people, what it made is looked at by others.
+
+Its start takes longer than reading a small archive does, so `make_ready` lets it begin before there is work: it waits,
+still outside, for the request, which brings its descriptors along (unix(7), SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from layerrun import errors
 from layerrun.native import worker
 
 if TYPE_CHECKING:
+    import subprocess
+
     from layerrun.native.worker import IdMap
 
-__all__ = ["run_jailed"]
+__all__ = ["make_ready", "run_jailed"]
 
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from layerrun.native.jail import main; main()"
 # Bytes of an answer, and characters of what an error says.
@@ -30,8 +36,65 @@ _MOST = 65536
 _SAID = 1000
 # Seconds to end in after the answer.
 _ENDING = 10.0
+# Descriptors that one message may carry: SCM_MAX_FD.
+_DESCRIPTORS = 253
 # sched.h: mount, cgroup, uts, ipc, pid and network namespaces.
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
+
+
+class _Helper:
+    """A helper that has not been told yet what it is to do."""
+
+    def __init__(self) -> None:
+        import subprocess
+
+        self.channel, theirs = socket.socketpair()
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT, *worker.import_path()]
+        with theirs:
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    def tell(self, request: Mapping[str, Any], fds: Sequence[int]) -> None:
+        """Tell it what to do; its ends of ``fds`` are its own."""
+        import json
+
+        with (
+            self.channel,
+            suppress(BrokenPipeError, ConnectionResetError),
+        ):  # what is missing from its answer says so
+            socket.send_fds(self.channel, [b"{"], fds)
+            self.channel.sendall(json.dumps(request).encode("ascii")[1:])
+
+    def drop(self) -> None:
+        """End it."""
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+_ready: list[_Helper] = []
+
+
+def make_ready() -> None:
+    """Start what the next `run_jailed` of this process needs. The caller's thread has to outlive it."""
+    import atexit
+
+    if not _ready:
+        _ready.append(_Helper())
+        atexit.register(_drop)
+
+
+def _drop() -> None:
+    while _ready:
+        _ready.pop().drop()
 
 
 def run_jailed(
@@ -54,18 +117,21 @@ def run_jailed(
     import json
     import subprocess
 
-    more = {
+    request = {
+        "function": function,
+        "args": args,
+        "uid_map": uid_map,
+        "gid_map": gid_map,
         "folder": None if folder is None else os.path.realpath(folder),
         "mapped": mapped,
         "limits": dict(limits),
         "fds": list(pass_fds),
     }
-    process = worker.spawn(
-        function, args, uid_map, gid_map, pass_fds, boot=_BOOT, session=True, quiet=True, more=more
-    )
-    assert process.stdin is not None
+    helper = _ready.pop() if _ready else _Helper()
+    process = helper.process
     assert process.stdout is not None
     try:
+        helper.tell(request, pass_fds)
         output = process.stdout.read(_MOST + 1)
         process.stdout.close()
         status = process.wait(_ENDING)
@@ -107,7 +173,7 @@ def main() -> NoReturn:
     import importlib
     import json
 
-    request = json.loads(sys.stdin.buffer.read())
+    request = _receive()
     module, _, name = request["function"].partition(":")
     function = getattr(importlib.import_module(module), name)
     answers = os.fdopen(os.dup(1), "wb")
@@ -129,6 +195,31 @@ def main() -> NoReturn:
     answers.write(json.dumps(result).encode("ascii"))
     answers.close()
     os._exit(0)
+
+
+def _receive() -> dict[str, Any]:
+    """Return the request; the descriptors that come with it get the numbers that they have outside."""
+    import fcntl
+    import json
+
+    with socket.socket(fileno=os.dup(0)) as channel:
+        data, fds, _, _ = socket.recv_fds(channel, 1, _DESCRIPTORS)
+        parts = [data]
+        while data:
+            data = channel.recv(65536)
+            parts.append(data)
+    if not parts[0]:
+        os._exit(0)  # nobody has anything to do
+    request: dict[str, Any] = json.loads(b"".join(parts))
+    numbers = request["fds"]
+    above = max(numbers, default=0) + 1
+    held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for fd, number in zip(held, numbers, strict=True):
+        os.dup2(fd, number, inheritable=False)
+        os.close(fd)
+    return request
 
 
 def _enter(request: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from layerrun import errors
@@ -18,7 +18,7 @@ from layerrun import errors
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["map_other", "map_self", "run_in_userns", "spawn", "start_in_userns"]
+__all__ = ["import_path", "map_other", "map_self", "run_in_userns", "start_in_userns"]
 
 IdMap = Sequence[tuple[int, int, int]]
 
@@ -44,7 +44,7 @@ def run_in_userns(
 
     if own:
         uid_map, gid_map = [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
-    process = spawn(function, args, uid_map, gid_map, pass_fds)
+    process = _spawn(function, args, uid_map, gid_map, pass_fds)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -72,7 +72,7 @@ def start_in_userns(
     pass_fds: Sequence[int] = (),
 ) -> None:
     """Like `run_in_userns`, in a session of its own and at low priority; returns at once, without a result."""
-    process = spawn(function, args, uid_map, gid_map, pass_fds, session=True, quiet=True, detached=True)
+    process = _spawn(function, args, uid_map, gid_map, pass_fds, session=True, quiet=True, detached=True)
     # It outlives us; without this, Popen complains of a child that nobody waited for.
     process.returncode = 0
 
@@ -87,20 +87,18 @@ def _default_maps(uid_map: IdMap | None, gid_map: IdMap | None) -> tuple[IdMap, 
     return uid_map or uids, gid_map or gids
 
 
-def spawn(
+def _spawn(
     function: str,
     args: Sequence[Any],
     uid_map: IdMap | None,
     gid_map: IdMap | None,
     pass_fds: Sequence[int],
     *,
-    boot: str = _BOOT,
     session: bool = False,
     quiet: bool = False,
     detached: bool = False,
-    more: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a helper and give it its request, with ``more`` in it; ``boot`` is the Python code that it begins with.
+    """Start a helper and give it its request.
 
     ``session``: it gets one of its own; ``quiet``: what it says is lost; ``detached``: its answer too.
     """
@@ -109,9 +107,8 @@ def spawn(
 
     uids, gids = _default_maps(uid_map, gid_map)
     request = {"function": function, "args": args, "uid_map": uids, "gid_map": gids, "detached": detached}
-    request |= more or {}
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", boot, *_import_path()],
+        [sys.executable, "-I", "-S", "-c", _BOOT, *import_path()],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL if detached else subprocess.PIPE,
         stderr=subprocess.DEVNULL if quiet else None,
@@ -128,8 +125,8 @@ def spawn(
     return process
 
 
-def _import_path() -> list[str]:
-    """Return where the worker finds layerrun and what it needs: our own absolute entries."""
+def import_path() -> list[str]:
+    """Return where a helper finds layerrun and what it needs: our own absolute entries."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [here, *(entry for entry in sys.path if os.path.isabs(entry) and entry != here)]
 
