@@ -26,7 +26,6 @@ __all__ = [
     "Head",
     "Packed",
     "check_sum",
-    "is_delta",
     "pack_head",
     "read_head",
     "refuse",
@@ -117,14 +116,6 @@ class Head:
 def refuse(why: str) -> NoReturn:
     """Raise `ArchiveError`: the delta ``why``."""
     raise ArchiveError(f"the delta {why}", hint="nothing of it was kept")
-
-
-def is_delta(fd: int) -> bool:
-    """Say whether a file begins as deltas of any version do; a pipe does not."""
-    try:
-        return os.pread(fd, len(_FAMILY), 0) == _FAMILY
-    except OSError:
-        return False
 
 
 def pack_head(head: Head) -> bytes:

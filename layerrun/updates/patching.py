@@ -19,29 +19,17 @@ from layerrun.errors import ArchiveError, NotFoundError
 from layerrun.model import Base, BaseKind, IdMode
 from layerrun.native.jail import run_jailed
 from layerrun.store.fs import DIR_FLAGS, explain
-from layerrun.updates.deltafile import Head, check_sum, is_delta, read_head
+from layerrun.updates.deltafile import Head, check_sum, read_head
 from layerrun.updates.owners import as_owner
 
 if TYPE_CHECKING:
     from layerrun.images.stream import Feed
     from layerrun.store.store import Store
 
-__all__ = ["DeltaSource", "delta_source", "is_delta_file"]
+__all__ = ["DeltaSource", "delta_source"]
 
 # Bytes of memory and seconds of a processor that decompressing may take, and files it may have open.
 _RLIMITS = {"RLIMIT_AS": 1 << 30, "RLIMIT_CPU": 3600, "RLIMIT_NOFILE": 64, "RLIMIT_FSIZE": 0}
-
-
-def is_delta_file(path: str) -> bool:
-    """Say whether there is a delta at ``path``; what cannot be read is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return is_delta(fd)
-    finally:
-        os.close(fd)
 
 
 def delta_source(store: Store, path: str, name: str | None = None) -> DeltaSource:

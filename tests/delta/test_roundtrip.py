@@ -12,7 +12,8 @@ from layerrun.errors import ExistsError, NotFoundError, UsageError
 from layerrun.store.store import Store
 from layerrun.updates.delta import check, make_delta
 from layerrun.updates.deltafile import BLOCK
-from layerrun.updates.patching import delta_source, is_delta_file
+from layerrun.updates.patching import delta_source
+from layerrun.updates.sources import is_delta_file
 
 SEED = random.Random(6)
 WHEN = 1_600_000_000 * 10**9 + 7
