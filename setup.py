@@ -16,6 +16,7 @@ from distutils.sysconfig import customize_compiler
 
 # What needs libcrypto, which the front door is not linked to.
 HASHING = {
+    "content",
     "feed",
     "inodes",
     "intake",

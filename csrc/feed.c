@@ -8,6 +8,8 @@
 
 #define ROOM (256U << 10)
 #define STRAIGHT (64U << 10)
+/* A source from which nothing comes for so many milliseconds is a slow one. */
+#define SOON 2
 
 int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err)
 {
@@ -19,9 +21,15 @@ int lr_feed_open(struct lr_feed *feed, int fd, int cancel, struct lr_error *err)
 static int wait_for_more(const struct lr_feed *feed, struct lr_error *err)
 {
     struct pollfd fds[2] = {{.fd = feed->fd, .events = POLLIN}, {.fd = feed->cancel, .events = POLLIN}};
-    while (poll(fds, 2, -1) < 0)
-        if (errno != EINTR)
+    int timeout = SOON, come = 0;
+    while (come <= 0) {
+        come = poll(fds, 2, timeout);
+        if (come < 0 && errno != EINTR)
             return lr_fail(err, "wait for the source", NULL);
+        if (come == 0 && feed->waits)
+            feed->waits(feed->argument);
+        timeout = come == 0 ? -1 : timeout;
+    }
     return fds[1].revents ? lr_fail_code(err, ECANCELED, "read the source", "") : 0;
 }
 

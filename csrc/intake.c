@@ -11,18 +11,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What may wait between the two: records, and bytes of files that are held. */
+/* What may wait between the two: records, and bytes of files that are held; as much again may be in work. */
 #define MOST 1024
-#define BYTES (16U << 20)
+#define BYTES (8U << 20)
+/* From how much on the other thread is woken: turns cost more than small files. */
+#define WAKE 64
+#define WAKE_BYTES (512U << 10)
 
 struct line {
     pthread_mutex_t mutex;
     pthread_cond_t more, less;
     struct lr_item *first, **last;
     size_t count, bytes;
+    bool waits; /* the other thread has nothing to do */
+    bool hurry; /* what is there is to be taken out, be it little */
     bool ended; /* nothing will be added */
     bool failed; /* nothing will be taken out */
     struct lr_taker taker;
+    struct lr_content content;
     struct lr_error err;
 };
 
@@ -38,35 +44,50 @@ struct reading {
 static size_t weight(const struct lr_item *item)
 {
     size_t around = item->names.size + item->attributes_count * sizeof *item->attributes;
-    return around + (item->data ? (size_t)item->head.size : 0);
+    return around + (item->data || item->raw ? (size_t)item->head.size : 0);
 }
 
-/* The other thread: takes items out until there are no more. */
+static bool is_worth_it(const struct line *line)
+{
+    return line->hurry || line->count >= WAKE || line->bytes >= WAKE_BYTES;
+}
+
+/* Who has nothing to do may as well read contents. */
+static bool is_idle(struct line *line)
+{
+    pthread_mutex_lock(&line->mutex);
+    bool idle = line->waits && line->bytes < WAKE_BYTES;
+    pthread_mutex_unlock(&line->mutex);
+    return idle;
+}
+
+/* The other thread: takes all items out that there are; NULL: there will be no more. */
 static struct lr_item *take_out(struct line *line)
 {
     pthread_mutex_lock(&line->mutex);
-    while (!line->first && !line->ended)
+    line->waits = true;
+    while (!is_worth_it(line) && !line->ended)
         pthread_cond_wait(&line->more, &line->mutex);
-    struct lr_item *item = line->first;
-    if (item) {
-        line->first = item->next;
-        if (!line->first)
-            line->last = &line->first;
-        line->count--;
-        line->bytes -= weight(item);
-        pthread_cond_signal(&line->less);
-    }
+    line->waits = false;
+    struct lr_item *all = line->first;
+    line->first = NULL;
+    line->last = &line->first;
+    line->count = line->bytes = 0;
+    line->hurry = false;
+    pthread_cond_signal(&line->less);
     pthread_mutex_unlock(&line->mutex);
-    return item;
+    return all;
 }
 
 static void *work(void *argument)
 {
     struct line *line = argument;
-    struct lr_item *item;
+    struct lr_item *item = NULL, *next;
     bool failed = false;
-    while ((item = take_out(line))) {
-        if (!failed && lr_taker_take(&line->taker, item, &line->err) < 0) {
+    while (item || (item = take_out(line))) {
+        next = item->next;
+        if (!failed && ((item->raw && lr_content_take(&line->content, item, &line->err) < 0) ||
+                        lr_taker_take(&line->taker, item, &line->err) < 0)) {
             failed = true;
             pthread_mutex_lock(&line->mutex);
             line->failed = true;
@@ -74,6 +95,7 @@ static void *work(void *argument)
             pthread_mutex_unlock(&line->mutex);
         }
         lr_item_free(item);
+        item = next;
     }
     return NULL;
 }
@@ -82,21 +104,34 @@ static void *work(void *argument)
 static bool put_in(struct line *line, struct lr_item *item)
 {
     pthread_mutex_lock(&line->mutex);
-    while (!line->failed && (line->count >= MOST || (line->count && line->bytes + weight(item) > BYTES)))
+    while (!line->failed && (line->count >= MOST || (line->count && line->bytes + weight(item) > BYTES))) {
+        line->hurry = true;
+        pthread_cond_signal(&line->more);
         pthread_cond_wait(&line->less, &line->mutex);
-    bool failed = line->failed;
+    }
+    bool failed = line->failed, told = is_worth_it(line);
     if (!failed) {
         *line->last = item;
         line->last = &item->next;
         line->count++;
         line->bytes += weight(item);
-        if (line->count == 1)
+        if (!told && is_worth_it(line))
             pthread_cond_signal(&line->more);
     }
     pthread_mutex_unlock(&line->mutex);
     if (failed)
         lr_item_free(item);
     return !failed;
+}
+
+/* What reads has to wait itself: what it has read shall not. */
+static void hurry(void *argument)
+{
+    struct line *line = argument;
+    pthread_mutex_lock(&line->mutex);
+    line->hurry = line->count != 0;
+    pthread_cond_signal(&line->more);
+    pthread_mutex_unlock(&line->mutex);
 }
 
 static void tell(const struct lr_reader *reader)
@@ -192,6 +227,10 @@ static int read_all(struct reading *reading, struct line *line, struct lr_error 
             told = reader->size + (reader->entries << 12);
             tell(reader);
         }
+        if (item->raw && !is_idle(line) && lr_content_take(&reader->content, item, err) < 0) {
+            lr_item_free(item);
+            return -1;
+        }
         if (!put_in(line, item))
             return -1;
     }
@@ -220,7 +259,7 @@ int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *
     struct reading reading = {.recorder = {.fd = -1}, .plan = options->plan};
     /* Room for files is used again and again: to give it back to the kernel each time costs more than to fill it. */
     mallopt(M_MMAP_THRESHOLD, 2 * (int)LR_HELD);
-    mallopt(M_TRIM_THRESHOLD, 2 * (int)BYTES);
+    mallopt(M_TRIM_THRESHOLD, 8 * (int)BYTES);
     struct line *line = calloc(1, sizeof *line);
     if (!line)
         return lr_fail(err, "get memory", NULL);
@@ -230,11 +269,16 @@ int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *
     pthread_cond_init(&line->less, NULL);
     line->last = &line->first;
     int done = lr_reader_open(&reading.reader, options, err);
+    reading.reader.feed.waits = hurry;
+    reading.reader.feed.argument = line;
+    if (done == 0)
+        done = lr_content_open(&line->content, options, &reading.reader.feed, 'w', err);
     if (done == 0)
         done = lr_taker_open(&line->taker, options, err);
     if (done == 0)
         done = run(&reading, line, err);
     lr_reader_close(&reading.reader);
+    lr_content_close(&line->content);
     lr_recorder_close(&reading.recorder);
     if (done == 0)
         done = lr_manifest_write(&line->taker, result, err);

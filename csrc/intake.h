@@ -13,10 +13,11 @@ struct lr_intake_options {
     int progress; /* a pipe that gets pairs of u64, entries and bytes; what does not fit is left out */
     int tree; /* the empty folder that becomes the tree */
     int objects; /* the store's objects */
-    int fresh; /* a folder of the ticket for objects that are new, under their whole names */
+    int fresh; /* a folder of the ticket for objects that are new */
     int records; /* the store's records of layers */
     int layers; /* a folder of the ticket for new ones */
     int manifest, links; /* empty files */
+    int archive; /* the file in which the stream may say that contents lie */
     /* The layers in their order, a line each: 'r' (replayed: the store's record is read), 'w' (its record is written) or '-',
      * then the name; no other may come. */
     const char *plan;

@@ -10,8 +10,6 @@
 
 /* Bytes of path, link and attributes of one record. */
 #define HEADER (1U << 20)
-/* Bytes of a hole between two looks whether to go on. */
-#define HOLE (32U << 20)
 
 _Static_assert(sizeof(struct lr_record) == 64, "the head of a record");
 
@@ -24,7 +22,7 @@ int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *opt
 {
     *reader = (struct lr_reader){.options = options};
     return lr_feed_open(&reader->feed, options->stream, options->cancel, err) < 0 ||
-                   lr_sha_open(&reader->content, err) < 0 || lr_sha_open(&reader->meta, err) < 0
+                   lr_content_open(&reader->content, options, &reader->feed, 'r', err) < 0
                ? -1
                : 0;
 }
@@ -32,8 +30,7 @@ int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *opt
 void lr_reader_close(struct lr_reader *reader)
 {
     lr_feed_close(&reader->feed);
-    lr_sha_free(&reader->content);
-    lr_sha_free(&reader->meta);
+    lr_content_close(&reader->content);
 }
 
 void lr_item_free(struct lr_item *item)
@@ -76,6 +73,9 @@ static const char *wrong_head(const struct lr_reader *reader, const struct lr_it
     bool known = head->kind == LR_RECORD_KNOWN, layer = head->kind == LR_RECORD_LAYER;
     if (!strchr("dfklhpcbwone", head->kind) || head->kind == 0 || head->mode > 07777 ||
         head->mtime_ns >= 1000000000)
+        return "is no proper record";
+    if (head->at && (head->kind != LR_RECORD_FILE || head->size == 0 || options->archive < 0 ||
+                     head->at > INT64_MAX || head->size > INT64_MAX - head->at))
         return "is no proper record";
     if (options->ids && (head->uid >= options->ids || head->gid >= options->ids))
         return "belongs to an id that there is none of here";
@@ -174,133 +174,14 @@ static int take_head(struct lr_reader *reader, struct lr_item *item, struct lr_e
     return take_attributes(reader, item, at + path + link + 2, xattrs, at + path + link + 2 + xattrs, err);
 }
 
-void lr_object_name(struct lr_sha *sha, const char *scheme, struct lr_item *item)
+static int take_file(struct lr_reader *reader, struct lr_item *item, struct lr_error *err)
 {
-    const struct lr_record *head = &item->head;
-    uint8_t digest[LR_SHA_SIZE];
-    struct {
-        int64_t mtime;
-        uint32_t mtime_ns, mode, uid, gid;
-    } fixed = {head->mtime, head->mtime_ns, head->mode, head->uid, head->gid};
-    lr_sha_begin(sha);
-    lr_sha_add(sha, scheme, strlen(scheme) + 1);
-    lr_sha_add(sha, &fixed, sizeof fixed);
-    for (size_t i = 0; i < item->attributes_count; i++) {
-        const struct lr_attribute *one = &item->attributes[i];
-        lr_sha_add(sha, one->key, strlen(one->key) + 1);
-        lr_sha_add(sha, &one->size, sizeof one->size);
-        lr_sha_add(sha, one->value, one->size);
-    }
-    lr_sha_end(sha, digest);
-    lr_hex(item->digest, LR_SHA_SIZE, item->object);
-    item->object[2 * LR_SHA_SIZE] = '-';
-    lr_hex(digest, 8, item->object + 2 * LR_SHA_SIZE + 1);
-}
-
-static int write_all(int fd, const char *data, size_t size, off_t at)
-{
-    while (size) {
-        ssize_t put = pwrite(fd, data, size, at);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return -1;
-        data += put;
-        at += put;
-        size -= (size_t)put;
-    }
-    return 0;
-}
-
-/* From here on the content goes to a file. */
-static int spill(struct lr_reader *reader, struct lr_item *item, size_t size, struct lr_error *err)
-{
-    snprintf(item->temporary, sizeof item->temporary, ".%llu", (unsigned long long)reader->temporaries++);
-    int fd = openat(reader->options->fresh, item->temporary,
-                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || write_all(fd, item->data, size, 0) < 0) {
-        lr_close(&fd);
-        return lr_fail(err, "write", item->path);
-    }
-    free(item->data);
-    item->data = NULL;
-    return fd;
-}
-
-/* One run of data, `size` bytes from `at` on. */
-static int take_run(struct lr_reader *reader, struct lr_item *item, int fd, uint64_t at, uint32_t size,
-                    struct lr_error *err)
-{
-    if (fd < 0) {
-        if (lr_feed_take(&reader->feed, item->data + at, size, err) < 0)
-            return -1;
-        lr_sha_add(&reader->content, item->data + at, size);
-        return 0;
-    }
-    while (size) {
-        const char *data;
-        ssize_t got = lr_feed_some(&reader->feed, &data, size, err);
-        if (got < 0)
-            return -1;
-        lr_sha_add(&reader->content, data, (size_t)got);
-        if (write_all(fd, data, (size_t)got, (off_t)at) < 0)
-            return lr_fail(err, "write", item->path);
-        at += (uint64_t)got;
-        size -= (uint32_t)got;
-    }
-    return 0;
-}
-
-/* A hole is hashed like zeros, which may take minutes: who waits may have given up by then. */
-static int take_hole(struct lr_reader *reader, uint64_t size, struct lr_error *err)
-{
-    for (uint64_t piece; size; size -= piece) {
-        piece = size < HOLE ? size : HOLE;
-        lr_sha_zeros(&reader->content, piece);
-        if (piece == HOLE && lr_feed_check(&reader->feed, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-static int take_content(struct lr_reader *reader, struct lr_item *item, struct lr_error *err)
-{
-    struct __attribute__((packed)) {
-        uint64_t offset;
-        uint32_t size;
-    } chunk;
-    uint64_t at = 0, size = item->head.size;
-    LR_CLEANUP(lr_close) int fd = -1;
+    uint64_t size = item->head.size;
     reader->size += size;
     if (reader->size > reader->options->size || reader->size < size)
         return refuse("holds more than may come in", item->path, err);
-    item->data = malloc(size < LR_HELD ? size + 1 : LR_HELD);
-    if (!item->data)
-        return lr_fail(err, "get memory", NULL);
-    if (size > LR_HELD && (fd = spill(reader, item, 0, err)) < 0)
-        return -1;
-    lr_sha_begin(&reader->content);
-    for (;;) {
-        if (lr_feed_take(&reader->feed, &chunk, sizeof chunk, err) < 0)
-            return -1;
-        uint64_t offset = chunk.size ? chunk.offset : size;
-        if (offset < at || offset > size || chunk.size > size - offset)
-            return refuse("has a wrong map of its holes", item->path, err);
-        if (offset > at && fd < 0 && (fd = spill(reader, item, (size_t)at, err)) < 0)
-            return -1;
-        if (take_hole(reader, offset - at, err) < 0)
-            return -1;
-        if (chunk.size == 0)
-            break;
-        if (take_run(reader, item, fd, offset, chunk.size, err) < 0)
-            return -1;
-        at = offset + chunk.size;
-    }
-    if (fd >= 0 && at < size && ftruncate(fd, (off_t)size) < 0)
-        return lr_fail(err, "write", item->path);
-    lr_sha_end(&reader->content, item->digest);
-    lr_object_name(&reader->meta, reader->options->scheme, item);
-    return 0;
+    item->raw = item->head.at != 0;
+    return item->raw ? 0 : lr_content_take(&reader->content, item, err);
 }
 
 struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err)
@@ -310,13 +191,13 @@ struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err)
     if (done == 0 && item->head.kind != LR_RECORD_END && ++reader->entries > reader->options->entries)
         done = refuse("is one too many", item->path, err);
     if (done == 0 && item->head.kind == LR_RECORD_FILE)
-        done = take_content(reader, item, err);
+        done = take_file(reader, item, err);
     if (done == 0 && item->head.kind == LR_RECORD_KNOWN) {
         /* What it names must be what it says: an object's attributes are not looked at again. */
         if (item->link[64] != '-' || lr_unhex(item->link, LR_SHA_SIZE, item->digest) < 0)
             done = refuse("is no proper record", item->path, err);
         if (done == 0)
-            lr_object_name(&reader->meta, reader->options->scheme, item);
+            lr_object_name(&reader->content.meta, reader->options->scheme, item);
         if (done == 0 && strcmp(item->object, item->link) != 0)
             done = refuse("is no proper record", item->path, err);
         if (done == 0 && reader->own && (reader->size += item->head.size) > reader->options->size)

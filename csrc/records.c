@@ -71,6 +71,7 @@ int lr_recorder_add(struct lr_recorder *recorder, const struct lr_item *item, st
         return 0;
     if (head.kind == LR_RECORD_FILE) {
         head.kind = LR_RECORD_KNOWN;
+        head.at = 0;
         link = item->object;
     }
     head.link = (uint32_t)strlen(link);

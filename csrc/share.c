@@ -75,9 +75,9 @@ static int use_object(const struct sharer *sharer, const char *name, const struc
     char path[LR_OBJECT + 1];
     struct statx st;
     int at = lr_chain_fd(chain), fresh = sharer->fresh;
-    snprintf(path, sizeof path, "%.2s/%s", item->object, item->object + 2);
+    lr_object_place(item->object, path);
     if (linkat(sharer->objects, path, fresh, BESIDE, 0) == 0 ||
-        (errno == ENOENT && linkat(fresh, item->object, fresh, BESIDE, 0) == 0)) {
+        (errno == ENOENT && linkat(fresh, path, fresh, BESIDE, 0) == 0)) {
         /* One that somebody has written to is of no use. */
         bool whole = lr_statx(fresh, BESIDE, &st) == 0 && st.stx_size == item->head.size &&
                      st.stx_mtime.tv_sec == item->head.mtime && st.stx_mtime.tv_nsec == item->head.mtime_ns;
@@ -87,7 +87,7 @@ static int use_object(const struct sharer *sharer, const char *name, const struc
     }
     if (errno != ENOENT)
         return errno == EMLINK ? 0 : lr_chain_fail(chain, name, "link the object of", err);
-    if (linkat(at, name, fresh, item->object, 0) < 0 && errno != EEXIST)
+    if (lr_object_add(at, name, fresh, item->object) < 0 && errno != EEXIST)
         return lr_chain_fail(chain, name, "make an object of", err);
     return 0;
 }

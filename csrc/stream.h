@@ -8,7 +8,8 @@
  *   path    from the root, no slash before or behind it, no empty, "." or ".." part; "" is the root itself
  *   link    the target of a link; the path of the entry that a hard link shares; the object of a known file
  *   xattrs  u16 length of key, u32 length of value, key, value; one after the other
- *   content chunks: u64 offset, u32 length, bytes; offsets grow, what is left out is a hole; a chunk of length 0 ends it
+ *   content chunks: u64 offset, u32 length, bytes; offsets grow, what is left out is a hole; a chunk of length 0 ends it;
+ *           none if the head says where in the archive it lies
  */
 #ifndef LR_STREAM_H
 #define LR_STREAM_H
@@ -45,7 +46,8 @@ struct lr_record {
     uint32_t link;
     uint32_t xattrs;
     uint64_t size; /* of a file */
-    uint64_t reserved;
+    /* Of a file: 1 + where its content lies in the archive, which who takes the stream in has too; 0: chunks follow. */
+    uint64_t at;
 };
 
 #endif

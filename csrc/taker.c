@@ -23,7 +23,8 @@ int lr_taker_refuse(const char *why, const char *path, struct lr_error *err)
 int lr_taker_open(struct lr_taker *taker, const struct lr_intake_options *options, struct lr_error *err)
 {
     *taker = (struct lr_taker){.options = options, .uid = geteuid(), .gid = getegid()};
-    return lr_chain_open(&taker->chain, options->tree, LR_KEEP, false, err);
+    return lr_objects_look(taker, err) < 0 ? -1
+                                           : lr_chain_open(&taker->chain, options->tree, LR_KEEP, false, err);
 }
 
 void lr_taker_close(struct lr_taker *taker)
@@ -39,6 +40,7 @@ void lr_taker_close(struct lr_taker *taker)
     lr_set_free(&taker->made);
     lr_buf_free(&taker->real[0]);
     lr_buf_free(&taker->real[1]);
+    lr_set_free(&taker->added);
 }
 
 /* Note a path of this layer, and the folders around it, so that its own whiteouts leave them alone. */

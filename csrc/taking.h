@@ -9,6 +9,8 @@
 
 /* Files up to that are held in memory until it is known whether the store has them. */
 #define LR_HELD (4U << 20)
+/* Zeros as long as that, and not in the midst of two, are a hole. */
+#define LR_PIECE ((size_t)64 << 10)
 /* The name of an object: digest of the content, a dash, 16 digits of a digest of the rest. */
 #define LR_OBJECT 82
 /* Parts of a path where nobody vouches for it: 128 folders one in the other, and what is in the last. */
@@ -17,6 +19,8 @@
 /* The bytes of a stream. */
 struct lr_feed {
     int fd, cancel;
+    void (*waits)(void *argument); /* called when nothing comes for the moment; NULL: not */
+    void *argument;
     char *room;
     size_t at, used;
 };
@@ -48,18 +52,35 @@ struct lr_item {
     char object[LR_OBJECT];
     char *data; /* the content of a file that is held */
     char temporary[24]; /* else the name in `fresh` of the file with it; "": none */
+    bool raw; /* its content lies in the archive and was not read yet */
 };
+
+/* What reads contents; each thread has its own. */
+struct lr_content {
+    const struct lr_intake_options *options;
+    struct lr_feed *feed;
+    struct lr_sha sha, meta;
+    uint64_t temporaries;
+    char mark; /* in the names of temporary files: whose they are */
+};
+
+int lr_content_open(struct lr_content *content, const struct lr_intake_options *options, struct lr_feed *feed,
+                    char mark, struct lr_error *err);
+/* Read the content of a file, give it its digest and its object's name. */
+int lr_content_take(struct lr_content *content, struct lr_item *item, struct lr_error *err);
+void lr_content_close(struct lr_content *content);
 
 /* Reads and checks records. */
 struct lr_reader {
     const struct lr_intake_options *options;
     struct lr_feed feed;
-    struct lr_sha content, meta;
-    uint64_t entries, size, temporaries;
+    struct lr_content content;
+    uint64_t entries, size;
     bool own; /* what is read is the store's */
 };
 
 int lr_reader_open(struct lr_reader *reader, const struct lr_intake_options *options, struct lr_error *err);
+/* A file whose content lies in the archive comes raw. */
 struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err);
 void lr_reader_close(struct lr_reader *reader);
 void lr_item_free(struct lr_item *item);
@@ -140,6 +161,8 @@ struct lr_taker {
     size_t absent_count, absent_size;
     struct lr_group *groups;
     size_t groups_count, groups_size;
+    bool stored[256]; /* the store's folders of objects that are there */
+    struct lr_set added; /* objects of the ticket */
     struct lr_set made; /* paths of this layer and the folders around them, if it is not the first */
     uint64_t layer; /* counts from 1; 0: none has begun */
     uint64_t fresh, fresh_size, known;
@@ -166,12 +189,18 @@ int lr_taker_moved_link(struct lr_taker *taker, struct lr_item *item, const char
 /* Is what has this name where the chain stands of an earlier layer? 1, 0 or -1. */
 int lr_taker_is_earlier(const struct lr_taker *taker, const char *name, struct lr_error *err);
 
-/* objects.c: a file of the tree by an object; 1: done, 0: errno is ENOENT or EMLINK: it is to be made, EEXIST: something is
+/* objects.c: which folders of objects the store has. */
+int lr_objects_look(struct lr_taker *taker, struct lr_error *err);
+/* A file of the tree by an object; 1: done, 0: errno is ENOENT or EMLINK: it is to be made, EEXIST: something is
  * there, -1. */
 int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, const char *name,
                    struct lr_error *err);
+/* The path of an object beneath a folder of objects: AB/REST. */
+void lr_object_place(const char *object, char path[LR_OBJECT + 1]);
+/* A file gets the name of an object in the ticket; errno. */
+int lr_object_add(int at, const char *name, int fresh, const char *object);
 /* A file of the tree becomes an object of the ticket. */
-int lr_object_make(const struct lr_taker *taker, const struct lr_item *item, const char *name,
+int lr_object_make(struct lr_taker *taker, const struct lr_item *item, const char *name,
                    struct lr_error *err);
 /* An object that is not what it should be goes. */
 int lr_object_drop(const struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);

@@ -165,6 +165,13 @@ static int file(struct lr_tar *tar, struct lr_record *record, const struct lr_ta
         return lr_tar_refuse(tar, why);
     }
     record->size = real;
+    if (tar->limits->direct && !sparse && stored) {
+        record->at = 1 + lr_tar_at(tar);
+        return put_record(tar, record, (struct lr_text){0}) || lr_tar_skip(tar, stored) ||
+                       lr_tar_pad(tar, -all % LR_TAR_BLOCK)
+                   ? -1
+                   : 0;
+    }
     if (put_record(tar, record, (struct lr_text){0}))
         return -1;
     if (!sparse && lr_tar_copy(tar, 0, stored))

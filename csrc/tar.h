@@ -18,6 +18,8 @@ struct lr_tar_limits {
     uint64_t header; /* bytes of headers for one entry */
     uint32_t depth; /* of folders */
     uint32_t ids; /* owners are below it */
+    /* `in` is a file, and who takes the stream in reads contents there: they are told by their places */
+    uint32_t direct;
     uint32_t
         layer; /* is it a layer of an image? Then .wh. names are whiteouts, and a slash before a path means nothing */
 };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* No header may be longer than half of what is read ahead. */
@@ -11,6 +12,8 @@
 #define READY ((size_t)256 << 10)
 /* What one chunk of content holds at most, and how long a run of zeros is a hole. */
 #define PIECE ((size_t)64 << 10)
+/* What is read of a file of which only headers are wanted. */
+#define HEADERS ((size_t)8 << 10)
 /* What may lie behind the end. */
 #define BEHIND ((uint64_t)64 << 20)
 
@@ -23,6 +26,12 @@ int lr_tar_open(struct lr_tar *tar)
     /* Fewer turns; it is fine if these are no pipes. */
     fcntl(tar->in, F_SETPIPE_SZ, (int)AHEAD);
     fcntl(tar->out, F_SETPIPE_SZ, (int)AHEAD);
+    struct stat st;
+    off_t at = tar->limits->direct ? lseek(tar->in, 0, SEEK_CUR) : 0;
+    if (at < 0 || (tar->limits->direct && fstat(tar->in, &st)))
+        return lr_fail(tar->err, "look at the archive", NULL);
+    tar->at = (uint64_t)at;
+    tar->length = tar->limits->direct ? (uint64_t)st.st_size : 0;
     return 0;
 }
 
@@ -41,6 +50,24 @@ void lr_tar_close(struct lr_tar *tar)
     lr_buf_free(&tar->target);
 }
 
+static ssize_t read_more(struct lr_tar *tar, size_t size)
+{
+    char *to = tar->data + tar->end;
+    size_t most = AHEAD - tar->end;
+    if (!tar->limits->direct)
+        return read(tar->in, to, most);
+    if (most > HEADERS && size - tar->end <= HEADERS)
+        most = HEADERS;
+    ssize_t got = pread(tar->in, to, most, (off_t)tar->at);
+    tar->at += got > 0 ? (uint64_t)got : 0;
+    return got;
+}
+
+uint64_t lr_tar_at(const struct lr_tar *tar)
+{
+    return tar->at - (tar->end - tar->begin);
+}
+
 int lr_tar_need(struct lr_tar *tar, size_t size)
 {
     if (tar->end - tar->begin >= size)
@@ -49,7 +76,7 @@ int lr_tar_need(struct lr_tar *tar, size_t size)
     tar->end -= tar->begin;
     tar->begin = 0;
     while (!tar->ended && tar->end < size) {
-        ssize_t got = read(tar->in, tar->data + tar->end, AHEAD - tar->end);
+        ssize_t got = read_more(tar, size);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -60,8 +87,21 @@ int lr_tar_need(struct lr_tar *tar, size_t size)
     return tar->end >= size;
 }
 
+/* Over what is not looked at; only what is there yet can be skipped. */
+static int jump(struct lr_tar *tar, uint64_t size)
+{
+    uint64_t ahead = tar->end - tar->begin, beyond = size > ahead ? size - ahead : 0;
+    if (beyond && (tar->at > tar->length || beyond > tar->length - tar->at))
+        return lr_tar_damaged(tar, "it ends within a file");
+    tar->begin += (size_t)(size - beyond);
+    tar->at += beyond;
+    return 0;
+}
+
 int lr_tar_skip(struct lr_tar *tar, uint64_t size)
 {
+    if (tar->limits->direct)
+        return jump(tar, size);
     while (size) {
         size_t piece = size < PIECE ? (size_t)size : PIECE;
         int got = lr_tar_need(tar, piece);

@@ -56,6 +56,7 @@ struct lr_tar {
     char *data; /* read: what lies between begin and end is not used yet */
     size_t begin, end;
     bool ended;
+    uint64_t at, length; /* read directly: where what is read next lies, and how much there was at first */
     char *ready; /* to be written */
     size_t used;
     uint64_t budget; /* bytes of headers that this entry may still have */
@@ -74,6 +75,8 @@ struct lr_tar {
 int lr_tar_open(struct lr_tar *tar);
 int lr_tar_need(struct lr_tar *tar, size_t size);
 int lr_tar_skip(struct lr_tar *tar, uint64_t size);
+/* Where the next byte lies in the file, when it is read directly. */
+uint64_t lr_tar_at(const struct lr_tar *tar);
 int lr_tar_pad(struct lr_tar *tar, size_t size);
 int lr_tar_drain(struct lr_tar *tar);
 int lr_tar_put(struct lr_tar *tar, const void *data, size_t size);

@@ -46,7 +46,6 @@ __all__ = [
 # How much may come in: bytes of files, holes counted, and entries.
 SIZE = 64 << 30
 ENTRIES = 2_000_000
-_OBJECT = 64 + 1 + 16  # bytes of an object's name
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -148,9 +147,11 @@ def renew_objects(store: Store, ticket: Ticket) -> None:
     with ExitStack() as stack:
         fresh, objects = _opened(stack, ticket.fd, "objects"), _opened(stack, store.fd, "objects")
         for name in os.listdir(fresh):
-            if len(name) == _OBJECT:
+            if name.startswith("."):
+                continue
+            for rest in os.listdir(_opened(stack, fresh, name)):
                 with suppress(FileNotFoundError):
-                    os.rename(name, f"{name[:2]}/{name[2:]}", src_dir_fd=fresh, dst_dir_fd=objects)
+                    os.rename(f"{name}/{rest}", f"{name}/{rest}", src_dir_fd=fresh, dst_dir_fd=objects)
 
 
 def scheme_of(ids: IdMode) -> str:

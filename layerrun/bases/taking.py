@@ -36,6 +36,7 @@ class Run:
 
     def __init__(self, source: Source, given: Mapping[str, Any], maps: Maps, *, rootless: bool) -> None:
         self._source, self._given, self._maps, self._rootless = source, given, maps, rootless
+        self._archive: int = getattr(source, "archive", -1)
         self._origin: Mapping[str, Any] = {}
         self._failed: BaseException | None = None  # the source
         self._taken: Taken | None = None
@@ -50,8 +51,9 @@ class Run:
             fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, _PIPE)
         os.set_blocking(stream, False)
         os.set_blocking(progressing, False)
+        given = attrs.evolve(feed, out=out, direct=self._archive >= 0)
         threads = [
-            threading.Thread(target=self._feed, args=(attrs.evolve(feed, out=out),), daemon=True),
+            threading.Thread(target=self._feed, args=(given,), daemon=True),
             threading.Thread(target=self._take, args=(stream, cancel, progressing), daemon=True),
         ]
         try:
@@ -82,7 +84,13 @@ class Run:
             os.close(feed.out)
 
     def _take(self, stream: int, cancel: int, progress: int) -> None:
-        values = {**self._given, "stream": stream, "cancel": cancel, "progress": progress}
+        values = {
+            **self._given,
+            "stream": stream,
+            "cancel": cancel,
+            "progress": progress,
+            "archive": self._archive,
+        }
         try:
             if self._rootless:
                 from layerrun.native.intake import Taken
@@ -138,6 +146,7 @@ _FDS = {
     "layers",
     "manifest",
     "links",
+    "archive",
 }
 
 

@@ -1,6 +1,6 @@
 """Reading tar archives that nobody vouches for: what runs in the jail, `layerrun.native.jail`.
 
-C reads the archive and writes records, csrc/tar.h; what is compressed comes through a thread.
+C reads the archive and writes records, csrc/tar.h; what is compressed comes through a thread. See `plain` as well.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from layerrun.errors import ArchiveError
 from layerrun.images.decompress import Pump, beginning, reader_of
-from layerrun.images.kinds import kind_of
+from layerrun.images.kinds import MAGIC, kind_of
 from layerrun.images.limits import Limits
+from layerrun.images.plain import Parser
 from layerrun.images.stream import Record, write_record
-from layerrun.native import error_text, ffi, lib, new_error, raise_error
 
-__all__ = ["begin_here", "parse", "read_here", "unpack_here"]
+__all__ = ["begin_here", "read_here", "unpack_here"]
 
 
 def read_here(*given: Any) -> dict[str, Any]:
@@ -34,13 +34,9 @@ def read_here(*given: Any) -> dict[str, Any]:
     parts, values, layer, hashed = given[-4:]
     limits = Limits(**values)
     pumps = _start_worker()
-    native = ffi.new(
-        "struct lr_tar_limits *",
-        (limits.size, limits.entries, limits.header, limits.depth, limits.ids, bool(layer)),
-    )
-    found = ffi.new("struct lr_tar_found *")
-    digests = [_read(part, out, (native, found), limits, pumps, hashed=hashed) for part in parts]
-    return {"entries": found.entries, "size": found.size, "xattrs": found.xattrs, "digests": digests}
+    parser = Parser(values, layer=layer)
+    digests = [_read(part, out, parser, limits, pumps, hashed=hashed) for part in parts]
+    return {**parser.found(), "digests": digests}
 
 
 def _start_worker() -> SimpleQueue[Pump]:
@@ -59,7 +55,7 @@ def _start_worker() -> SimpleQueue[Pump]:
 def _read(
     part: Sequence[Any],
     out: int,
-    native: tuple[Any, Any],
+    parser: Parser,
     limits: Limits,
     pumps: SimpleQueue[Pump],
     *,
@@ -70,13 +66,13 @@ def _read(
         with os.fdopen(os.dup(out), "wb") as file:
             write_record(file, Record(kind="n", link=os.fsencode(name)))
     if not hashed and offset is None and ahead is None and _is_plain(fd):
-        parse(fd, out, native)
+        parser.parse(fd, out)
         return None
     reader, writer = os.pipe()
     pump = Pump(reader_of(fd, offset, length, ahead), writer, limits, hashed=hashed)
     pumps.put(pump)
     try:
-        parse(reader, out, native)
+        parser.parse(reader, out)
     except ArchiveError:
         # It may be that it ends there because of an error. A pump that goes on may wait for its input for ever.
         if pump.error is not None:
@@ -94,23 +90,11 @@ def _is_plain(fd: int) -> bool:
     """Say whether it is a file that is not compressed, so that C can read it itself."""
     try:
         at = os.lseek(fd, 0, os.SEEK_CUR)
-        return not kind_of(os.pread(fd, 6, at))
+        return not kind_of(os.pread(fd, MAGIC, at))
     except OSError as error:
         if error.errno != errno.ESPIPE:
             raise
         return False
-
-
-def parse(fd: int, out: int, native: tuple[Any, Any]) -> None:
-    """Write the records of the plain archive ``fd``; ``native``: struct lr_tar_limits, struct lr_tar_found."""
-    record = new_error()
-    if lib.lr_tar(fd, out, *native, record) == 0:
-        return
-    code, _, why, path = error_text(record)
-    if code != errno.EBADMSG:
-        raise_error(record)
-    about = f"the archive's entry {path!r}" if path else "the archive"
-    raise ArchiveError(f"{about} {why}", hint="nothing of it was kept")
 
 
 def begin_here(*given: Any) -> str:

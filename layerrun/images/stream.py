@@ -89,6 +89,7 @@ class Feed:
     ``gid_map`` are of (inside, outside, count): root's helpers work by ids that nobody has, others by their own.
     ``mapped``: root only, see `layerrun.native.jail.run_jailed`. ``size``, ``entries``: what the tree may come to.
     ``known``: names of layers whose records the store has; a source leaves their content out (kind ``n`` alone).
+    ``direct``: what takes in has the source's ``archive``, and may be told where contents of files lie there.
     """
 
     out: int
@@ -99,6 +100,7 @@ class Feed:
     size: int = 64 << 30
     entries: int = 2_000_000
     known: frozenset[str] = frozenset()
+    direct: bool = False
 
 
 @attrs.frozen
@@ -129,7 +131,8 @@ class Source(Protocol):
 
     One may also have ``expected``, the digest that the tree must turn out to have; and ``vouched``: what it says of
     owners, device nodes and extended attributes is believed, as of a folder of the machine's own; and ``knows``: its
-    stream may name objects of the store (kind ``k``), as that of a folder may.
+    stream may name objects of the store (kind ``k``), as that of a folder may; and ``archive``: a descriptor of the
+    file that it reads, in which contents of files lie as they are.
     """
 
     @property

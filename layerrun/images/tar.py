@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from layerrun.errors import ArchiveError
+from layerrun.images.kinds import MAGIC, kind_of
 from layerrun.images.limits import Limits
 from layerrun.images.stream import Feed, Record, write_record
 from layerrun.model import IdMode
@@ -22,8 +24,6 @@ _RLIMITS = {
     "RLIMIT_AS": 2 << 30,
     "RLIMIT_CPU": 4 * 3600,
     "RLIMIT_FSIZE": 0,
-    # The helper sets it when its one thread runs.
-    "RLIMIT_NPROC": None,
 }
 _COUNT = 65536
 
@@ -69,24 +69,24 @@ def read_tars(
     *,
     layer: bool = False,
     hashed: bool = False,
+    direct: bool = False,
 ) -> Found:
     """Write the records of tar archives, plain or compressed, one after the other; not the one that ends the stream.
 
     ``layer``: they are layers of images, so that names which begin with ``.wh.`` are whiteouts; ``hashed``: return
-    digests. Raises `ArchiveError` where an archive is damaged or holds what is never taken; `SystemError` with EPIPE
-    when nobody reads the records any more. One start of the jail (a tenth of a second) is for all parts.
+    digests; ``direct``: the one part is a file that is not compressed, and where contents lie in it is told.
+    Raises `ArchiveError` where an archive is damaged or holds what is never taken; `SystemError` with EPIPE when nobody
+    reads the records any more. One start of the jail is for all parts.
     """
     limits = limits or Limits()
     count = _COUNT if to.ids.one_owner else sum(line[2] for line in to.uid_map)
     limits = attrs.evolve(
         limits, ids=count, size=min(limits.size, to.size), entries=min(limits.entries, to.entries)
     )
+    told: tuple[Any, ...] = ([attrs.astuple(part) for part in parts], attrs.asdict(limits), layer, hashed)
     answer = run_jailed(
-        "layerrun.images.jailed:read_here",
-        [attrs.astuple(part) for part in parts],
-        attrs.asdict(limits),
-        layer,
-        hashed,
+        "layerrun.images.plain:read_file_here" if direct else "layerrun.images.jailed:read_here",
+        *(told[1:2] if direct else told),
         folder=None,
         pass_fds=(
             to.out,
@@ -95,7 +95,12 @@ def read_tars(
         uid_map=to.uid_map,
         gid_map=to.gid_map,
         mapped=to.mapped,
-        limits={**_RLIMITS, "RLIMIT_NOFILE": 64 + 2 * len(parts)},
+        limits={
+            **_RLIMITS,
+            "RLIMIT_NOFILE": 64 + 2 * len(parts),
+            # Where something may be compressed a thread is started, and then the helper sets it.
+            "RLIMIT_NPROC": 0 if direct else None,
+        },
     )
     return _checked(answer, len(parts))
 
@@ -128,9 +133,17 @@ class TarSource:
         """Choose whose ids the tree keeps."""
         return ids_of_archives(rootless=rootless)
 
+    @property
+    def archive(self) -> int:
+        """The descriptor if it is a file as it is, so that others can read in it what lies there; else -1."""
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            return -1
+        head = os.pread(self.fd, MAGIC, os.lseek(self.fd, 0, os.SEEK_CUR))
+        return -1 if kind_of(head) else self.fd
+
     def feed(self, to: Feed) -> Mapping[str, Any]:
         """Write the whole stream; see `layerrun.images.stream.Source`."""
-        read_tars([Part(self.fd, ahead=self.ahead)], to, self.limits)
+        read_tars([Part(self.fd, ahead=self.ahead)], to, self.limits, direct=to.direct)
         with os.fdopen(os.dup(to.out), "wb") as file:
             write_record(file, Record(kind="e"))
         return {}

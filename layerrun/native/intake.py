@@ -37,6 +37,7 @@ class Options:
     layers: int
     manifest: int
     links: int
+    archive: int
     plan: str
     scheme: str
     owners: bool

@@ -95,7 +95,8 @@ static size_t check_content(const char *at, size_t left, uint64_t size, bool who
     }
 }
 
-static void check(const char *at, size_t left, const struct lr_tar_limits *limits, bool whole)
+/* length: of the archive. */
+static void check(const char *at, size_t left, const struct lr_tar_limits *limits, size_t length, bool whole)
 {
     while (left) {
         struct lr_record is;
@@ -120,7 +121,8 @@ static void check(const char *at, size_t left, const struct lr_tar_limits *limit
         check_xattrs(at + is.path + is.link, is.xattrs);
         at += texts;
         left -= texts;
-        if (is.kind != 'f')
+        must(!is.at || (is.kind == 'f' && limits->direct && is.size && is.at - 1 + is.size <= length));
+        if (is.kind != 'f' || is.at)
             continue;
         must(is.size <= limits->size);
         size_t used = check_content(at, left, is.size, whole);
@@ -144,6 +146,7 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
     }
     /* The first byte chooses. */
     limits.layer = size && (bytes[0] & 1);
+    limits.direct = size && (bytes[0] & 2);
     char *made = size ? with_sums(bytes + 1, size - 1) : with_sums(NULL, 0);
     size_t length = size ? size - 1 : 0;
     must(ftruncate(in, 0) == 0 && ftruncate(out, 0) == 0);
@@ -155,7 +158,7 @@ int LLVMFuzzerTestOneInput(const char *bytes, size_t size)
     off_t written = lseek(out, 0, SEEK_CUR);
     char *stream = malloc((size_t)written + 1);
     must(stream && pread(out, stream, (size_t)written, 0) == written);
-    check(stream, (size_t)written, &limits, result == 0);
+    check(stream, (size_t)written, &limits, length, result == 0);
     free(stream);
     return 0;
 }
