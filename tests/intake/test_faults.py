@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from support.sandbox import wait_for
 from support.stores import check_whole
 
 from layerrun.store.store import Store
@@ -145,16 +146,30 @@ def test_imports_and_gc_at_once(store_path, archive):
     swept(store_path)
 
 
-def test_an_interrupt_leaves_nothing(store_path):
-    """Ctrl-C while an archive comes from a pipe that says nothing."""
+@pytest.mark.parametrize("said", [0, 4 << 20], ids=["nothing", "a part"])
+def test_an_interrupt_leaves_nothing(store_path, archive, said):
+    """Ctrl-C while an archive comes from a pipe that says no more, or has not said anything yet."""
     with Store.open(store_path):
         pass
     env = {**os.environ, "LAYERRUN_STORE": store_path, "LAYERRUN_SWEEP": "foreground"}
     process = subprocess.Popen([LAYERRUN, "base", "import", "b", "-"], env=env, stdin=subprocess.PIPE)
-    while not os.listdir(f"{store_path}/staging"):
-        time.sleep(0.01)
-    time.sleep(0.3)
+    with open(archive, "rb") as file:
+        process.stdin.write(file.read(said))
+    process.stdin.flush()
+    if said:
+        wait_for(lambda: os.listdir(f"{store_path}/staging"))
+    else:
+        wait_for(lambda: _waits_for_input(process.pid))
     process.send_signal(signal.SIGINT)
     assert process.wait(20) != 0
     process.stdin.close()
     swept(store_path)
+
+
+def _waits_for_input(pid):
+    """Say whether it reads its standard input, or a copy of it: the number of read(2), and a descriptor of that pipe."""
+    with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+        words = file.read().split()
+    if words[0] not in ("0", "63"):  # x86-64, aarch64
+        return False
+    return os.path.samefile(f"/proc/{pid}/fd/0", f"/proc/{pid}/fd/{int(words[1], 16)}")
