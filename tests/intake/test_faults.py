@@ -167,7 +167,7 @@ def test_an_interrupt_leaves_nothing(store_path, archive, said):
 
 
 def _waits_for_input(pid):
-    """Say whether it reads its standard input, or a copy of it: the number of read(2), and a descriptor of that pipe."""
+    """Say whether it reads its standard input, or a copy of it: the number of read(2), a descriptor of that pipe."""
     with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
         words = file.read().split()
     if words[0] not in ("0", "63"):  # x86-64, aarch64
