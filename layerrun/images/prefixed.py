@@ -14,6 +14,8 @@ __all__ = ["FrameError", "Stream", "pack", "patch", "preload", "unpatch"]
 _PREFIX = 8
 # From here on the lower levels forget what lies far back, unless they are told to look for it apart.
 _FAR = 10 << 20
+# Below this level they forget what lies but a few hundred KiB back, as prefixes do.
+_FINDS = 7
 # log2 of bytes: what a decoder must hold of what it has made. Frames name less where less does.
 _LEAST, _FRAME, _STREAM = 10, 26, 26
 
@@ -93,5 +95,5 @@ def _options(level: int, reach: int, most: int) -> dict[int, int]:
     return {
         parameter.compression_level: level,
         parameter.window_log: max(_LEAST, min(most, max(reach - 1, 1).bit_length())),
-        parameter.enable_long_distance_matching: int(reach > _FAR),
+        parameter.enable_long_distance_matching: int(reach > _FAR or level < _FINDS),
     }

@@ -88,6 +88,7 @@ def test_kept_and_no_part_of_the_layer(place):
     assert len(place.caches()) == 2
 
 
+@pytest.mark.long
 def test_a_step_that_fails_keeps_what_it_has_fetched(root):
     root.write("echo 1 >/etc/kept/f; exit 1")
     root.build(check=None)
@@ -96,6 +97,7 @@ def test_a_step_that_fails_keeps_what_it_has_fetched(root):
     assert root("app", "web", "--", "cat", "/f", check=0).out == "1\n"
 
 
+@pytest.mark.long
 def test_two_builds_wait_for_each_other(root):
     root.write("echo x >>/etc/kept/n; sleep 0.3; echo x >>/etc/kept/n; cat /etc/kept/n >/n", name="one.toml")
     root.write(
@@ -135,6 +137,7 @@ def test_killed_it_begins_empty(root):
     assert root("app", "web", "--", "cat", "/kept", check=0).out == ""
 
 
+@pytest.mark.long
 def test_gc_takes_what_nobody_wants(root):
     root.write("echo 1 >/etc/kept/f")
     root.build()
@@ -148,6 +151,7 @@ def test_gc_takes_what_nobody_wants(root):
     assert len(root.caches()) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("step", "why"),
     [

@@ -40,7 +40,7 @@ def layers_of(path):
         return {layer.id for layer in store.catalog.layers()}, set(os.listdir(f"{path}/layers"))
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [3, pytest.param(16, marks=pytest.mark.long)])
 def test_the_same_steps_at_once(layerrun, recipe, folder, store_path, count):
     layerrun("base", "import", "small", f"{folder}/tree", check=0)
     jobs = [
@@ -65,7 +65,8 @@ def test_the_same_steps_at_once(layerrun, recipe, folder, store_path, count):
     check_whole(store_path)
 
 
-@pytest.mark.parametrize("step", [160, pytest.param(24, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("step", [160, 24])
 def test_a_full_disk_anywhere(layerrun, recipe, folder, step):
     disk = f"{folder}/disk"
     os.mkdir(disk)

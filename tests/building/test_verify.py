@@ -80,6 +80,7 @@ def test_what_is_wrong_is_named_and_built_again(place):
     assert run("app", "other", "--", "cat", "/srv/f").out == "one\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["root"], indirect=True)
 def test_what_has_no_listing_is_said(place):
     run, _, _ = place

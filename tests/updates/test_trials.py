@@ -34,6 +34,7 @@ def test_as_many_starts_as_were_said(root):
     assert "fell back to small@1" in root("status", check=0).out
 
 
+@pytest.mark.long
 def test_what_is_staged_keeps_its_tries(root):
     root("create", "web", "--base", "small", "--", "cat", "/etc/shared", check=0)
     root.update(root.version("bad", BAD), "--stage", "--tries", "1")
@@ -56,6 +57,7 @@ def test_starts_in_the_background_count_when_they_end(place):
     assert "web did not start well on small@2 2 times: it is back on small@1" in said
 
 
+@pytest.mark.long
 def test_a_start_in_the_background_that_goes_well(root):
     on_trial(
         root, "--", "sh", "-c", "echo up; while [ ! -e /tmp/end ]; do sleep 0.05; done", files={"etc/new": ""}
@@ -69,6 +71,7 @@ def test_a_start_in_the_background_that_goes_well(root):
     assert root("logs", "web", check=0).out == "up\n"
 
 
+@pytest.mark.long
 def test_shells_count(root):
     on_trial(root, "--", "sleep", "1", files={"usr/bin/sh": None})
     assert root("app", "web", "--", "no-such-command").rc == 127  # a slip, which says nothing of the app
@@ -78,6 +81,7 @@ def test_shells_count(root):
     assert root("shell", "web", input="exit 7\n").rc == 7
 
 
+@pytest.mark.long
 def test_a_look_inside_does_not_end_the_trial_of_what_has_a_command(root):
     on_trial(root)
     assert root("shell", "web", input="exit 0\n").rc == 0
@@ -103,6 +107,7 @@ def test_starts_from_python_count(root, caplog):
     assert web.run(capture_output=True).stdout == b"1\n"
 
 
+@pytest.mark.long
 def test_a_start_from_python_that_goes_well_ends_the_trial(root):
     for end in ("run", "popen", "run_async"):
         if end != "run":
@@ -156,6 +161,7 @@ def test_what_was_built_meanwhile_is_built_over_the_version_before(root):
     assert root("app", "web", check=0).out == "3\nsecond\n"
 
 
+@pytest.mark.long
 def test_what_cannot_be_built_over_the_version_before_is_kept(root):
     root("create", "web", "--base", "small", check=0)
     root.update(root.version("two", {"etc/only": "2\n"}), "--tries", "1")
@@ -167,6 +173,7 @@ def test_what_cannot_be_built_over_the_version_before_is_kept(root):
     assert root("app", "web", check=0).out == "1\nsecond\n"
 
 
+@pytest.mark.long
 def test_an_app_that_went_back_is_looked_at_by_the_next_update_and_goes_back_to_what_it_had(root):
     on_trial(root, tries=1)
     root("edit", "web", "--health", "cat /etc/shared", check=0)
