@@ -150,6 +150,8 @@ def _cached(store: Store, apps: Sequence[App]) -> list[str]:
 def du(names: tuple[str, ...], as_json: bool) -> int:
     """Show how much space each app, profile and throwaway takes, with its snapshots, and each version of a base.
 
+    Folders that steps of builds keep are told as BASE:PATH; `gc` removes them.
+
     What several of them have in common since a branch is counted for each, and once in the total; so are files that
     several bases share. FREES is what removing a base would give back.
     """
@@ -158,8 +160,11 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
 
         apps = chosen(store, names, every=False) if names else store.apps()
         used, total = measured(store, apps)
+        from layerrun.runtime import step_caches
+
         bases, shared = ([], 0) if names else sharing.uses(store)
-    total += shared
+        caches = [] if names else list(step_caches.kept(store))
+    total += shared + sum(cache.allocated for cache in caches)
     rows = [
         {
             "name": app.name,
@@ -185,12 +190,14 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
             }
             for use in bases
         ]
-        emit({"apps": rows, "bases": stored, "total": total})
+        folders = [{"base": one.base, "path": one.path, "allocated": one.allocated} for one in caches]
+        emit({"apps": rows, "bases": stored, "caches": folders, "total": total})
         return 0
     shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u), ""] for a, u in used]
     for use in bases:
         b = use.base
         shown.append([b.full_name, "base", f"{b.entries:,}", size(b.size), size(use.all), size(use.frees)])
+    shown += [[f"{one.base}:{one.path}", "cache", "", "", *2 * [size(one.allocated)]] for one in caches]
     if not shown:
         nothing("nothing in the store")
         return 0

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
+
 from layerrun.errors import BusyError, LayerrunError
 from layerrun.model import IdMode
 from layerrun.runtime import jobs
@@ -22,7 +24,7 @@ from layerrun.store.trash import to_trash
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["garbage", "key_of", "locked"]
+__all__ = ["Kept", "garbage", "kept", "key_of", "locked"]
 
 _FOLDER = "caches"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,27 +80,49 @@ def _opened(dir_fd: int, path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def garbage(store: Store, older_than: float) -> list[Garbage]:
-    """Return the folders that no build has wanted for so many seconds; one that is gone is filled again."""
-    found: list[Garbage] = []
+@attrs.frozen
+class Kept:
+    """A cache: its folder's name, the base's, the path as seen inside, and the bytes of disk that it takes."""
+
+    key: str
+    base: str
+    ids: IdMode
+    path: str
+    allocated: int
+    used: float
+
+
+def kept(store: Store) -> Iterator[Kept]:
+    """Yield the caches of a store; ``used`` is when a build wanted it last, in seconds since 1970."""
     if not present(store.fd, _FOLDER):
-        return found
+        return
     with _opened(store.fd, _FOLDER) as caches:
         for key in sorted(os.listdir(caches)):
+            # One that is just being made, or is on its way out.
             with suppress(OSError, LayerrunError, ValueError, KeyError), _opened(caches, key) as folder:
-                used = os.stat("lock", dir_fd=folder, follow_symlinks=False).st_mtime
-                if time.time() - used < older_than:
-                    continue
-                ids, words = _what(folder)
-                size = jobs.on_ids(ids, jobs.usage_job, [folder])[0][2]
-                found.append(Garbage(words, int(size), partial(_remove, store, key, ids)))
-    return found
+                yield _kept(key, folder)
 
 
-def _what(folder: int) -> tuple[IdMode, str]:
+def _kept(key: str, folder: int) -> Kept:
     with open(os.open("what", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
         said = json.load(file)
-    return IdMode(said["ids"]), f"what steps of builds over {said['base']} keep at {said['path']}"
+    ids = IdMode(said["ids"])
+    used = os.stat("lock", dir_fd=folder, follow_symlinks=False).st_mtime
+    size = jobs.on_ids(ids, jobs.usage_job, [folder])[0][2]
+    return Kept(key, str(said["base"]), ids, str(said["path"]), int(size), used)
+
+
+def garbage(store: Store, older_than: float) -> list[Garbage]:
+    """Return the folders that no build has wanted for so many seconds; one that is gone is filled again."""
+    return [
+        Garbage(
+            f"what steps of builds over {one.base} keep at {one.path}",
+            one.allocated,
+            partial(_remove, store, one.key, one.ids),
+        )
+        for one in kept(store)
+        if time.time() - one.used >= older_than
+    ]
 
 
 def _remove(store: Store, key: str, ids: IdMode) -> None:

@@ -141,6 +141,12 @@ def test_killed_it_begins_empty(root):
 def test_gc_takes_what_nobody_wants(root):
     root.write("echo 1 >/etc/kept/f")
     root.build()
+    found = json.loads(root("du", "--json", check=0).out)["caches"]
+    assert [(one["base"], one["path"]) for one in found] in (
+        [("small", "/etc/kept"), ("small", "/var/cache/deep/x")],
+        [("small", "/var/cache/deep/x"), ("small", "/etc/kept")],
+    )
+    assert "small:/etc/kept" in root("du", check=0).out
     assert "keep at" not in root("gc", "--dry-run", check=0).out
     for key in root.caches():
         os.utime(f"{root.layerrun.store()}/caches/{key}/lock", (1e9, 1e9))

@@ -435,3 +435,14 @@ def test_errors(root, layerrun):
         assert done.rc == status, (words, done.rc, done.err)
         assert "Traceback" not in done.err
     assert json.loads(layerrun("base", "versions", "--json").out)["versions"][0]["version"] == 1
+
+
+def test_checks_have_the_network_that_is_theirs(root):
+    alone = 'test "$(grep -c : /proc/net/dev)" = 1'
+    host = len([line for line in pathlib.Path("/proc/net/dev").read_text().splitlines() if ":" in line])
+    root("create", "web", "--base", "small", "--network", "none", "--health", alone, check=0)
+    root("create", "other", "--base", "small", "--health", alone.replace("= 1", f"= {host}"), check=0)
+    two = root.version("two", NEW)
+    root.update(two, "--check", alone, "--dry-run")
+    root.update(two, "--check", alone.replace("= 1", f"= {host}"), "--check-network", "host")
+    assert root.update(two, "--check-network", "link:web", check=2).err
