@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import shutil
 import socket
@@ -50,7 +51,8 @@ class Decoys:
 
     def _programs(self):
         flags = ["-std=gnu11", "-D_GNU_SOURCE=", "-O1", "-static"]
-        subprocess.run(["cc", *flags, "-o", f"{self.path}/probe", f"{self.sources}/probe.c"], check=True)
+        parts = sorted(glob.glob(f"{self.sources}/probe*.c"))
+        subprocess.run(["cc", *flags, "-o", f"{self.path}/probe", *parts], check=True)
         self.i386 = os.uname().machine == "x86_64"
         if self.i386:
             flags = ["-m32", "-nostdlib", "-static", "-no-pie"]
