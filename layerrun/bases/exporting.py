@@ -1,7 +1,8 @@
 """Bases as tar archives: what the manifest says, with the content and the times that the tree has.
 
-Owners and device nodes are those of the source, also where the store could not keep them. Every file is hashed while
-it is read, so that what is not as it was imported is never exported. The same base gives the same bytes.
+Owners and device nodes are those of the source, also where the store could not keep them. Holes stay holes. Every file
+is hashed while it is read, so that what is not as it was imported is never exported. The same base gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import attrs
 
 from layerrun.bases.manifest import HEADER, unescape
 from layerrun.errors import DamagedError, UsageError
+from layerrun.images.sparse import parts_of
 from layerrun.images.stream import Record
 from layerrun.images.tarring import TarWriter
 from layerrun.model import HOST_BASE, BaseKind, IdMode
@@ -34,6 +36,7 @@ __all__ = ["add_base", "export_base", "export_to_file", "records_of_base", "writ
 Xattrs = Mapping[bytes, bytes]
 
 _PIPE = 1 << 20
+_ZEROS = bytes(_PIPE)
 
 
 def export_base(store: Store, base: Base, put: Callable[[bytes], object]) -> None:
@@ -118,7 +121,7 @@ def write_here(base: int, out: int) -> None:
     tree = os.open("tree", DIR_FLAGS, dir_fd=base)
     try:
         with os.fdopen(os.dup(out), "wb", buffering=_PIPE) as file:
-            writer = TarWriter(file)
+            writer = TarWriter(file, holes=True)
             add_base(writer, base, tree)
             writer.close()
     finally:
@@ -139,7 +142,9 @@ def add_base(writer: TarWriter, base: int, tree: int, kept: Callable[[Xattrs], X
         content = os.fdopen(trees.open_beneath(tree, record.path, os.O_RDONLY), "rb", buffering=0)
         with content:
             hashing = _Hashing(content)
-            writer.add(record, cast("IO[bytes]", hashing))
+            parts = parts_of(content.fileno(), record.size) if writer.holes else None
+            content.seek(0)
+            writer.add(record, cast("IO[bytes]", hashing), parts)
             if hashing.digest() != digest or content.read(1):
                 raise _damaged(record.path)
 
@@ -154,6 +159,12 @@ class _Hashing:
         data = self._file.read(size)
         self._sum.update(data)
         return data
+
+    def seek(self, size: int, whence: int) -> None:
+        """Pass over a hole: that it is one is as good as read, for what is hashed is what the archive says."""
+        self._file.seek(size, whence)
+        for at in range(0, size, _PIPE):
+            self._sum.update(memoryview(_ZEROS)[: min(_PIPE, size - at)])
 
     def digest(self) -> bytes:
         return self._sum.hexdigest().encode("ascii")

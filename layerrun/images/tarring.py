@@ -7,8 +7,12 @@ have them (``SCHILY.xattr.``). Kinds ``w`` and ``o`` become whiteouts as layers 
 
 from __future__ import annotations
 
+import os
 import posixpath
+from collections.abc import Sequence
 from typing import IO
+
+import attrs
 
 from layerrun.errors import SystemError
 from layerrun.images.stream import Record
@@ -27,12 +31,25 @@ _MOST_ID = 8**7 - 1
 class TarWriter:
     """Writes an archive to ``out``; call `close` at the end, which writes the archive's own end and leaves it open."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], *, holes: bool = False) -> None:
+        """Write to ``out``; ``holes``: files may be written with their holes, which is not for layers of images.
+
+        The image specification advises against it: not all who read layers know them.
+        """
+        self.holes = holes
         self._out = out
         self._written = 0
 
-    def add(self, record: Record, content: IO[bytes] | None = None) -> None:
+    def add(
+        self,
+        record: Record,
+        content: IO[bytes] | None = None,
+        parts: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         """Write an entry; ``content`` is a file's, which must have ``record.size`` bytes. ``n`` and ``e`` are ignored.
+
+        ``parts``: (offset, size) of what is kept of it, for the rest is holes (`layerrun.images.sparse`): then it is
+        written as GNU tar does by ``--format=posix --sparse``, in version 1.0.
 
         Raises `SystemError` for a file that has become shorter meanwhile: the archive cannot be finished then.
         """
@@ -42,10 +59,15 @@ class TarWriter:
             folder, name = (record.path, b".wh..opq") if record.kind == "o" else posixpath.split(record.path)
             self._head(Record("f", posixpath.join(folder, b".wh." + name), mtime_ns=0))
             return
+        if parts is not None:
+            assert content is not None
+            self._sparse(record, content, parts)
+            return
         self._head(record)
         if record.kind in "fk" and record.size:
             assert content is not None
-            self._copy(record, content)
+            self._copy(record.path, content, record.size)
+            self._pad(record.size)
 
     def close(self) -> None:
         """Write the end of the archive."""
@@ -61,25 +83,47 @@ class TarWriter:
         if rest := size % _BLOCK:
             self._write(_ZEROS[: _BLOCK - rest])
 
-    def _copy(self, record: Record, content: IO[bytes]) -> None:
-        left = record.size
-        while left and (piece := content.read(min(left, _PIECE))):
+    def _copy(self, path: bytes, content: IO[bytes], size: int) -> None:
+        while size and (piece := content.read(min(size, _PIECE))):
             self._write(piece)
-            left -= len(piece)
-        if left:
-            raise SystemError(
-                f"{record.path!r} has become shorter while it was read", errno=5, hint="try again"
-            )
-        self._pad(record.size)
+            size -= len(piece)
+        if size:
+            raise SystemError(f"{path!r} has become shorter while it was read", errno=5, hint="try again")
 
-    def _head(self, record: Record) -> None:
+    def _sparse(self, record: Record, content: IO[bytes], parts: Sequence[tuple[int, int]]) -> None:
+        """Write a file with holes: the map of its parts as text, then the parts; holes are passed over."""
+        kept = [*parts, (record.size, 0)]  # where it ends
+        text = b"%d\n" % len(kept) + b"".join(b"%d\n%d\n" % part for part in kept)
+        text += bytes(-len(text) % _BLOCK)
+        stored = sum(size for _, size in parts)
+        self._head(attrs.evolve(record, size=len(text) + stored), real=record.size)
+        self._write(text)
+        at = 0
+        for offset, size in kept:
+            content.seek(offset - at, os.SEEK_CUR)
+            self._copy(record.path, content, size)
+            at = offset + size
+        self._pad(stored)
+
+    def _head(self, record: Record, *, real: int | None = None) -> None:
+        """Write the header; ``real``: the size of a file with holes."""
         name = record.path or b"."
         if record.kind == "d":
             name += b"/"
         size = record.size if record.kind in "fk" else 0
         seconds, fraction = divmod(record.mtime_ns, 10**9)
         pax: dict[bytes, bytes] = {b"SCHILY.xattr." + key: value for key, value in record.xattrs.items()}
-        if len(name) > 100 or not name.isascii():
+        if real is not None:
+            pax |= {
+                b"GNU.sparse.major": b"1",
+                b"GNU.sparse.minor": b"0",
+                b"GNU.sparse.name": name,
+                b"GNU.sparse.realsize": b"%d" % real,
+            }
+            # What those see who know no holes.
+            folder, last = posixpath.split(name)
+            name = posixpath.join(folder, b"GNUSparseFile.0", last)
+        elif len(name) > 100 or not name.isascii():
             pax[b"path"] = name
         if len(record.link) > 100 or not record.link.isascii():
             pax[b"linkpath"] = record.link

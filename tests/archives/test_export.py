@@ -55,6 +55,68 @@ def entries(data):
     return found
 
 
+def test_holes_stay_holes(layerrun, folder):
+    """By what files hold, and not by how they lie: GNU tar, others and our own reader make the same of it."""
+    for name in ("sparse", "full"):
+        os.makedirs(f"{folder}/{name}/usr/{'d' * 90}")
+    parts = {
+        "all": (3 << 20, []),
+        "border": (1 << 20, [(1 << 18, b"x")]),
+        "end": ((1 << 20) + 5, [(1 << 20, b"tail.")]),
+        "d" * 90 + "/\xe9" + "n" * 60: (1 << 19, [(100_000, b"x" * 70_000)]),
+        "one": (65536, []),
+        "short": (65535, []),
+    }
+    for path, (size, data) in parts.items():
+        with (
+            open(f"{folder}/sparse/usr/{path}", "wb") as sparse,
+            open(f"{folder}/full/usr/{path}", "wb") as full,
+        ):
+            sparse.truncate(size)
+            full.write(bytes(size))
+            for offset, what in data:
+                for file in (sparse, full):
+                    file.seek(offset)
+                    file.write(what)
+    for top, folders, names in os.walk(folder):
+        for name in folders + names:
+            os.utime(f"{top}/{name}", (7, 7))
+    for name in ("sparse", "full"):
+        layerrun("base", "import", name, f"{folder}/{name}", check=0)
+        layerrun("base", "export", name, f"{folder}/{name}.tar", check=0)
+    with open(f"{folder}/sparse.tar", "rb") as sparse, open(f"{folder}/full.tar", "rb") as full:
+        data = sparse.read()
+        assert full.read() == data
+    assert len(data) < 400_000
+    layerrun("base", "import", "again", f"{folder}/sparse.tar", check=0)
+    layerrun("base", "export", "again", f"{folder}/again.tar", check=0)
+    with open(f"{folder}/again.tar", "rb") as again:
+        assert again.read() == data
+    for number, argv in enumerate(
+        (["tar", "-xf"], ["bsdtar", "-xf"], ["python3", "-m", "tarfile", "-e"]),
+    ):
+        out = f"{folder}/out{number}"
+        os.mkdir(out)
+        subprocess.run([*argv, f"{folder}/sparse.tar"], cwd=out, check=True, capture_output=True)
+        subprocess.run(["diff", "-r", f"{folder}/full", out], check=True)
+    assert os.stat(f"{folder}/out0/usr/all").st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.long
+def test_more_holes_than_a_map_may_have(folder):
+    """The shorter ones are filled."""
+    from layerrun.images import sparse
+
+    with open(f"{folder}/x", "w+b") as file:
+        for number in range(12_000):
+            os.pwrite(file.fileno(), b"x", number << 17)
+        size = 12_000 << 17
+        file.truncate(size)
+        assert sparse.parts_of(file.fileno(), size) == [(0, (11_999 << 17) + sparse.LEAST)]
+        file.truncate(5 << 17)
+        assert sparse.parts_of(file.fileno(), 5 << 17) == [(n << 17, sparse.LEAST) for n in range(5)]
+
+
 @pytest.mark.parametrize("whose", ["root", PLAIN, SINGLE])
 def test_out_again_as_it_was(layerrun, packed, folder, user_folder, whose):
     user = None if whose == "root" else ensure(whose)

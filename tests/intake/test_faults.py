@@ -173,3 +173,21 @@ def _waits_for_input(pid):
     if words[0] not in ("0", "63"):  # x86-64, aarch64
         return False
     return os.path.samefile(f"/proc/{pid}/fd/0", f"/proc/{pid}/fd/{int(words[1], 16)}")
+
+
+def test_a_hole_that_takes_minutes_can_be_interrupted(store_path, folder):
+    """It is hashed as the zeros that it stands for."""
+    os.makedirs(f"{folder}/tree/usr")
+    with open(f"{folder}/tree/usr/hole", "wb") as hole:
+        hole.truncate(1 << 40)
+    with Store.open(store_path):
+        pass
+    process = start(store_path, "base", "import", "b", f"{folder}/tree")
+    try:
+        wait_for(lambda: os.listdir(f"{store_path}/staging"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.communicate()
+    swept(store_path)
