@@ -136,7 +136,7 @@ def test_which(layerrun, web):
 
 def test_du(layerrun, web):
     data = document(layerrun, "du")
-    assert set(data) == {"schema", "apps", "bases", "total"}
+    assert set(data) == {"schema", "apps", "bases", "caches", "total"}
     assert set(data["apps"][0]) == {
         *("name", "kind", "parent", "profile"),
         *("entries", "apparent", "allocated", "max_size"),
