@@ -10,29 +10,22 @@ import errno
 import importlib
 import os
 from collections.abc import Collection
-from contextlib import suppress
 from types import TracebackType
-
-import attrs
 
 from layerrun.errors import (
     DamagedError,
-    ExistsError,
     LayerrunError,
     NotFoundError,
     SystemError,
-    UsageError,
 )
-from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, Home, IdMode, check_name
-from layerrun.store import freezing, making, paths, profiles, removing, reserve, trash
+from layerrun.model import HOST_BASE, App, AppConfig, AppKind, Base, BaseKind, IdMode
+from layerrun.store import freezing, making, paths, removing, reserve, trash
 from layerrun.store.catalog import HOST, Catalog
-from layerrun.store.fs import DIR_FLAGS, explain, make_dir, open_dir, present
+from layerrun.store.fs import DIR_FLAGS, explain, open_dir, present
 from layerrun.store.locks import PATIENCE, AppLock
 from layerrun.store.making import now
 from layerrun.store.names import unknown
 from layerrun.store.opening import open_root
-from layerrun.store.pair import make_data
-from layerrun.store.plans import forget_plan
 from layerrun.store.staging import Ticket
 
 __all__ = ["Store", "now"]
@@ -319,58 +312,23 @@ class Store:
         """
         return making.make_ephemeral(self, parent)
 
-    def _base_id(self, config: AppConfig) -> str | None:
-        return None if config.base == HOST_BASE else self.base(config.base).id
-
     def rename_app(self, old: str, new: str) -> App:
         """Give an app another name; it and its profiles, whose names change with it, may be running.
 
         A profile is renamed to another of the same app. Returns it as it is now.
         """
-        with self.catalog.transaction():
-            app = self.app(old)
-            profile = None if app.profile is None else profiles.renamed(app, new)
-            if profile is None:
-                check_name(new)
-            for one in (app, *self.catalog.profiles(app.id)):
-                forget_plan(self, one.name)
-            if new != old and self.catalog.app(new) is not None:
-                raise ExistsError(
-                    f"the name {new!r} is taken", hint="choose another, or remove that one first"
-                )
-            if profile is None:
-                self.catalog.rename_app(app.id, new)
-            else:
-                self.catalog.rename_profile(app.id, new, profile)
-        return self.app_again(app)
+        from layerrun.store import changing
+
+        return changing.rename(self, old, new)
 
     def update_app(self, name: str, config: AppConfig) -> App:
         """Give an app another configuration; neither it nor any of its profiles, whose it is too, may run.
 
         Returns it as it is now.
         """
-        app = self.app(name)
-        if app.parent is not None:
-            raise UsageError(
-                f"{name!r} is a profile: its configuration is that of {app.parent_name!r}",
-                hint=f"change {app.parent_name}",
-            )
-        with profiles.locked(self, app, "edit") as family:
-            self.base(config.base)
-            for one in family:
-                if config.home is Home.FRESH:
-                    self._ensure_home(one)
-                forget_plan(self, one.name)
-            with self.catalog.transaction():
-                profiles.check_complete(self, family)
-                # Its layers are its factory state, which is data.
-                layers = self.app_again(app).config.layers
-                self.catalog.configure_app(app.id, attrs.evolve(config, layers=layers), self._base_id(config))
-            from layerrun.native import cgroups  # loads the C core, which looking does not need
+        from layerrun.store import changing
 
-            for one in family:
-                cgroups.remove(self.app_dir(one), one.id)  # with limits that may not be meant any more
-            return self.app_again(app)
+        return changing.configure(self, name, config)
 
     def app_again(self, app: App) -> App:
         """Return the app as the catalog has it now; `NotFoundError` if it was removed."""
@@ -379,22 +337,14 @@ class Store:
             raise NotFoundError(f"{app.name!r} was removed meanwhile")
         return found
 
-    def _ensure_home(self, app: App) -> None:
-        data = self.open_data(app)
-        try:
-            with explain("make the home of", app.name):
-                if not present(data, "home"):
-                    make_dir(data, "home")
-                    os.fsync(data)
-        finally:
-            os.close(data)
-
     def reset_app(self, name: str, *, only: str | None = None) -> None:
         """Clear the data of an app that is not running, at a cost that does not depend on its size.
 
         With ``only``, an app's id, `NotFoundError` if the name has become another's meanwhile.
         """
-        reserve.using(self, lambda: self._reset_app(name, only))
+        from layerrun.store import changing
+
+        reserve.using(self, lambda: changing.reset(self, self._meant(name, only)))
 
     def _meant(self, name: str, only: str | None) -> App:
         app = self.app(name)
@@ -403,41 +353,6 @@ class Store:
                 f"{name!r} is another app now", hint="look at `layerrun list`, then say it again"
             )
         return app
-
-    def _reset_app(self, name: str, only: str | None) -> None:
-        from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2
-
-        app = self._meant(name, only)
-        with self.app_lock(app, "reset"), self.ticket(app.ids) as ticket:
-            app = self.app_again(app)
-            base = self.base(app.config.base)
-            forget_plan(self, app.name)
-            fd = self.open_app_dir(app)
-            try:
-                with explain("clear the data of", name):
-                    make_data(
-                        ticket.fd,
-                        "data",
-                        home=app.config.home,
-                        root=making.root_status(self, base),
-                        max_size=making.image_size(self, app.config),
-                    )
-                    inode = os.stat("data", dir_fd=ticket.fd).st_ino
-                    ticket.note(
-                        {"what": "reset", "app": app.id, "inode": inode, "generation": app.generation}
-                    )
-                    if present(fd, "data"):
-                        renameat2(ticket.fd, "data", fd, "data", RENAME_EXCHANGE)
-                    else:
-                        os.rename("data", "data", src_dir_fd=ticket.fd, dst_dir_fd=fd)
-                    _forget_log(fd)
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
-            with self.catalog.transaction():
-                self.catalog.advance_app(app.id, app.generation)
-        if app.frozen:
-            freezing.drop_unused(self)
 
     def remove_app(
         self,
@@ -465,10 +380,3 @@ class Store:
     def kept(self, name: str) -> list[str]:
         """Return the paths of data that ``remove --keep-data`` left of apps of this name."""
         return removing.kept_of(self, name)
-
-
-def _forget_log(fd: int) -> None:
-    """Remove what detached commands have written (csrc/log.c); ``fd`` is the app's folder."""
-    for name in ("log", "log.1", "log.new"):
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=fd)
