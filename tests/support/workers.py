@@ -1,11 +1,12 @@
 """A worker of a run in parallel (pytest-xdist): what it has to itself, and which tests it gets.
 
-It has plain users and a mount namespace of its own, so that what a test of another worker mounts, or writes into a
-home, is not seen. Folders and leaks go by the process in any case, see `leaks`.
+It has plain users and, as every run has, a mount namespace of its own, so that what a test of another worker mounts,
+or writes into a home, is not seen. Folders and leaks go by the process in any case, see `leaks`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -22,11 +23,17 @@ ID = ""
 
 
 def settle(config: pytest.Config) -> None:
-    """Become the worker that the run's first process made, if it did."""
+    """Have mounts of one's own, and become the worker that the run's first process made, if it did.
+
+    A run in one process needs its own mounts too: what another run beside it mounts (its containers do, anywhere)
+    would be taken for something that a test has left behind, and unmounted.
+    """
     global ID  # noqa: PLW0603  (of the process; not of its environment, which runs within a test inherit)
     ID = getattr(config, "workerinput", {}).get("workerid", "")
+    if os.geteuid() == 0:
+        with contextlib.suppress(PermissionError):  # where we may not, no test may mount either
+            _leave_the_mounts()
     if ID and os.geteuid() == 0:
-        _leave_the_mounts()
         from support import users
 
         for kind in (users.PLAIN, users.SINGLE):
