@@ -14,6 +14,7 @@ from layerrun.model import HOST_BASE, App, AppKind, Base, BaseKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
 from layerrun.runtime import confine, identity, names, network, pasta
+from layerrun.runtime.environment import NOTIFY, add_environment
 from layerrun.runtime.imaged import folder_of_image
 from layerrun.runtime.limits import add_limits
 from layerrun.runtime.network import is_given
@@ -29,19 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_plan"]
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_KEPT = (
-    "TERM COLORTERM LANG LANGUAGE LC_* TZ NO_COLOR http_proxy https_proxy ftp_proxy no_proxy all_proxy "
-    "HTTP_PROXY HTTPS_PROXY FTP_PROXY NO_PROXY ALL_PROXY"
-).split()
 # The machine's own; every sandbox has its own of these or none, and nothing of them is kept.
 _PRIVATE = ("/dev", "/proc", "/run", "/sys")
 _VOLATILE = ("/run", "/tmp", "/dev")
 _MASKED = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 # Only the machine's own root could open these, whatever its capabilities.
 _MASKED_FROM_ROOT = ("kmsg", "kpagecgroup", "kpagecount", "kpageflags", "mtrr", "acpi")
-# Where what a command says to the service manager is taken, inside.
-_NOTIFY = "/run/notify"
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
@@ -272,8 +266,8 @@ class _Compiler:
             plan.note(top, Policy.PRIVATE, "empty at every start" if top in _VOLATILE else "its own")
         if self.notifies:
             plan.add("notify")
-            plan.add("file", _NOTIFY, "0666")
-            plan.add("bind", os.path.join(self.store.app_dir(self.app), "notify"), _NOTIFY, "nosuid,nodev")
+            plan.add("file", NOTIFY, "0666")
+            plan.add("bind", os.path.join(self.store.app_dir(self.app), "notify"), NOTIFY, "nosuid,nodev")
         for op in self.bound:
             plan.add(*op)
         if self.grants.user is not None and self.app.config.home is Home.FRESH:
@@ -293,38 +287,6 @@ class _Compiler:
         for path in self.app.config.hides:
             self.plan.add("mask", path, "try")
             self.plan.note(path, Policy.HIDDEN, "asked for with --hide")
-
-    def environment(self, extra: Mapping[str, str]) -> None:
-        """Add the environment: all of the caller's for a throwaway over the host, else a short list."""
-        who, values = self.who, {"LAYERRUN_APP": self.app.shown_name}
-        # Over the host the caller's PATH leads to what the caller has; over a base it would lead nowhere.
-        for name in ["*"] if self.throwaway else [*_KEPT, *(["PATH"] if self.over_host else [])]:
-            self.plan.add("keepenv", name)
-        if not self.throwaway:
-            values |= {
-                "HOME": who.home,
-                "USER": who.name,
-                "LOGNAME": who.name,
-                "SHELL": who.shell,
-                "PATH": _PATH,
-                "XDG_RUNTIME_DIR": f"/run/user/{who.uid}",
-            }
-            if self.over_host:
-                del values["PATH"]
-        values |= self.session_env
-        if self.notifies:
-            values["NOTIFY_SOCKET"] = _NOTIFY
-            self.plan.add("keepenv", "WATCHDOG_USEC")
-        for word in self.app.config.env:
-            name, equals, value = word.partition("=")
-            if equals:
-                values[name] = value
-            else:
-                values.pop(name, None)
-                self.plan.add("keepenv", name)
-        values |= extra
-        for name, value in values.items():
-            self.plan.add("env", f"{name}={value}")
 
 
 def _isolation(store: Store, plan: Plan, app: App, grants: Grants) -> None:
@@ -424,7 +386,15 @@ def _compile(
     compiler.hides()
     add_limits(plan, app, grants, store.app_dir(app))
     confine.add_confinement(plan, app, grants, who)
-    compiler.environment(env or {})
+    add_environment(
+        plan,
+        app,
+        compiler.who,
+        inherits=compiler.throwaway,
+        notifies=compiler.notifies,
+        values=compiler.session_env,
+        extra=env or {},
+    )
     plan.add("cwd", folder_of_image(base, root) or compiler.who.home)
     for word in app.config.command if argv is None else argv:
         plan.add("arg", word)
