@@ -74,7 +74,9 @@ struct lr_tree_use {
 
 struct lr_shares;
 struct lr_shares *lr_shares_open(int objects, struct lr_error *err);
-int lr_shares_add(struct lr_shares *shares, int tree, struct lr_tree_use *use, struct lr_error *err);
+/* Trees that go together count as one. */
+int lr_shares_add(struct lr_shares *shares, const int *trees, size_t count, struct lr_tree_use *use,
+                  struct lr_error *err);
 void lr_shares_close(struct lr_shares *shares);
 
 /* cffi:end */

@@ -151,13 +151,11 @@ static int meet(struct lr_shares *shares, const struct statx *st, struct lr_tree
     return 0;
 }
 
-int lr_shares_add(struct lr_shares *shares, int tree, struct lr_tree_use *use, struct lr_error *err)
+static int meet_all(struct lr_shares *shares, int tree, struct lr_tree_use *use, struct lr_error *err)
 {
     struct lr_walk walk = {0};
     struct lr_entry entry;
     int event = 0, done = lr_walk_open(&walk, tree, false, err);
-    *use = (struct lr_tree_use){0};
-    shares->tree++;
     while (done == 0 && (event = lr_walk_next(&walk, &entry, err)) > 0) {
         if (event == LR_ENTRY)
             done = meet(shares, &entry.st, use, err);
@@ -166,6 +164,17 @@ int lr_shares_add(struct lr_shares *shares, int tree, struct lr_tree_use *use, s
             done = -1;
     }
     lr_walk_close(&walk);
+    return event < 0 ? -1 : done;
+}
+
+int lr_shares_add(struct lr_shares *shares, const int *trees, size_t count, struct lr_tree_use *use,
+                  struct lr_error *err)
+{
+    int done = 0;
+    *use = (struct lr_tree_use){0};
+    shares->tree++;
+    for (size_t i = 0; done == 0 && i < count; i++)
+        done = meet_all(shares, trees[i], use, err);
     for (size_t i = 0; i < shares->size; i++) {
         const struct share *one = &shares->all[i];
         /* Nobody else has a name for it, but perhaps the objects, and that goes as well. */
@@ -173,7 +182,7 @@ int lr_shares_add(struct lr_shares *shares, int tree, struct lr_tree_use *use, s
             use->own += one->blocks;
     }
     use->total = shares->total;
-    return event < 0 ? -1 : done;
+    return done;
 }
 
 void lr_shares_close(struct lr_shares *shares)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from layerrun.errors import DamagedError
-from layerrun.model import Base, BaseKind, IdMode
+from layerrun.model import App, Base, BaseKind, IdMode
 from layerrun.store.fs import DIR_FLAGS, make_dir, open_dir, present
 from layerrun.store.garbage import Garbage
 
 if TYPE_CHECKING:
     from layerrun.store.store import Store
 
-__all__ = ["Use", "garbage", "share_layer", "uses"]
+__all__ = ["Use", "frees_of_layers", "garbage", "share_layer", "uses"]
 
 
 @attrs.frozen
@@ -54,9 +54,11 @@ def uses(store: Store) -> tuple[list[Use], int]:
             from layerrun.native.worker import run_in_userns
 
             # A folder that only a subordinate id may read is counted as well.
-            told = run_in_userns(f"{__name__}:uses_here", objects, fds, pass_fds=(objects, *fds))
+            told = run_in_userns(
+                f"{__name__}:uses_here", objects, [[fd] for fd in fds], pass_fds=(objects, *fds)
+            )
         else:
-            told = uses_here(objects, fds)
+            told = uses_here(objects, [[fd] for fd in fds])
     used = [Use(base, all_, own) for base, (all_, own, _) in zip(found, told, strict=True)]
     return sorted([*used, *images], key=lambda use: (use.base.name, use.base.version)), told[-1][2] + alone
 
@@ -73,11 +75,45 @@ def _use_of_image(store: Store, base: Base) -> Use:
     return Use(base, taken, taken)
 
 
-def uses_here(objects: int, trees: Sequence[int]) -> list[tuple[int, int, int]]:
+def uses_here(objects: int, groups: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     """See `layerrun.native.intake.shares`; what the worker calls."""
     from layerrun.native.intake import shares
 
-    return shares(objects, trees)
+    return shares(objects, groups)
+
+
+def frees_of_layers(store: Store, apps: Sequence[App]) -> dict[str, int]:
+    """Return, by the id of each app, what of its layers would go with it: bytes of disk that nothing else has."""
+    holders: dict[str, set[str]] = {}
+    for app in store.catalog.apps():
+        stacks = [app.stack, *(found.stack for found in store.catalog.snapshots(app.id))]
+        for layer in {layer for stack in stacks for layer in stack}:
+            holders.setdefault(layer, set()).add(app.id)
+    kept = store.catalog.built_layers()
+    with ExitStack() as stack:
+        groups: dict[str, list[int]] = {app.id: [] for app in apps}
+        for layer, ids in holders.items():
+            (id_, *others) = ids
+            if others or layer in kept or id_ not in groups:
+                continue
+            with suppress(DamagedError):  # `doctor` says so
+                groups[id_].append(store.open_layer(layer))
+                stack.callback(os.close, groups[id_][-1])
+        found = {id_: fds for id_, fds in groups.items() if fds}
+        if not found:
+            return {}
+        objects = open_dir(store.fd, "objects")
+        stack.callback(os.close, objects)
+        if store.rootless:
+            from layerrun.native.worker import run_in_userns
+
+            fds = [fd for group in found.values() for fd in group]
+            told = run_in_userns(
+                f"{__name__}:uses_here", objects, list(found.values()), pass_fds=(objects, *fds)
+            )
+        else:
+            told = uses_here(objects, list(found.values()))
+    return {id_: own for id_, (_, own, _) in zip(found, told, strict=True)}
 
 
 def share_layer(store: Store, ticket_fd: int, tree: str, ids: IdMode, *, anew: bool = False) -> None:

@@ -153,13 +153,15 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
     Folders that steps of builds keep are told as BASE:PATH; `gc` removes them.
 
     What several of them have in common since a branch is counted for each, and once in the total; so are files that
-    several bases share. FREES is what removing a base would give back.
+    several bases share. FREES is what removing an app or a base would give back: of its layers, what nothing else has.
     """
     with open_store() as store:
         from layerrun.bases import sharing
 
         apps = chosen(store, names, every=False) if names else store.apps()
-        used, total = measured(store, apps)
+        used, total, frees = measured(store, apps)
+        for id_, more in sharing.frees_of_layers(store, [app for app, _ in used]).items():
+            frees[id_] += more
         from layerrun.runtime import step_caches
 
         bases, shared = ([], 0) if names else sharing.uses(store)
@@ -174,6 +176,7 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
             "entries": usage.entries,
             "apparent": usage.apparent,
             "allocated": usage.allocated,
+            "frees": frees[app.id],
             "max_size": app.config.policy.max_size,
         }
         for app, usage in used
@@ -193,7 +196,10 @@ def du(names: tuple[str, ...], as_json: bool) -> int:
         folders = [{"base": one.base, "path": one.path, "allocated": one.allocated} for one in caches]
         emit({"apps": rows, "bases": stored, "caches": folders, "total": total})
         return 0
-    shown = [[a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u), ""] for a, u in used]
+    shown = [
+        [a.name, kind_of(a), f"{u.entries:,}", size(u.apparent), _of(a, u), size(frees[a.id])]
+        for a, u in used
+    ]
     for use in bases:
         b = use.base
         shown.append([b.full_name, "base", f"{b.entries:,}", size(b.size), size(use.all), size(use.frees)])

@@ -24,23 +24,24 @@ def kind_of(app: App) -> str:
     return "ephemeral" if app.ephemeral else "profile"
 
 
-def measured(store: Store, apps: Iterable[App]) -> tuple[list[tuple[App, Usage]], int]:
+def measured(store: Store, apps: Iterable[App]) -> tuple[list[tuple[App, Usage]], int, dict[str, int]]:
     """Return each app with what it takes, snapshots and all, without those that were removed meanwhile.
 
-    Behind it is what they take together: layers that several of them stand on are counted once there.
+    Behind it is what they take together, layers that several of them stand on counted once; and by its id what each
+    has on disk without its layers.
     """
     from layerrun.errors import NotFoundError
     from layerrun.runtime import data
 
     known: dict[str, Usage] = {}
-    found, total = [], 0
+    found, alone = [], {}
     for app in apps:
         with suppress(NotFoundError):
             own, layers = data.usages(store, app, known)
             known |= layers
             found.append((app, data.together([own, *layers.values()])))
-            total += own.allocated
-    return found, total + sum(usage.allocated for usage in known.values())
+            alone[app.id] = own.allocated
+    return found, sum(alone.values()) + sum(usage.allocated for usage in known.values()), alone
 
 
 def sized(store: Store, apps: Iterable[App]) -> list[str]:

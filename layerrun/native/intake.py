@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -131,16 +131,19 @@ def sweep_objects(objects: int, *, dry: bool = False) -> tuple[int, int]:
     return int(swept.count), int(swept.bytes)
 
 
-def shares(objects: int, trees: Iterable[int]) -> list[tuple[int, int, int]]:
-    """Return, for each tree, bytes on disk: of all in it, of what no other has, of all so far, each file once."""
+def shares(objects: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Return bytes on disk for each group of trees that go together.
+
+    Of all in it, of what no other has, and of all groups so far, each file once.
+    """
     err, use = new_error(), ffi.new("struct lr_tree_use *")
     handle = lib.lr_shares_open(objects, err)
     if handle == ffi.NULL:
         raise_error(err)
     found = []
     try:
-        for tree in trees:
-            if lib.lr_shares_add(handle, tree, use, err) < 0:
+        for group in groups:
+            if lib.lr_shares_add(handle, group, len(group), use, err) < 0:
                 raise_error(err)
             found.append((int(use.all), int(use.own), int(use.total)))
     finally:

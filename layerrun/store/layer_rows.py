@@ -71,6 +71,10 @@ class LayerRows(Rows):
         """Return the ids of the layers that an app, a snapshot or a start refers to, not only a build."""
         return {row[0] for row in self._rows(_STOOD_ON)}
 
+    def built_layers(self) -> set[str]:
+        """Return the ids of the layers that builds keep, whoever stands on them."""
+        return {row[0] for row in self._rows("SELECT layer_id FROM steps WHERE layer_id IS NOT NULL")}
+
     def delete_layers(self, ids: Iterable[str]) -> None:
         """Forget layers; within a transaction."""
         self._db.executemany("DELETE FROM layers WHERE id = ?", [(id_,) for id_ in ids])

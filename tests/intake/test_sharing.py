@@ -54,6 +54,38 @@ def tree_of(layerrun, name, user):
     return f"{layerrun.store(user)}/bases/{shown['id']}/tree"
 
 
+@pytest.mark.parametrize(
+    "user", ["root", "plain", pytest.param("single", marks=pytest.mark.long)], indirect=True
+)
+def test_what_removing_an_app_gives_back(layerrun, user, source):
+    """Its upper, and of its layers what no other app has."""
+    layerrun("base", "import", "one", source, user=user, check=0)
+    layerrun("create", "web", "--base", "one", user=user, check=0)
+    app_id = json.loads(layerrun("show", "web", "--json", user=user).out)["id"]
+    upper = f"{layerrun.store(user)}/apps/{app_id}/data/upper"
+
+    def write(name, size):
+        with open(f"{upper}/{name}", "wb") as file:
+            file.write(os.urandom(size))
+        if user is not None:
+            os.chown(f"{upper}/{name}", user.uid, user.gid)
+
+    def frees(*names):
+        found = json.loads(layerrun("du", *names, "--json", user=user).out)["apps"]
+        return {one["name"]: one["frees"] for one in found}
+
+    write("frozen", 300_000)
+    layerrun("snapshot", "web", user=user, check=0)
+    write("new", 100_000)
+    assert 400_000 <= frees()["web"] < 500_000
+    assert frees("web") == frees()
+    layerrun("snapshot", "web", user=user, check=0)
+    layerrun("branch", "web", "other", user=user, check=0)
+    assert all(count < 100_000 for count in frees().values()), "both have it"
+    layerrun("remove", "-y", "web", user=user, check=0)
+    assert 400_000 <= frees()["other"] < 500_000
+
+
 def test_a_second_version_costs_its_difference(layerrun, user, source, second):
     layerrun("base", "import", "one", source, user=user, check=0)
     layerrun("base", "import", "two", second, user=user, check=0)
