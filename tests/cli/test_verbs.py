@@ -139,7 +139,7 @@ def test_du(layerrun, web):
     assert set(data) == {"schema", "apps", "bases", "caches", "total"}
     assert set(data["apps"][0]) == {
         *("name", "kind", "parent", "profile"),
-        *("entries", "apparent", "allocated", "max_size"),
+        *("entries", "apparent", "allocated", "frees", "max_size"),
     }
     assert data["total"] == data["apps"][0]["allocated"] > 0
     assert layerrun("du", check=0).out.splitlines()[-1].startswith("total")
