@@ -128,13 +128,12 @@ class Base:
         Raises:
             layerrun.errors.HealthError: a check failed; everything is as it was.
             layerrun.errors.BusyError: another update is under way in this store.
+            layerrun.errors.UsageError: there is no such source, or something makes no sense.
             layerrun.errors.LayerrunError: the answer was no.
         """
-        from layerrun.policy import Network
         from layerrun.updates.sources import bring
         from layerrun.updates.update import Wanted, update
 
-        Network.parse(network)
         wanted = Wanted(tuple(checks), timeout, network, tries, stage, dry_run)
         with self.store.opened() as store:
             from layerrun.bases.sources import source_of

@@ -16,10 +16,12 @@ from layerrun.model import App, Base
 from layerrun.store.store import Store
 from layerrun.updates.checker import COULD_NOT, Request, words
 
-__all__ = ["NETWORK", "TIMEOUT", "Check", "Outcome", "checks_of", "run_check", "run_checks"]
+__all__ = ["NETWORK", "NETWORKS", "TIMEOUT", "Check", "Outcome", "checks_of", "run_check", "run_checks"]
 
 TIMEOUT = 60.0
 NETWORK = "none"
+# An app's check may have a link to another app; what belongs to no app has none.
+NETWORKS = ("none", "host", "private")
 # Of what a check says the end is kept; it may say as much as it likes.
 _KEPT = 4096
 _PATIENCE = 10.0

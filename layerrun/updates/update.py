@@ -42,6 +42,14 @@ class Wanted:
     stage: bool = False
     dry_run: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        if self.network not in health.NETWORKS:
+            raise UsageError(
+                f"bad network {self.network!r} for checks", hint="one of " + ", ".join(health.NETWORKS)
+            )
+        if self.tries < 1 or self.timeout <= 0:
+            raise UsageError("an app is tried at least once, and a check takes some time")
+
 
 @attrs.frozen
 class Found:

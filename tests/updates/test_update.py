@@ -12,7 +12,7 @@ from support.stores import check_whole, die_at_line
 
 from layerrun import api
 from layerrun.bases import versions
-from layerrun.errors import HealthError
+from layerrun.errors import HealthError, UsageError
 from layerrun.model import AppConfig
 from layerrun.runtime.compile import compile_plan
 from layerrun.store.plans import is_stored, write_plan
@@ -446,3 +446,10 @@ def test_checks_have_the_network_that_is_theirs(root):
     root.update(two, "--check", alone, "--dry-run")
     root.update(two, "--check", alone.replace("= 1", f"= {host}"), "--check-network", "host")
     assert root.update(two, "--check-network", "link:web", check=2).err
+    small = api.Store(root.store()).base("small")
+    for wrong in ({"network": "link:web"}, {"tries": 0}, {"timeout": 0}):
+        with pytest.raises(UsageError):
+            small.update(two, **wrong)
+    with pytest.raises(HealthError):
+        small.update(root.version("three", {"etc/new": "3\n"}), checks=["false"])
+    assert (small.version, [base.name for base in small.versions()]) == (2, ["small@1", "small@2"])
