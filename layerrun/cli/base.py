@@ -29,7 +29,7 @@ __all__ = ["ELSEWHERE", "base"]
 # Verbs of other modules: verb -> (module in layerrun.cli, its function there, the line in the list of commands)
 ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "follow": ("channels", "follow", "Follow a signed channel."),
-    "health": ("updating", "health", "List, add or drop what every new version must pass."),
+    "health": ("checking", "health", "List, add or drop what every new version must pass."),
     "history": ("slots", "history", "List what happened to a base."),
     "keep": ("slots", "keep", "Set how many versions are kept."),
     "pin": ("slots", "pin", "Keep a version."),

@@ -1,4 +1,4 @@
-"""``base update`` and what belongs to it: the checks of a base, what apps hide of an update."""
+"""``base update``, and what apps hide of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from layerrun.model import Base
-    from layerrun.store.store import Store
     from layerrun.updates.health import Outcome
     from layerrun.updates.shadows import Shadow
     from layerrun.updates.switching import Switched
     from layerrun.updates.update import Found
 
 __all__ = [
-    "health",
     "say_hidden",
     "say_switched",
     "seconds",
@@ -360,49 +358,3 @@ def _asked(hidden: Sequence[Shadow]) -> list[Shadow]:
         if said.startswith("t"):
             chosen.append(one)
     return chosen
-
-
-@click.command(
-    cls=Verb,
-    examples=[
-        ("layerrun base health debian", "the checks that a new version must pass"),
-        ("layerrun base health debian --add 'dpkg --audit'", "one more"),
-        ("layerrun base health debian --drop 'dpkg --audit'", "one less"),
-    ],
-)
-@base_argument
-@click.option(
-    "--add", "added", multiple=True, metavar="CMD", help="A command line of /bin/sh that must go well."
-)
-@click.option("--drop", "dropped", multiple=True, metavar="CMD", help="One that need not any more.")
-@json_option
-def health(name: str, added: tuple[str, ...], dropped: tuple[str, ...], as_json: bool) -> int:
-    """List, add or drop the checks of the base NAME: what every new version of it must pass."""
-    with open_store() as store:
-        commands = _changed_health(store, name, added, dropped)
-    if as_json:
-        emit({"name": name, "health": list(commands)})
-    elif not added and not dropped:
-        lines(printable(command) for command in commands)
-    return 0
-
-
-def _changed_health(
-    store: Store, name: str, added: tuple[str, ...], dropped: tuple[str, ...]
-) -> tuple[str, ...]:
-    from layerrun.errors import NotFoundError, UsageError
-
-    with store.catalog.transaction():
-        slot = store.catalog.slot(name)
-        if slot is None:
-            store.base(name)  # says which there are
-            raise UsageError(f"{name!r} has no checks of its own", hint="layerrun base list")
-        for command in dropped:
-            if command not in slot.health:
-                raise NotFoundError(f"{name!r} has no check {command!r}", hint=f"layerrun base health {name}")
-        kept = [command for command in slot.health if command not in dropped]
-        health = tuple(dict.fromkeys([*kept, *added]))
-        if any(not command.strip() for command in added):
-            raise UsageError("a check is empty")
-        store.catalog.set_slot(name, health=health)
-    return health
