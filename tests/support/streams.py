@@ -7,8 +7,12 @@ from itertools import pairwise
 
 import attrs
 
+from layerrun.bases import intake
 from layerrun.images.stream import Record, Step, write_chunk, write_end_of_content, write_record
 from layerrun.model import IdMode
+
+# What announces a layer.
+ONE, TWO = Record("n", link=b"sha256:aa"), Record("n", link=b"sha256:bb")
 
 
 @attrs.frozen
@@ -85,3 +89,12 @@ class Told:
         elif one.data:
             write_chunk(out, 0, one.data)
         write_end_of_content(out, len(one.data))
+
+
+def take(store, *told, **options):
+    return intake.import_base(store, options.pop("name", "b"), Told(told, **options))
+
+
+def paths(store, base):
+    top = f"{store.path}/bases/{base.id}/tree"
+    return sorted(os.path.relpath(os.path.join(at, name), top) for at, d, f in os.walk(top) for name in d + f)
