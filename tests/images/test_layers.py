@@ -318,7 +318,7 @@ def test_what_layers_bring_behind_links_is_as_umoci_has_it(folder, layers):
             return
         assert tree.verify(store, base) == []
         if theirs:
-            assert base.digest == tree.import_tree(store, "tree", f"{bundle}/rootfs").digest
+            assert base.digest == bring(store, "tree", f"{bundle}/rootfs").digest
     shutil.rmtree(here)
     os.mkdir(here)
 
