@@ -178,6 +178,23 @@ void lr_taker_close(struct lr_taker *taker);
  * earlier layer, and the chain knows its real path. */
 int lr_taker_go_to(struct lr_taker *taker, const char *path, size_t length, struct lr_error *err);
 int lr_taker_refuse(const char *why, const char *path, struct lr_error *err); /* EBADMSG */
+/* A call failed for this name where the chain stands; -1. */
+int lr_taker_fail(const struct lr_taker *taker, const char *step, const char *name, struct lr_error *err);
+/* What is at a name has to go, for something that is no folder. */
+int lr_taker_clear(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err);
+/* A new entry gets all but its content, and is remembered. */
+int lr_taker_finish(struct lr_taker *taker, const struct lr_item *item, const char *name,
+                    struct lr_error *err);
+/* What the manifest has to know of an entry. */
+int lr_taker_remember(struct lr_taker *taker, const struct lr_item *item, uint64_t ino, struct lr_error *err);
+
+/* files.c: a file whose content is at hand, or the store's. */
+int lr_taker_file(struct lr_taker *taker, struct lr_item *item, const char *name, struct lr_error *err);
+
+/* kept.c: a device node that is not made; a further name of a file. */
+int lr_kept_absent(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
+int lr_kept_group(struct lr_taker *taker, const struct lr_item *item, struct lr_error *err);
+void lr_kept_free(struct lr_taker *taker);
 
 /* through.c: go into the folder that a link leads to, which an earlier layer has brought; `path` is that of the entry. */
 int lr_taker_follow(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err);
