@@ -209,6 +209,14 @@ static int pass_layers(struct reading *reading, struct line *line, const struct 
     return lr_recorder_add(&reading->recorder, item, err);
 }
 
+/* Who has time reads the content of a raw item; but what may be recorded has to have its digest by then. */
+static int settle(struct reading *reading, struct line *line, struct lr_item *item, struct lr_error *err)
+{
+    if (!item->raw || (!reading->action && is_idle(line)))
+        return 0;
+    return lr_content_take(&reading->reader.content, item, err);
+}
+
 /* Read all records into the line. */
 static int read_all(struct reading *reading, struct line *line, struct lr_error *err)
 {
@@ -217,7 +225,9 @@ static int read_all(struct reading *reading, struct line *line, struct lr_error 
     uint64_t told = 0;
     while ((item = lr_reader_next(reader, err))) {
         bool end = item->head.kind == LR_RECORD_END;
-        int done = pass_layers(reading, line, item, err);
+        int done = settle(reading, line, item, err);
+        if (done == 0)
+            done = pass_layers(reading, line, item, err);
         if (done < 0 || end) {
             lr_item_free(item);
             tell(reader);
@@ -226,10 +236,6 @@ static int read_all(struct reading *reading, struct line *line, struct lr_error 
         if (reader->size + (reader->entries << 12) - told > 1U << 20) {
             told = reader->size + (reader->entries << 12);
             tell(reader);
-        }
-        if (item->raw && !is_idle(line) && lr_content_take(&reader->content, item, err) < 0) {
-            lr_item_free(item);
-            return -1;
         }
         if (!put_in(line, item))
             return -1;

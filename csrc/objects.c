@@ -97,8 +97,9 @@ static int keep(int from, const char *name, int to, struct lr_error *err)
     if (renameat2(from, name, to, name, RENAME_NOREPLACE) == 0)
         return 0;
     /* Another import was quicker; or it is one that can have no more names. */
-    if (errno == EEXIST && lr_statx(to, name, &st) == 0 &&
-        (st.stx_nlink < MANY || renameat(from, name, to, name) == 0))
+    if (errno == EEXIST && ((lr_statx(to, name, &st) == 0 && st.stx_nlink < MANY) ||
+                            /* Or a sweep was. */
+                            renameat(from, name, to, name) == 0))
         return 0;
     return lr_fail(err, "keep the object", name);
 }

@@ -81,8 +81,8 @@ static int turn(struct lr_taker *taker, const char *name, const char *rest, stru
     return done == 0 && *target == '/' ? to_root(taker, err) : done;
 }
 
-/* Go into one folder of the way. 0; 1: there is none, errno says why; 2: it is a link, which is to be followed; -1. */
-static int step(struct lr_taker *taker, const char *name, const char *path, struct lr_error *err)
+/* Go into one folder of the way. 0; 1: there is none, errno says why, ELOOP: a link of the layer's own; 2: it is a link, which is to be followed; -1. */
+static int step(struct lr_taker *taker, const char *name, struct lr_error *err)
 {
     struct statx st;
     if (strcmp(name, ".") == 0)
@@ -99,9 +99,8 @@ static int step(struct lr_taker *taker, const char *name, const char *path, stru
         return 1;
     }
     done = lr_taker_is_earlier(taker, name, err);
-    if (done == 0)
-        return lr_taker_refuse("lies behind a link, or behind what is no folder", path, err);
-    return done < 0 ? -1 : 2;
+    errno = ELOOP;
+    return done < 0 ? -1 : done ? 2 : 1;
 }
 
 /* Go the way from where the chain stands; `way` is freed. 0; 1: there is no such folder, errno says why; -1. */
@@ -124,7 +123,7 @@ static int go(struct lr_taker *taker, struct lr_buf *way, const char *path, stru
             memcpy(name, at, size);
             name[size] = '\0';
             at += size;
-            done = step(taker, name, path, err);
+            done = step(taker, name, err);
         }
         if (done == 2) {
             done = turn(taker, name, at, way, err);
@@ -147,8 +146,9 @@ int lr_taker_follow(struct lr_taker *taker, const char *name, const char *path, 
     }
     done = go(taker, &way, path, err);
     if (done == 1)
-        return lr_taker_refuse(errno == ENOENT ? "lies behind a link that leads nowhere"
-                                               : "lies behind a link to what is no folder",
+        return lr_taker_refuse(errno == ELOOP    ? "lies behind a link, or behind what is no folder"
+                               : errno == ENOENT ? "lies behind a link that leads nowhere"
+                                                 : "lies behind a link to what is no folder",
                                path, err);
     return done;
 }

@@ -21,7 +21,6 @@ from layerrun.bases.taking import GoneError, Maps, Run
 from layerrun.errors import ArchiveError, ExistsError, UsageError
 from layerrun.images.stream import Feed, Layered, Source
 from layerrun.model import Base, BaseKind, IdMode
-from layerrun.native import trees
 from layerrun.native.subids import id_maps, subids
 from layerrun.native.syscalls import syncfs
 from layerrun.store.fs import explain, fsync_dir, make_dir, open_dir, present
@@ -224,9 +223,11 @@ def take_in(
     try:
         return take(feed)
     except GoneError:
-        # Objects of a layer whose record is there have gone; the source has to tell it all.
+        # Objects of a layer whose record is there have gone; the source has to tell it all. What there is may belong to
+        # subordinate ids: it goes with the ticket.
         for name in (folder, "objects", "records"):
-            trees.remove_tree(ticket_fd, os.fsencode(name))
+            with suppress(FileNotFoundError):
+                os.rename(name, f"{name}.gone", src_dir_fd=ticket_fd, dst_dir_fd=ticket_fd)
         return take(attrs.evolve(feed, known=frozenset()))
 
 

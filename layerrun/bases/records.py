@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,18 +32,17 @@ def garbage(store: Store, older_than: float) -> list[Garbage]:
     """
     if not present(store.fd, "records"):
         return []
-    records, objects = open_dir(store.fd, "records"), open_dir(store.fd, "objects")
-    try:
-        found = [
-            (name, status.st_blocks * 512)
-            for name in sorted(os.listdir(records))
-            if (status := os.stat(name, dir_fd=records, follow_symlinks=False)).st_mtime
-            <= time.time() - older_than
-            and not _is_used(records, name, objects)
-        ]
-    finally:
-        os.close(records)
-        os.close(objects)
+    found = []
+    with ExitStack() as stack:
+        records = open_dir(store.fd, "records")
+        stack.callback(os.close, records)
+        objects = open_dir(store.fd, "objects")
+        stack.callback(os.close, objects)
+        for name in sorted(os.listdir(records)):
+            with suppress(FileNotFoundError):  # somebody else has removed it
+                status = os.stat(name, dir_fd=records, follow_symlinks=False)
+                if status.st_mtime <= time.time() - older_than and not _is_used(records, name, objects):
+                    found.append((name, status.st_blocks * 512))
     if not found:
         return []
     names = [name for name, _ in found]

@@ -11,6 +11,7 @@ from layerrun.bases.manifest import Progress, escape
 from layerrun.bases.opening import FileSystem, Wanted, open_source
 from layerrun.bases.tree import Problem, in_userns, verify
 from layerrun.errors import ConflictError, NotFoundError, UsageError
+from layerrun.images.limits import Limits
 from layerrun.images.stream import Source
 from layerrun.model import Base, BaseKind
 from layerrun.native import trees
@@ -41,7 +42,8 @@ def repair(
             f"{base.full_name} is an image that is kept as it is, of which no part can be put right",
             hint=f"layerrun base update {base.name} --from SRC",
         )
-    options = Wanted(unpack=True)
+    # What is as large as the base may come in, whatever it was imported with.
+    options = Wanted(unpack=True, limits=Limits(size=max(Limits().size, 2 * (base.size or 0))))
     with open_source(store, source, options) as opened:
         assert not isinstance(opened, FileSystem)
         return found, _from(store, base, found, opened, most=options.most(opened), progress=progress)

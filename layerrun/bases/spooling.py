@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,6 +15,7 @@ import attrs
 from layerrun.errors import ArchiveError, SystemError
 from layerrun.images.kinds import kind_of
 from layerrun.store.fs import explain
+from layerrun.store.staging import new_id
 
 if TYPE_CHECKING:
     from layerrun.bases.manifest import Progress
@@ -90,16 +92,21 @@ def spool(
             _unpack(store, given, out, limits, most)
         else:
             _copy(given, out, most)
-    os.lseek(out, 0, os.SEEK_SET)
-    return out
+    # Who reads it is not to be able to write to it: a jail might, for those that come after it.
+    readable = os.open(f"/proc/self/fd/{out}", os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, readable)
+    return readable
 
 
 def _nameless(folder: int) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
         return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=folder)
-    except OSError:  # a file system that cannot do that
-        name = f"spool-{os.getpid()}"
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+        # A file system that cannot do that.
+        name = f"spool-{new_id()}"
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
         os.unlink(name, dir_fd=folder)
         return fd

@@ -37,10 +37,10 @@ class Counter:
         self._what, self._total, self._stack = what, total, stack
         self._began = time.monotonic()
         self._bar: _Bar | None = None
-        self._part: Callable[[], float | None] = lambda: None
+        self._part: Callable[[int], float | None] = lambda _count: None
 
     def watch(self, fd: int) -> None:
-        """Tell how far it is by how much of a file has been read through ``fd``, which stays open; not of a pipe."""
+        """Tell how far it is by how much of the file ``fd``, which stays open, has been read; not of a pipe."""
         self._part = _part_read(fd)
 
     def __call__(self, entries: int, count: int) -> None:
@@ -49,7 +49,7 @@ class Counter:
         if self._stack is None or after < PATIENCE:
             return
         self._bar = self._bar or _Bar(self._what, self._stack)
-        done = min(count / self._total, 1.0) if self._total else self._part()
+        done = min(count / self._total, 1.0) if self._total else self._part(count)
         self._bar.show(entries, count, count / after, done)
 
 
@@ -81,9 +81,12 @@ class _Bar:
         self._progress.update(self._task, total=total, completed=done or 0.0, words=", ".join(words))
 
 
-def _part_read(fd: int) -> Callable[[], float | None]:
-    """Return a function that says how much of a file has been read through this description of it; None for a pipe."""
+def _part_read(fd: int) -> Callable[[int], float | None]:
+    """Return a function that says how much of a file has been read, if it gave so many bytes; None for a pipe.
+
+    What is read through this description of it counts, or what came of it where it is read by places.
+    """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        return lambda: None
-    return lambda: min(os.lseek(fd, 0, os.SEEK_CUR) / status.st_size, 1.0)
+        return lambda _count: None
+    return lambda count: min((os.lseek(fd, 0, os.SEEK_CUR) or count) / status.st_size, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ _ZEROS = bytes(LEAST)
 def parts_of(fd: int, size: int) -> list[tuple[int, int]] | None:
     """Return (offset, size) of all parts of a file that are not zeros, ``None`` if that is the whole of it.
 
-    Between them lie holes that begin at a multiple of `LEAST`; they grow where a file would have too many parts.
+    Between them lie holes that begin at a multiple of `LEAST`; of too many the largest stay.
     """
     if size < LEAST:
         return None
@@ -30,11 +31,7 @@ def parts_of(fd: int, size: int) -> list[tuple[int, int]] | None:
             parts.append((start, end - start))
     if parts == [(0, size)]:
         return None
-    least = LEAST
-    while len(parts) > _MOST:
-        least *= 2
-        parts = _joined(parts, least)
-    return parts
+    return parts if len(parts) <= _MOST else _joined(parts)
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -61,13 +58,17 @@ def _next_data(fd: int, at: int, size: int) -> int:
         return at
 
 
-def _joined(parts: list[tuple[int, int]], least: int) -> list[tuple[int, int]]:
-    """Take holes that are shorter than that for data."""
+def _joined(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Keep the largest holes, and of equal ones the first; the others count as data."""
+
+    def hole(number: int) -> tuple[int, int]:
+        return parts[number][0] - sum(parts[number - 1]), -number
+
+    kept = set(heapq.nlargest(_MOST - 1, range(1, len(parts)), key=hole))
     found = parts[:1]
-    for start, length in parts[1:]:
-        first, before = found[-1]
-        if start - (first + before) < least:
-            found[-1] = first, start + length - first
-        else:
+    for number, (start, length) in enumerate(parts[1:], 1):
+        if number in kept:
             found.append((start, length))
+        else:
+            found[-1] = found[-1][0], start + length - found[-1][0]
     return found

@@ -136,7 +136,7 @@ class TarSource:
     @property
     def archive(self) -> int:
         """The descriptor if it is a file as it is, so that others can read in it what lies there; else -1."""
-        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+        if self.ahead is not None or not stat.S_ISREG(os.fstat(self.fd).st_mode):
             return -1
         head = os.pread(self.fd, MAGIC, os.lseek(self.fd, 0, os.SEEK_CUR))
         return -1 if kind_of(head) else self.fd

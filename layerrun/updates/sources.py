@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from layerrun.bases import sources
@@ -60,6 +61,9 @@ def bring(
 def is_delta_file(path: str) -> bool:
     """Say whether the file at ``path`` is a delta; what cannot be read is none, nor is a pipe."""
     try:
+        # A named pipe must not even be opened: who writes to it would take that for its reader.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False

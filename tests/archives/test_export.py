@@ -102,19 +102,20 @@ def test_holes_stay_holes(layerrun, folder):
     assert os.stat(f"{folder}/out0/usr/all").st_blocks * 512 < 1 << 20
 
 
-@pytest.mark.long
-def test_more_holes_than_a_map_may_have(folder):
-    """The shorter ones are filled."""
+def test_more_holes_than_a_map_may_have(folder, monkeypatch):
+    """The largest stay, and of equal ones the first."""
     from layerrun.images import sparse
 
+    monkeypatch.setattr(sparse, "_MOST", 4)
+    starts = [0, 2, 4, 9, 11, 15, 17]  # in pieces; behind them holes of 1, 1, 4, 1, 3, 1 and 0 pieces
     with open(f"{folder}/x", "w+b") as file:
-        for number in range(12_000):
-            os.pwrite(file.fileno(), b"x", number << 17)
-        size = 12_000 << 17
-        file.truncate(size)
-        assert sparse.parts_of(file.fileno(), size) == [(0, (11_999 << 17) + sparse.LEAST)]
-        file.truncate(5 << 17)
-        assert sparse.parts_of(file.fileno(), 5 << 17) == [(n << 17, sparse.LEAST) for n in range(5)]
+        for start in starts:
+            os.pwrite(file.fileno(), b"x" * sparse.LEAST, start * sparse.LEAST)
+        parts = sparse.parts_of(file.fileno(), 18 * sparse.LEAST)
+        assert [(a // sparse.LEAST, b // sparse.LEAST) for a, b in parts] == [(0, 1), (2, 3), (9, 3), (15, 3)]
+        file.truncate(5 * sparse.LEAST)
+        parts = sparse.parts_of(file.fileno(), 5 * sparse.LEAST)
+        assert parts == [(start * sparse.LEAST, sparse.LEAST) for start in starts[:3]]
 
 
 @pytest.mark.parametrize("whose", ["root", PLAIN, SINGLE])

@@ -223,6 +223,21 @@ def test_a_layer_that_is_known_is_not_read_again(store, folder):
     )
 
 
+def test_objects_of_a_layer_that_is_known_have_gone(layerrun, plain_user, user_folder):
+    """It is read after all; what was begun from its record is a plain user's subordinate ids'."""
+    top = user_folder(plain_user)
+    folder = ("var/man", "d", "", {"uid": 6, "gid": 6, "mode": 0o755})
+    shared = ("var/man/a", "f", "a", {"uid": 6, "gid": 6})
+    whole = [*ROOT, ("var", "d", ""), folder, shared, ("zzz", "f", "z")]
+    for name, entries in (("one", whole), ("other", [*ROOT, ("var", "d", ""), folder, shared])):
+        path = layout_of(f"{top}/{name}", [tar_of(entries)])
+        subprocess.run(["chmod", "-R", "a+rX", path], check=True)
+        layerrun("base", "import", name, path, user=plain_user, check=0)
+    layerrun("base", "remove", "one", "-y", user=plain_user, check=0)
+    layerrun("base", "import", "again", f"{top}/one", user=plain_user, check=0)
+    layerrun("base", "verify", "again", user=plain_user, check=0)
+
+
 def test_the_first_layer_alone_is_recorded(store, folder):
     """What read it has read nothing else; by its blob, whose digest is verified outside the jail."""
     low, high = tar_of(ROOT), tar_of([("usr/c", "f", "c")])

@@ -2,8 +2,10 @@
 
 import bz2
 import contextlib
+import fcntl
 import gzip
 import io
+import json
 import lzma
 import os
 import subprocess
@@ -17,6 +19,7 @@ from support.stores import check_whole
 from layerrun.bases import opening, spooling, tree
 from layerrun.bases.sources import bring, source_of
 from layerrun.errors import ArchiveError, NotFoundError, SystemError, UsageError
+from layerrun.images.limits import Limits
 from layerrun.images.zstandard import library
 from layerrun.store.store import Store
 
@@ -168,3 +171,48 @@ def test_a_damaged_one(store, archives, piped):
 
 def test_what_may_be_said_of_standard_input(store):
     assert opening.path_of("docker-archive:-:a:b") == opening.path_of("-:x") == opening.path_of("-") == "-"
+
+
+def test_a_pipe_with_a_name(store, archives, folder):
+    """It is opened once: who writes would else take the first look for its only reader."""
+    path = f"{folder}/named"
+    os.mkfifo(path)
+    writer = subprocess.Popen(["sh", "-c", 'exec cat >"$0"', path], stdin=subprocess.PIPE)
+    thread = threading.Thread(target=writer.communicate, args=(archives["docker"],))
+    thread.start()
+    base = bring(store, "web", path)
+    thread.join()
+    assert writer.returncode == 0
+    assert base.digest == bring(store, "same", archives["path"]).digest
+
+
+@pytest.mark.parametrize("packed", ["plain", "gzip"])
+def test_a_file_that_is_read_from_its_middle(layerrun, folder, packed):
+    """What a shell has read of its input is not ours."""
+    data = PACKED[packed](tar_of([("usr", "d", ""), ("usr/a", "f", "a" * 3_000_000)]))
+    for name, before in (("whole", b""), ("behind", bytes(512))):
+        with open(f"{folder}/{name}", "wb") as file:
+            file.write(before + data)
+        with open(f"{folder}/{name}", "rb") as file:
+            os.lseek(file.fileno(), len(before), os.SEEK_SET)
+            subprocess.run(
+                layerrun.argv("base", "import", name, "-"),
+                env=layerrun.env(),
+                stdin=file,
+                check=True,
+                timeout=60,
+            )
+    shown = json.loads(layerrun("base", "list", "--json").out)["bases"]
+    assert len({base["digest"] for base in shown if base["kind"] == "tree"}) == 1
+
+
+def test_what_is_kept_for_a_while_cannot_be_written_to(store, archives):
+    """A jail that reads one layer could else change what the next one reads."""
+    reader, writer = os.pipe()
+    os.write(writer, archives["docker"][:4096])
+    os.close(writer)
+    with contextlib.ExitStack() as stack:
+        fd = spooling.spool(store, stack, spooling.look(stack, reader), Limits())
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        assert os.pread(fd, 4096, 0) == archives["docker"][:4096]
+    os.close(reader)

@@ -59,6 +59,10 @@ BEHIND = {path: value for _, path, value in LINKS}
             {"usr/a/x": None, "usr/a/s/q": None, "usr/a/n": "n"},
         ),
         ([("w", "usr/nowhere/x", ""), ("w", "usr/to-file/x", ""), ("o", "usr/nowhere", "")], {}),
+        # The layer's own link has taken all that was there away.
+        ([("l", "usr/a", "b"), ("w", "usr/a/x", "")], {"usr/a": "b", "usr/a/x": None, "usr/a/s/q": None}),
+        ([("l", "usr/a", "b"), ("o", "usr/a", "")], {"usr/a": "b", "usr/a/x": None, "usr/a/s/q": None}),
+        ([("l", "usr/nothing", "/etc"), ("w", "usr/nowhere/passwd", "")], {"usr/nothing": "/etc"}),
         # A link goes, or another thing takes its place: what comes before lies behind it, what comes later does not.
         ([("f", "usr/near/n", "n"), ("w", "usr/near", "")], {"usr/a/n": "n", "usr/near": None}),
         ([("w", "usr/near", ""), ("f", "usr/near/n", "n")], {"usr/near": None, "usr/near/n": "n"}),
@@ -128,7 +132,6 @@ DEEP = "usr/" + "/".join("d" * 120)
         # A link of another layer that leads to one of its own.
         ([("l", "usr/nothing", "a"), ("f", "usr/nowhere/x", "x")], "behind a link"),
         ([("l", "usr/nothing", "/etc"), ("h", "usr/h", "usr/nowhere/passwd")], "behind a link"),
-        ([("l", "usr/nothing", "/etc"), ("w", "usr/nowhere/passwd", "")], "behind a link"),
         ([("d", "usr/deep/" + "/".join("e" * 20), "")], "too deep"),
     ],
 )
