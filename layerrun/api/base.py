@@ -168,7 +168,7 @@ class Base:
 
         wanted = version.name if isinstance(version, Base) else version
         with self.store.opened() as store, updating(store, wait=10.0):
-            name = self.name
+            name = self.name.partition("@")[0]  # that of the base, also of what `versions` has given
             target = switching.back_to(store, name) if wanted is None else switching.find(store, name, wanted)
             return switching.switch(store, target, what=what, trial=False if what == "rollback" else None)
 

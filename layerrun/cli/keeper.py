@@ -38,7 +38,7 @@ def run(
         store.app_lock(app, "look").release()
     except BusyError:
         return None
-    folder = store.open_app_dir(app)
+    folder, values = store.open_app_dir(app), _environment(store)
     reader, writer = os.pipe()
     try:
         with suppress(FileNotFoundError):
@@ -46,11 +46,11 @@ def run(
         log = os.open("log.new", _LOG, 0o600, dir_fd=folder)
         try:
             process = subprocess.Popen(
-                _words(app, argv, writer, cwd, env),
+                _words(app, argv, writer, cwd, _env_words(env, values)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(store),
+                env=values,
                 pass_fds=(writer,),
                 start_new_session=True,
             )
@@ -72,7 +72,7 @@ def run(
 
 
 def _words(
-    app: App, argv: Sequence[str] | None, status_fd: int, cwd: str | None, env: Mapping[str, str]
+    app: App, argv: Sequence[str] | None, status_fd: int, cwd: str | None, env: Sequence[str]
 ) -> list[str]:
     from layerrun.runtime import door
 
@@ -80,9 +80,20 @@ def _words(
     words = [found] if found else [sys.executable, "-I", "-m", "layerrun"]
     words += ["app", app.name, "--status-fd", str(status_fd)]
     words += [] if cwd is None else ["--cwd", cwd]
-    for name, value in env.items():
-        words += ["-e", f"{name}={value}"]
+    for word in env:
+        words += ["-e", word]
     return words if argv is None else [*words, "--", *argv]
+
+
+def _env_words(env: Mapping[str, str], values: Mapping[bytes, bytes]) -> list[str]:
+    """Return the variables as words; one that ``values``, the launcher's environment, has as well goes by its name.
+
+    Everybody may read a command line, and it is there for as long as the app runs; an environment is its owner's.
+    """
+    return [
+        name if values.get(os.fsencode(name)) == os.fsencode(value) else f"{name}={value}"
+        for name, value in env.items()
+    ]
 
 
 def _environment(store: Store) -> dict[bytes, bytes]:

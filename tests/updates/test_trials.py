@@ -1,6 +1,7 @@
 """Apps on trial: which starts count, after how many they go back, and what becomes of what was built meanwhile."""
 
 import asyncio
+import contextlib
 import json
 import pathlib
 
@@ -55,6 +56,25 @@ def test_starts_in_the_background_count_when_they_end(place):
     said = place("logs", "web", check=0).out
     assert said.startswith("going\ngone\n")
     assert "web did not start well on small@2 2 times: it is back on small@1" in said
+
+
+def test_a_variable_that_is_passed_on_is_in_no_command_line(root, monkeypatch):
+    """What the launcher beside the app was started with may be read by everybody."""
+    on_trial(root, files={"etc/new": ""})
+    monkeypatch.setenv("MYSECRET", "of-nobody-else")
+    line = "echo $MYSECRET; while [ ! -e /tmp/end ]; do sleep 0.05; done"
+    root("app", "web", "-d", "-e", "MYSECRET", "--", "sh", "-c", line, check=0)
+    try:
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found.append(path.read_bytes())
+        assert any(b"\0-e\0MYSECRET\0" in words for words in found)
+        assert not any(b"of-nobody-else" in words for words in found)
+    finally:
+        root("app", "web", "--", "touch", "/tmp/end", check=0)
+    wait_for(lambda: root.json("status")["apps"] == [])
+    assert root("logs", "web", check=0).out == "of-nobody-else\n"
 
 
 @pytest.mark.long
@@ -182,3 +202,14 @@ def test_an_app_that_went_back_is_looked_at_by_the_next_update_and_goes_back_to_
     failed = root.update(root.version("worse", {"usr/bin/cat": None, "etc/new": ""}), check=4)
     assert "'cat /etc/shared' of web failed" in failed.err
     assert json.loads(root("status", "--json", check=0).out)["bases"][0]["version"] == 2
+
+
+def test_what_versions_gives_can_go_back_and_forth(root):
+    on_trial(root)
+    first, second = api.Store(root.store()).base("small").versions()
+    assert second.rollback().apps == ("web",)
+    assert root.versions() == {1: True, 2: False}
+    second.switch(2)
+    assert root.versions() == {1: False, 2: True}
+    first.switch(first)
+    assert root.versions() == {1: True, 2: False}
