@@ -91,8 +91,7 @@ MIGRATIONS: tuple[str, ...] = (
         keep INTEGER NOT NULL DEFAULT 3,
         health TEXT NOT NULL DEFAULT '[]',
         failed TEXT NOT NULL DEFAULT '',
-        pending TEXT REFERENCES bases(id) ON DELETE SET NULL,
-        tries INTEGER NOT NULL DEFAULT 3
+        pending TEXT REFERENCES bases(id) ON DELETE SET NULL
     );
     INSERT INTO slots (name, current, last_version) SELECT slot, id, 1 FROM bases;
     CREATE TABLE moves (
@@ -111,8 +110,7 @@ MIGRATIONS: tuple[str, ...] = (
         layers TEXT NOT NULL,
         failures INTEGER NOT NULL DEFAULT 0,
         since TEXT NOT NULL,
-        fallen INTEGER NOT NULL DEFAULT 0,
-        tries INTEGER NOT NULL DEFAULT 3
+        fallen INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE mounted (
         base_id TEXT NOT NULL REFERENCES bases(id) ON DELETE CASCADE,
@@ -160,6 +158,8 @@ MIGRATIONS: tuple[str, ...] = (
     );
     """,
     """
+    ALTER TABLE slots ADD COLUMN tries INTEGER NOT NULL DEFAULT 3;
+    ALTER TABLE trials ADD COLUMN tries INTEGER NOT NULL DEFAULT 3;
     CREATE TABLE pulls (
         app_id TEXT PRIMARY KEY REFERENCES apps(id) ON DELETE CASCADE,
         reference TEXT NOT NULL,

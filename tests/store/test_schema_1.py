@@ -114,3 +114,19 @@ def test_an_upgrade_cut_short_is_none(store_path, monkeypatch):
     assert schema_of(store_path)[2] == (1,)
     with Store.open(store_path) as store:
         assert names(store) == ["one", "two"]
+
+
+def test_a_store_of_schema_5_has_all_columns_in_the_end(store_path, folder):
+    with Store.open(folder + "/new"):
+        pass
+    make_schema_1(store_path)
+    database = sqlite3.connect(f"{store_path}/catalog.db")
+    for script in MIGRATIONS[1:5]:
+        database.executescript(script)
+    assert " tries " not in "".join(MIGRATIONS[:5])  # a script is never changed, only followed by another
+    database.execute("PRAGMA user_version=5")
+    database.commit()
+    database.close()
+    with Store.open(store_path) as store:
+        assert store.catalog.slot("debian").tries == 3
+    assert schema_of(store_path)[1] == schema_of(folder + "/new")[1]
