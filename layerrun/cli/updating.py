@@ -15,7 +15,8 @@ from layerrun.cli.output import emit, line, lines, plural, printable, quoted, sa
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from layerrun.model import Base
+    from layerrun.model import App, Base
+    from layerrun.store.store import Store
     from layerrun.updates.health import Outcome
     from layerrun.updates.shadows import Shadow
     from layerrun.updates.switching import Switched
@@ -313,7 +314,9 @@ def shadows(
         old = switching.back_to(store, name) if since is None else switching.find(store, name, since)
         changed = library.changes(store, old, new)
         hidden = library.all_shadows(store, old, new, changed)
+        hidden = {one: group for one, group in hidden.items() if not _fell(store, store.app(one))}
         if app is not None:
+            _refuse_fallen(store, store.app(app))
             hidden = {app: hidden.get(store.app(app).name, [])}
         chosen = _chosen(app, hidden, globs) if globs else _asked(hidden.get(app or "", ())) if asking else []
         taken, kept = library.take(store, store.app(app), chosen) if app and chosen else ([], None)
@@ -338,6 +341,23 @@ def shadows(
                 line(f"{owner}:")
             lines(_rows(group))
     return 0
+
+
+def _fell(store: Store, app: App) -> bool:
+    """Say whether an app went back by itself: it stands on another version than the current one."""
+    trial = store.catalog.trial(app.id)
+    return trial is not None and trial.fallen
+
+
+def _refuse_fallen(store: Store, app: App) -> None:
+    if _fell(store, app):
+        from layerrun.errors import UsageError
+
+        stands = store.base_of(app).full_name
+        raise UsageError(
+            f"{app.name} went back by itself and stands on {stands}: it hides nothing of the current version",
+            hint="the next `layerrun base update` moves it on",
+        )
 
 
 def _chosen(app: str | None, hidden: dict[str, list[Shadow]], globs: tuple[str, ...]) -> list[Shadow]:

@@ -142,3 +142,14 @@ def test_what_a_layer_hides(folder):
         b"link/passwd",
         b"merged/deep",
     ]
+
+
+def test_an_app_that_went_back_gives_nothing_up_for_a_version_that_it_is_not_on(root):
+    root("create", "web", "--base", "small", "--", "cat", "/etc/shared", check=0)
+    root.sh("echo mine >/etc/shared")
+    root.update(root.version("bad", {"etc/shared": "2\n", "usr/bin/cat": None}), "--tries", "1")
+    root("app", "web", check=127)
+    assert root.json("base", "shadows", "small")["hidden"] == []
+    said = root("base", "shadows", "small", "web", "--take", "/etc/shared", "-y", check=2).err
+    assert "stands on small@1" in said
+    assert root.sh("cat /etc/shared") == "mine\n"
