@@ -99,7 +99,7 @@ def follow(
                 make_dir(store.fd, "channels")
             fsync_dir(store.fd)
         ticket.note({"what": "follow", "inode": inode, "channel": attrs.asdict(made)})
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # what is locked in it stays so until the row is there
             held = False
             with suppress(DamagedError):  # there is none yet
                 held = stack.enter_context(_alone(store, name)) >= 0
@@ -107,9 +107,22 @@ def follow(
                 if not held and present(store.fd, f"channels/{name}"):
                     raise BusyError(f"{name!r} follows another channel since a moment ago", hint="try again")
                 store.catalog.put_channel(made)
+                # From when it is in its place until its row is there as well: else who asks would have the old row.
+                stack.enter_context(_lock_staged(ticket.fd))
                 _place(store, ticket.fd, name)
                 fsync_dir(store.fd, "channels")
     return made, found
+
+
+@contextmanager
+def _lock_staged(ticket: int) -> Iterator[None]:
+    """Hold the lock of the staged folder, which nobody else knows yet."""
+    lock = os.open("channel/lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=ticket)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _place(store: Store, ticket: int, name: str) -> None:

@@ -178,6 +178,24 @@ def test_what_changes_while_somebody_waits(layerrun, publisher, folder):
         assert os.listdir(f"{layerrun.store()}/channels") == []
 
 
+def test_nobody_asks_between_the_folder_and_its_row(layerrun, publisher):
+    """The folder of another channel is there a moment before its row: nothing is noted in that moment."""
+    layerrun("base", "follow", "debian", publisher.path, "--root", publisher.root, check=0)
+    place, busy = following._place, []
+
+    def placed(store, ticket, name):
+        place(store, ticket, name)
+        with pytest.raises(BusyError), following._alone(store, name):
+            pass
+        busy.append(name)
+
+    with Store.open(layerrun.store()) as store, mock.patch.object(following, "_place", placed):
+        following.follow(store, "debian", publisher.path, root=root_of(publisher), agree=agree)
+        assert busy == ["debian"]
+        with following.locked(store, "debian"):
+            pass
+
+
 def root_of(publisher):
     with open(publisher.root, "rb") as file:
         return file.read()
