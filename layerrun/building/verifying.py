@@ -13,12 +13,14 @@ import attrs
 from layerrun.bases import tree
 from layerrun.bases.manifest import HEADER, digest_of
 from layerrun.building import listing
+from layerrun.model import Layer
 from layerrun.native.trees import open_beneath
 from layerrun.runtime.jobs import on_ids
-from layerrun.store.fs import explain, open_dir
+from layerrun.store.fs import explain, open_dir, present
+from layerrun.store.store import now
 
 if TYPE_CHECKING:
-    from layerrun.model import App, Layer
+    from layerrun.model import App
     from layerrun.store.store import Store
 
 __all__ = ["Verified", "Wrong", "differences_of", "is_intact", "verify", "verify_job"]
@@ -44,20 +46,34 @@ class Verified:
     unlisted: bool = False
 
 
+_GONE = (Wrong("missing", "/"),)
+
+
 def verify(store: Store, app: App) -> Iterator[Verified]:
     """Read the layers of an app, the lowest first, and yield what became of each.
 
     Names, types, modes, owners, attributes and contents count; times do not, no digest covers them. What the app has
-    written since, its upper, is nobody's promise. Raises `SystemError` where something cannot be read.
+    written since, its upper, is nobody's promise. A layer that is gone is ``missing`` at ``/``, whoever has made it.
+    Raises `SystemError` where something cannot be read.
     """
     for id_ in dict.fromkeys(app.stack):
         layer = store.catalog.layer(id_)
         if layer is None:
-            continue
-        if layer.digest is None:
+            yield Verified(Layer(id_, app.ids, ""), _GONE)
+        elif not present(store.fd, f"layers/{id_}/tree"):
+            yield _told(store, Verified(layer, _GONE))
+        elif layer.digest is None:
             yield Verified(layer, unlisted=True)
         else:
-            yield Verified(layer, differences_of(store, layer))
+            yield _told(store, Verified(layer, differences_of(store, layer)))
+
+
+def _told(store: Store, found: Verified) -> Verified:
+    """Let no further pull take a layer that was pulled and is spoilt; a build looks for itself."""
+    if found.wrong and "blob" in found.layer.origin:
+        with store.catalog.transaction():
+            store.catalog.spoil_layer(found.layer.id, now())
+    return found
 
 
 def differences_of(store: Store, layer: Layer) -> tuple[Wrong, ...]:

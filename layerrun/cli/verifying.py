@@ -72,7 +72,9 @@ def _tell(name: str, found: list[Verified]) -> None:
             f"{wrong.kind:<8} {quoted(wrong.path) if wrong.path else '(its listing)'}" for wrong in one.wrong
         )
     unlisted = sum(one.unlisted for one in found)
-    if any(one.wrong for one in found):
+    if any(wrong.path == "/" and wrong.kind == "missing" for one in found for wrong in one.wrong):
+        say("try: layerrun doctor  (a layer is gone)")
+    elif any(one.wrong for one in found):
         say(f"try: layerrun build {name} --no-cache  (or pull it again)")
     elif unlisted < len(found) and sys.stdout.isatty():
         say(f"{plural(len(found) - unlisted, 'layer')} of {name} are intact")

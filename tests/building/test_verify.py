@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 from support import users
@@ -78,6 +79,11 @@ def test_what_is_wrong_is_named_and_built_again(place):
     assert run("app", "web", "--", "cat", "/srv/f", "/srv/g").out == "one\ntwo\n"
     assert run("build", "other", "-f", f"{top}/build.toml").err.count("cached") == 3
     assert run("app", "other", "--", "cat", "/srv/f").out == "one\n"
+
+    shutil.rmtree(store / "layers" / verified(run, 0)["layers"][1]["layer"])
+    found = verified(run, 1)["layers"][1]
+    assert (found["intact"], found["problems"]) == (False, [{"kind": "missing", "path": "/"}])
+    assert "layerrun doctor" in run("verify", "web", check=1).err
 
 
 @pytest.mark.long
