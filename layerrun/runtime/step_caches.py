@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -60,8 +60,11 @@ def _take(store: Store, key: str, path: str, opened: ExitStack) -> tuple[int, in
     while True:
         with suppress(FileExistsError):
             make_dir(caches, key)
-        folder = opened.enter_context(_opened(caches, key))
-        lock = os.open("lock", _FLAGS, 0o600, dir_fd=folder)
+        try:
+            folder = opened.enter_context(_opened(caches, key))
+            lock = os.open("lock", _FLAGS, 0o600, dir_fd=folder)
+        except FileNotFoundError:  # gc was quicker
+            continue
         opened.callback(os.close, lock)
         if not lock_file(lock, exclusive=True, wait=deadline - time.monotonic()):
             raise BusyError(f"another build has the cache for {path!r}", hint="build again when it has ended")
@@ -114,18 +117,36 @@ def _kept(key: str, folder: int) -> Kept:
 
 def garbage(store: Store, older_than: float) -> list[Garbage]:
     """Return the folders that no build has wanted for so many seconds; one that is gone is filled again."""
-    return [
+    there = list(kept(store))
+    known = [
         Garbage(
             f"what steps of builds over {one.base} keep at {one.path}",
             one.allocated,
             partial(_remove, store, one.key, one.ids),
         )
-        for one in kept(store)
+        for one in there
         if time.time() - one.used >= older_than
+    ]
+    return known + [
+        Garbage(f"a cache of builds that never began, {key}", 0, partial(_remove, store, key, None))
+        for key in _unknown(store, {one.key for one in there}, older_than)
     ]
 
 
-def _remove(store: Store, key: str, ids: IdMode) -> None:
+def _unknown(store: Store, known: Container[str], older_than: float) -> list[str]:
+    """Return the folders that do not say what they are: of builds that were killed before a step had them."""
+    found = []
+    if present(store.fd, _FOLDER):
+        with _opened(store.fd, _FOLDER) as caches:
+            for key in sorted(os.listdir(caches)):
+                with suppress(FileNotFoundError):
+                    changed = os.stat(key, dir_fd=caches, follow_symlinks=False).st_mtime
+                    if key not in known and time.time() - changed >= older_than:
+                        found.append(key)
+    return found
+
+
+def _remove(store: Store, key: str, ids: IdMode | None) -> None:
     with _opened(store.fd, _FOLDER) as caches, suppress(FileNotFoundError), _opened(caches, key) as folder:
         lock = os.open("lock", _FLAGS, 0o600, dir_fd=folder)
         try:

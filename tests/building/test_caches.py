@@ -6,6 +6,7 @@ import pathlib
 import re
 import signal
 import subprocess
+from unittest import mock
 
 import pytest
 from support import users
@@ -15,6 +16,9 @@ from support.whose import whose
 
 from layerrun.config.recipe import recipe_from
 from layerrun.errors import UsageError
+from layerrun.model import IdMode
+from layerrun.runtime import step_caches
+from layerrun.store.store import Store
 
 EVERYBODY = ["root", *(pytest.param(user, marks=pytest.mark.long) for user in (users.PLAIN, users.SINGLE))]
 
@@ -155,6 +159,35 @@ def test_gc_takes_what_nobody_wants(root):
     assert root.caches() == []
     root.build("--no-cache")
     assert len(root.caches()) == 2
+
+    # A build that was killed before a step had the folder: it says nothing of itself.
+    folder = f"{root.layerrun.store()}/caches/{'a' * 32}"
+    os.mkdir(folder)
+    with open(f"{folder}/lock", "w"):
+        pass
+    assert "never began" not in root("gc", "--dry-run", check=0).out
+    os.utime(folder, (1e9, 1e9))
+    assert "never began" in root("gc", "--dry-run", check=0).out
+    root("gc", "-y", check=0)
+    assert len(root.caches()) == 2
+
+
+def test_gc_may_take_a_folder_that_is_just_being_opened(layerrun):
+    opened, taken = step_caches.open_dir, []
+
+    def gone(dir_fd, path):
+        if path != "caches" and not taken:
+            taken.append(path)
+            os.rmdir(path, dir_fd=dir_fd)
+        return opened(dir_fd, path)
+
+    with (
+        Store.open(layerrun.store()) as store,
+        mock.patch.object(step_caches, "open_dir", gone),
+        step_caches.locked(store, "small", IdMode.NONE, "/etc/kept") as folder,
+    ):
+        assert os.listdir(folder)
+    assert len(taken) == 1
 
 
 @pytest.mark.long
