@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from layerrun.bases.intake import keep, take_in
+from layerrun.bases.intake import keep, renew_objects, take_in
 from layerrun.bases.manifest import unescape
 from layerrun.bases.pulled import PulledSource
 from layerrun.images.image import Layer as ImageLayer
 from layerrun.images.limits import Limits
 from layerrun.model import IdMode, Layer
+from layerrun.native.syscalls import syncfs
 from layerrun.runtime.units import layer_folder
 from layerrun.store.blob_rows import Blob
 from layerrun.store.fs import explain, fsync_dir
@@ -64,8 +65,12 @@ def taken(store: Store, ids: IdMode, layers: Sequence[ImageLayer], source: Pulle
                 here = fresh[one][0] if one in fresh else known_layer(store, one, ids)
                 if here is None:
                     folder = f"layer-{number}"
-                    here = _take(store, ticket.fd, folder, one, (ids, source))
+                    anew = any("spoilt" in twin.origin for twin in _pulled_from(store, one, ids))
+                    here = _take(store, ticket.fd, folder, one, (ids, source), anew=anew)
                     fresh[one] = here, _blob(one, here)
+                    if anew:  # the files that the spoilt one shares are spoilt as well
+                        syncfs(ticket.fd)
+                        renew_objects(store, ticket)
                     keep(store, ticket, folder, f"layers/{here.id}")
                 found.append(here)
                 privileged += _privileged(store, here)
@@ -113,22 +118,30 @@ class _One:
 
 
 def known_layer(store: Store, one: ImageLayer, ids: IdMode) -> Layer | None:
-    """Return a layer of the store that was pulled from the same blob.
+    """Return a layer of the store that was pulled from the same blob, and that nobody has found spoilt."""
+    return next((layer for layer in _pulled_from(store, one, ids) if "spoilt" not in layer.origin), None)
+
+
+def _pulled_from(store: Store, one: ImageLayer, ids: IdMode) -> list[Layer]:
+    """Return the layers that were pulled from the same blob.
 
     What the blob is unpacked was said by the jail that read it, so that alone would be any layer's word for any other.
     """
-    for layer in store.catalog.layers():
-        said = layer.origin.get("blob"), layer.origin.get("diff_id")
-        if layer.ids is ids and said == (one.blob.digest, one.diff_id):
-            return layer
-    return None
+    wanted = one.blob.digest, one.diff_id
+    return [
+        layer
+        for layer in store.catalog.layers()
+        if layer.ids is ids and (layer.origin.get("blob"), layer.origin.get("diff_id")) == wanted
+    ]
 
 
 def _take(
-    store: Store, ticket_fd: int, folder: str, one: ImageLayer, of: tuple[IdMode, PulledSource]
+    store: Store, ticket_fd: int, folder: str, one: ImageLayer, of: tuple[IdMode, PulledSource], *, anew: bool
 ) -> Layer:
     ids, source = of
-    summary, _ = take_in(store, ticket_fd, folder, _One(source, one), ids, rooted=False, marks=True)
+    summary, _ = take_in(
+        store, ticket_fd, folder, _One(source, one), ids, rooted=False, anew=anew, marks=True
+    )
     with explain("write a layer of", source.text):
         fd = os.open(
             f"{folder}/roots", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=ticket_fd

@@ -177,6 +177,23 @@ def test_an_app_goes_out_runs_in_podman_and_comes_back(layerrun, host, tree, fol
     assert layerrun("app", "web", check=0).out.splitlines()[1] == "/etc/many/gone no"
 
 
+@pytest.mark.long
+def test_what_verify_found_spoilt_is_pulled_anew(layerrun, host, tree):
+    layerrun("base", "import", "small", tree, check=0)
+    make_app(layerrun, "small")
+    pushed(layerrun, "push", "web", f"oci://{host}/spoilt")
+    layerrun("rename", "web", "first", check=0)
+    (layer,) = pushed(layerrun, "pull", "web", f"oci://{host}/spoilt")["layers"]
+    layerrun("clone", "web", "twin", check=0)
+    with open(f"{layerrun.store()}/layers/{layer}/tree/etc/new/f", "r+b") as file:  # and so the object
+        file.write(b"bad")
+    layerrun("verify", "web", check=1)
+    layerrun("remove", "-y", "web", check=0)
+    assert pushed(layerrun, "pull", "web", f"oci://{host}/spoilt")["layers"] != [layer]
+    layerrun("verify", "web", check=0)
+    layerrun("verify", "twin", check=1)
+
+
 def test_elsewhere_the_base_comes_too_and_nothing_of_the_machine(layerrun, host, tree, folder):
     layerrun("base", "import", "small", tree, check=0)
     layerrun(
