@@ -98,12 +98,15 @@ UNLIMITED = 2**64 - 1
 
 def parse_size(text: str, what: str = "size") -> int:
     """Return the bytes that ``text`` means: a number, and K, M, G or T for powers of 1,024."""
-    found = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?([KMGTkmgt])?(?:i?[Bb])?", text)
+    found = re.fullmatch(r"([0-9]{1,20})(?:\.([0-9]{1,3}))?([KMGTkmgt])?(?:i?[Bb])?", text)
     if not found:
         raise UsageError(f"bad {what} {text!r}", hint="write a number of bytes, or 64K, 64M, 64G, 64T")
     unit = 1024 ** ("KMGT".index(found[3].upper()) + 1) if found[3] else 1
     part = int(found[2]) * unit // 10 ** len(found[2]) if found[2] else 0
-    return int(found[1]) * unit + part
+    size = int(found[1]) * unit + part
+    if size > 2**63 - 1:
+        raise UsageError(f"bad {what} {text!r}: it is more than any file may have")
+    return size
 
 
 def format_size(size: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import struct
 import threading
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["GoneError", "Maps", "Run"]
 
 _PIPE = 1 << 20
+# Seconds within which an interrupt is heard at the latest.
+_HEARD = 0.2
 _PAIR = struct.Struct("=QQ")
 Maps = tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]
 
@@ -59,7 +62,7 @@ class Run:
         try:
             for thread in threads:
                 thread.start()
-            while data := os.read(ahead, _PAIR.size * 64):
+            while data := _read(ahead):
                 if progress is not None and len(data) >= _PAIR.size:
                     progress(*_PAIR.unpack(data[-_PAIR.size :]))
             for thread in reversed(threads):
@@ -67,7 +70,8 @@ class Run:
         except BaseException:
             # Interrupted: nothing may be written any more to what is about to be removed.
             os.write(cancelling, b"x")
-            threads[1].join(10.0)
+            if threads[1].ident is not None:
+                threads[1].join(10.0)
             raise
         finally:
             os.close(cancelling)
@@ -131,6 +135,13 @@ class Run:
         if taken.error is not None:
             raise _error(self._source.text, *taken.error)
         return taken
+
+
+def _read(ahead: int) -> bytes:
+    """Read what is told of progress; a signal that comes just before a read(2) would be heard only after it."""
+    while not select.select([ahead], [], [], _HEARD)[0]:
+        pass
+    return os.read(ahead, _PAIR.size * 64)
 
 
 # What lr_intake says when the stream ends before its end.

@@ -186,7 +186,9 @@ def test_a_hole_that_takes_minutes_can_be_interrupted(store_path, folder):
     try:
         wait_for(lambda: os.listdir(f"{store_path}/staging"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        said = process.communicate(timeout=60)[1]
+        # Python ends by the signal itself where that comes before it listens to it, or when it no longer does.
+        assert process.returncode in (130, -signal.SIGINT), said
     finally:
         process.kill()
         process.communicate()
