@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from layerrun.store.store import Store
 
 __all__ = ["Use", "frees_of_layers", "garbage", "share_layer", "uses"]
+
+# Folders of layers, of whole apps, that are open at once; the soft limit of a process is 1,024 as a rule.
+_MOST_OPEN = 256
 
 
 @attrs.frozen
@@ -90,15 +93,31 @@ def frees_of_layers(store: Store, apps: Sequence[App]) -> dict[str, int]:
         for layer in {layer for stack in stacks for layer in stack}:
             holders.setdefault(layer, set()).add(app.id)
     kept = store.catalog.built_layers()
+    own: dict[str, list[str]] = {app.id: [] for app in apps}
+    for layer, ids in holders.items():
+        (id_, *others) = ids
+        if not others and layer not in kept and id_ in own:
+            own[id_].append(layer)
+    found: dict[str, int] = {}
+    batch: dict[str, list[str]] = {}
+    for id_, layers in own.items():
+        if batch and sum(map(len, batch.values())) + len(layers) > _MOST_OPEN:
+            found |= _frees(store, batch)
+            batch = {}
+        if layers:
+            batch[id_] = layers
+    return found | _frees(store, batch)
+
+
+def _frees(store: Store, layers: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return what the layers of each app have that nothing else has; all of them are open at once."""
     with ExitStack() as stack:
-        groups: dict[str, list[int]] = {app.id: [] for app in apps}
-        for layer, ids in holders.items():
-            (id_, *others) = ids
-            if others or layer in kept or id_ not in groups:
-                continue
-            with suppress(DamagedError):  # `doctor` says so
-                groups[id_].append(store.open_layer(layer))
-                stack.callback(os.close, groups[id_][-1])
+        groups: dict[str, list[int]] = {id_: [] for id_ in layers}
+        for id_, names in layers.items():
+            for layer in names:
+                with suppress(DamagedError):  # `doctor` says so
+                    groups[id_].append(store.open_layer(layer))
+                    stack.callback(os.close, groups[id_][-1])
         found = {id_: fds for id_, fds in groups.items() if fds}
         if not found:
             return {}

@@ -4,8 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+from unittest import mock
 
 import pytest
+
+from layerrun.bases import sharing
+from layerrun.store.store import Store
 
 FILES = {
     "usr/bin/tool": b"#!/bin/sh\n" * 5000,
@@ -84,6 +88,25 @@ def test_what_removing_an_app_gives_back(layerrun, user, source):
     assert all(count < 100_000 for count in frees().values()), "both have it"
     layerrun("remove", "-y", "web", user=user, check=0)
     assert 400_000 <= frees()["other"] < 500_000
+
+
+def test_the_layers_of_many_apps_are_not_all_open_at_once(layerrun, source):
+    layerrun("base", "import", "one", source, check=0)
+    for name in ("a", "b", "c"):
+        layerrun("create", name, "--base", "one", check=0)
+        app_id = json.loads(layerrun("show", name, "--json", check=0).out)["id"]
+        with open(f"{layerrun.store()}/apps/{app_id}/data/upper/own", "wb") as file:
+            file.write(os.urandom(10_000))
+        layerrun("snapshot", name, check=0)
+    with Store.open(layerrun.store()) as store:
+        at_once = sharing.frees_of_layers(store, store.apps())
+        assert len(at_once) == 3
+        with (
+            mock.patch.object(sharing, "_MOST_OPEN", 1),
+            mock.patch.object(sharing, "_frees", wraps=sharing._frees) as asked,
+        ):
+            assert sharing.frees_of_layers(store, store.apps()) == at_once
+        assert [len(call.args[1]) for call in asked.call_args_list] == [1, 1, 1]
 
 
 def test_a_second_version_costs_its_difference(layerrun, user, source, second):
