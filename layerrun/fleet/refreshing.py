@@ -248,8 +248,13 @@ def _with_base(
     def layers(new: Base) -> Mapping[str, Rebuilt]:
         with taken(store, app.ids, newer.layers, source) as found, store.catalog.transaction():
             _record(store, found)
-            store.catalog.set_fit(app.id, new.id, found.ids + newer.own)
-            noted.append(new.id)
+            slot = store.catalog.slot(name)
+            if slot is not None and slot.pending == new.id:
+                store.catalog.set_fit(app.id, new.id, found.ids + newer.own)
+                noted.append(new.id)
+            else:
+                # What fits a version that was here before is what a rollback goes to, until the switch.
+                store.catalog.add_uses(app.id, found.ids + newer.own)
         if newer.new_layers:
             of_layers.extend(layer_shadows(store, app, found.ids + newer.own))
         privileged.extend(found.privileged)
@@ -302,6 +307,11 @@ def _layers_alone(store: Store, newer: Newer, source: PulledSource, agree: Agree
                 if store.app_again(app).base_id != app.base_id:
                     raise BusyError(f"the base of {app.name!r} was switched meanwhile", hint="try again")
                 _record(store, found)
+                # One that was here already may have gone with the app that held it, while the question was open.
+                if any(store.catalog.layer(one) is None for one in layers):
+                    raise BusyError(f"a layer for {app.name!r} was removed meanwhile", hint="try again")
                 store.catalog.set_stack(app.id, store.app_again(app).frozen, layers)
+                if app.base_id is not None:
+                    store.catalog.set_fit(app.id, app.base_id, layers)
     number = None if made is None else made.number
     return Refreshed(newer, app, snapshot=number, hidden=tuple(hidden), privileged=found.privileged)

@@ -46,6 +46,7 @@ class SlotRows(Rows):
 
         Apps that run have the old one mounted for as long as they do; that is noted. Throwaways stay on the old one,
         for what they changed was changed there; so do spares, under names by which no start finds them.
+        What is staged is so no more if it is not a later version: the next start would undo this.
         Return the names of the apps whose plans hold no longer, and of the spares as they were called before.
         """
         slot, was = old.name, old.full_name
@@ -71,8 +72,8 @@ class SlotRows(Rows):
         self._db.execute(f"UPDATE apps SET config = json_set(config, '$.base', ?) WHERE {stay}", (was, slot))
         self._db.execute(
             "UPDATE slots SET current = ?1, failed = '', pending = NULL,"
-            " staged = CASE WHEN staged = ?1 THEN NULL ELSE staged END WHERE name = ?2",
-            (new.id, slot),
+            " staged = (SELECT id FROM bases WHERE id = staged AND version > ?3) WHERE name = ?2",
+            (new.id, slot, new.version),
         )
         return [name for _, name in moved] + [name for (name,) in spares]
 

@@ -142,6 +142,8 @@ def _exchange_layers(
             continue
         if id_ in built:
             check_unchanged(store, app, built[id_])
+            catalog.set_fit(id_, stood[id_], app.config.layers)
+            catalog.set_fit(id_, new.id, layers)
         if app.config.layers == layers:
             continue
         # Layers that were committed since are not to be lost: those stay, and are rebuilt by hand.

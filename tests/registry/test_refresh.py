@@ -11,6 +11,7 @@ from support.registries import registry
 from support.sandbox import small_tree
 from support.stores import check_whole, die_at_line
 
+from layerrun.errors import BusyError, LayerrunError
 from layerrun.fleet.pull import pull_app
 from layerrun.fleet.refreshing import refresh
 from layerrun.fleet.wish import Wish
@@ -129,6 +130,53 @@ def test_another_base(layerrun, publisher):
     layerrun("base", "rollback", "-y", "shell", check=0)
     seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
     assert seen == ["base\n", "one\n", "mine\n"]
+
+
+@pytest.mark.long
+def test_layers_alone_over_a_later_base_go_back_with_it(layerrun, publisher):
+    publisher.renew_base("newer\n")
+    publisher.write("program", "two\n")
+    publisher.push()
+    update(layerrun, "-y")
+    publisher.write("program", "three\n")
+    publisher.push()
+    assert update(layerrun, "-y")["new_base"] is False
+    layerrun("base", "rollback", "-y", "shell", check=0)
+    assert [inside(layerrun, path) for path in ("/etc/base", "/opt/program")] == ["base\n", "one\n"]
+
+
+@pytest.mark.long
+def test_a_no_leaves_what_fits_an_earlier_version(layerrun, publisher, host):
+    first, publisher.place = publisher.place, f"oci://{host}/later"
+    publisher.renew_base("newer\n")
+    publisher.write("program", "two\n")
+    publisher.push()
+    update(layerrun, publisher.place, "-y")
+    wish = Wish(access=Access(insecure=True))
+    with Store.open(layerrun.store()) as store, pytest.raises(LayerrunError, match="answer was no"):
+        refresh(store, "web", first, wish, agree=lambda *_: False, told=lambda _: None)
+    layerrun("base", "rollback", "-y", "shell", check=0)
+    assert [inside(layerrun, path) for path in ("/etc/base", "/opt/program")] == ["base\n", "one\n"]
+
+
+@pytest.mark.long
+def test_a_layer_that_goes_during_the_question_is_not_taken(layerrun, publisher, host):
+    first, publisher.place = publisher.place, f"oci://{host}/gone"
+    publisher.write("program", "two\n")
+    publisher.push()
+    layerrun("pull", "twin", publisher.place, "--insecure", check=0)
+
+    def agree(*_):
+        layerrun("remove", "-y", "twin", check=0)
+        return True
+
+    wish = Wish(access=Access(insecure=True))
+    with Store.open(layerrun.store()) as store, pytest.raises(BusyError, match="removed meanwhile"):
+        refresh(store, "web", publisher.place, wish, agree=agree, told=lambda _: None)
+    assert inside(layerrun, "/opt/program") == "one\n"
+    update(layerrun, publisher.place, "-y")
+    assert inside(layerrun, "/opt/program") == "two\n"
+    update(layerrun, first, "-y")
 
 
 @pytest.mark.long

@@ -197,6 +197,18 @@ def test_staged_until_the_next_start(place):
     assert place.json("status")["bases"][0]["staged"] is None
 
 
+@pytest.mark.long
+def test_a_later_update_outdoes_what_is_staged(root):
+    root("create", "web", "--base", "small", check=0)
+    root.update(root.version("two", NEW), "--stage")
+    root.update(root.version("three", {"etc/shared": "3\n"}))
+    assert root.json("status")["bases"][0]["staged"] is None
+    assert root.sh("cat /etc/shared") == "3\n"
+    root.update(root.version("four", {"etc/shared": "4\n"}), "--stage")
+    root("base", "rollback", "-y", "small", check=0)
+    assert root.json("status")["bases"][0]["staged"] == 4, "a later one stays"
+
+
 def test_a_start_that_cannot_switch_leaves_no_plan_behind(root):
     root("create", "web", "--base", "small", check=0)
     root.sh("true")
