@@ -214,6 +214,7 @@ def _newer(newer: Newer) -> dict[str, Any]:
         "image_layers": len(newer.layers),
         "own_layers": list(newer.own),
         "differs": list(newer.differs),
+        "apps": list(newer.apps),
     }
 
 
@@ -234,6 +235,10 @@ def _describe(newer: Newer) -> None:
         say(
             f"{name} stands on {newer.base.full_name}; the image has another base, which becomes its next version"
         )
+        if newer.said.digest and newer.said.base_name != newer.base.name:
+            say(f"the image calls its base {printable(newer.said.base_name)}")
+    if newer.apps:
+        say(f"these move to the image's base too: {', '.join(newer.apps)}")
     if newer.new_layers:
         say(f"the image has {plural(len(newer.layers), 'layer')} over its base, others than {name} has")
     if newer.own:

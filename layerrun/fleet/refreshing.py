@@ -45,7 +45,8 @@ class Newer:
 
     ``layers`` are those of the image above its base, ``own`` the ids of layers that were committed above those that
     were pulled, and stay; ``new_base``: the base is another one; ``new_layers``: the layers are. ``differs``: settings
-    that the image has otherwise than the app, which keeps its own.
+    that the image has otherwise than the app, which keeps its own. ``apps``: the names of the others that a new base
+    moves.
     """
 
     app: App
@@ -58,6 +59,7 @@ class Newer:
     new_base: bool
     new_layers: bool
     differs: tuple[str, ...]
+    apps: tuple[str, ...] = ()
 
     @property
     def is_new(self) -> bool:
@@ -160,6 +162,11 @@ def _compare(store: Store, app: App, source: PulledSource, wish: Wish) -> Newer:
             f"{app.name!r} stands on this machine's own /, and the image has a base",
             hint="pull it as another app",
         )
+    elif wish.base_name not in (None, base.name):
+        raise UsageError(
+            f"--base {wish.base_name}: the image has its own base, and {app.name!r} stands on {base.name!r}",
+            hint="leave --base out, or pull it as another app",
+        )
     known = said.digest == base.digest if said.digest else base.origin.get("digest") == image.digest
     layers = image.layers[said.lowest :]
     have = _pulled_layers(store, app)
@@ -173,6 +180,7 @@ def _compare(store: Store, app: App, source: PulledSource, wish: Wish) -> Newer:
     same = have == tuple(
         layer.id for one in layers if (layer := known_layer(store, one, app.ids)) is not None
     )
+    new_base = not image.alone and not known
     return Newer(
         app,
         base,
@@ -181,9 +189,18 @@ def _compare(store: Store, app: App, source: PulledSource, wish: Wish) -> Newer:
         said,
         layers,
         own,
-        new_base=not image.alone and not known,
+        new_base=new_base,
         new_layers=not same or len(have) != len(layers),
         differs=_differs(app, said, wish),
+        apps=_others(store, app, base) if new_base else (),
+    )
+
+
+def _others(store: Store, app: App, base: Base) -> tuple[str, ...]:
+    """Return the names of the other apps that go along with a base, profiles not counted."""
+    found = (store.catalog.app_by_id(id_) for id_ in store.catalog.slot_apps(base.name))
+    return tuple(
+        sorted(one.name for one in found if one is not None and one.parent is None and one.id != app.id)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -106,11 +106,10 @@ def update(
             return Found(old, new), None
         with _taken_back(store, new):
             switching.check_ids(old, new)
-            rebuilt = {
-                **_rebuild(store, old, new, wanted, told),
-                **(layers(new) if layers is not None else {}),
-            }
-            found = _look(store, old, new, wanted, told, rebuilt)
+            anew = _rebuild(store, old, new, wanted, told)
+            given = layers(new) if layers is not None else {}
+            rebuilt = {**anew, **given}
+            found = _look(store, old, new, wanted, told, rebuilt, anew.keys() - given.keys())
             if wanted.dry_run:
                 _leave(store, new, unseen=True)
                 return found, None
@@ -161,8 +160,9 @@ def _look(  # noqa: PLR0917  (what an update knows by then)
     wanted: Wanted,
     told: Callable[[str], None],
     layers: Mapping[str, Rebuilt],
+    anew: Iterable[str],
 ) -> Found:
-    """Look at a new version in every way, with the layers that were made for it by app's id."""
+    """Look at a new version in every way, with the layers that were made for it by app's id; ``anew``: by a recipe."""
     checks = health.checks_of(store, new.name, wanted.checks, network=wanted.network)
 
     def say(check: Check) -> None:
@@ -177,7 +177,7 @@ def _look(  # noqa: PLR0917  (what an update knows by then)
         _fail(store, old, new, failed, dry_run=wanted.dry_run)
     changed = shadows.changes(store, old, new)
     hidden = shadows.all_shadows(store, old, new, changed, built)
-    names = [app.name for app in map(store.catalog.app_by_id, layers) if app is not None]
+    names = [app.name for app in map(store.catalog.app_by_id, anew) if app is not None]
     return Found(old, new, len(changed), tuple(outcomes), hidden, tuple(sorted(names)))
 
 

@@ -122,6 +122,11 @@ def test_another_base(layerrun, publisher):
     would = update(layerrun, "--dry-run")
     assert (would["new_base"], would["new_layers"], would["base_here"]) == (True, True, False)
     layerrun("create", "other", "--base", "shell", check=0)
+    assert update(layerrun, "--dry-run")["apps"] == ["other"]
+    refused = layerrun("pull", "--update", "web", "--insecure", "-y", "--base", "elsewhere", check=2)
+    assert "has its own base" in refused.err
+    said = layerrun("pull", "--update", "web", "--insecure", "--dry-run", check=0).err
+    assert "these move to the image's base too: other" in said
     done = update(layerrun, "-y")
     assert (done["changed"], done["version"], done["snapshot"]) == (True, 2, None)
     seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
