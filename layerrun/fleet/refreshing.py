@@ -252,6 +252,11 @@ def _with_base(
     from layerrun.updates.update import Wanted, update
 
     app, name = newer.app, newer.base.name
+    if store.catalog.channel(name) is not None:
+        raise ConflictError(
+            f"the base {name!r} follows a channel, and the image has another base: nobody has signed that",
+            hint=f"layerrun pull NAME IMAGE, as another app; or layerrun base unfollow {name}",
+        )
     agree, told = asking
     privileged: list[str] = []
     noted: list[str] = []

@@ -16,6 +16,7 @@ from layerrun.fleet.pull import pull_app
 from layerrun.fleet.refreshing import refresh
 from layerrun.fleet.wish import Wish
 from layerrun.images.transport import Access
+from layerrun.store.channel_rows import Channel
 from layerrun.store.store import Store
 
 WRITE = """
@@ -127,6 +128,13 @@ def test_another_base(layerrun, publisher):
     assert "has its own base" in refused.err
     said = layerrun("pull", "--update", "web", "--insecure", "--dry-run", check=0).err
     assert "these move to the image's base too: other" in said
+    with Store.open(layerrun.store()) as store:
+        with store.catalog.transaction():
+            store.catalog.put_channel(Channel("shell", "https://example.org/channel"))
+        refused = layerrun("pull", "--update", "web", "--insecure", "-y", check=3)
+        assert "follows a channel" in refused.err
+        with store.catalog.transaction():
+            store.catalog.delete_channel("shell")
     done = update(layerrun, "-y")
     assert (done["changed"], done["version"], done["snapshot"]) == (True, 2, None)
     seen = [inside(layerrun, path) for path in ("/etc/base", "/opt/program", "/etc/mine")]
