@@ -26,6 +26,7 @@ __all__ = ["Instance", "Process", "end", "ended_first", "instances", "pid_of", "
 
 _PATIENCE = 1.0  # seconds, for an app that is just beginning or ending
 _POLL = 0.01
+_EXITING = 0x4  # PF_EXITING of linux/sched.h
 T = TypeVar("T")
 
 
@@ -68,13 +69,24 @@ def pid_of(store: Store, app: App) -> int | None:
     return found[0]
 
 
-def _has_ended(pid: int) -> bool:
-    """Say whether a process is dead and only waits for its parent to look."""
+def _stat(pid: int) -> tuple[bytes, int]:
+    """Return a process's state, a letter, and the kernel's flags of it: proc(5), stat. What is not there is dead, X."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except (OSError, IndexError):
-        return True
+            state, *_, flags = file.read().rpartition(b")")[2].split()[:7]
+        return state, int(flags)
+    except (OSError, ValueError):
+        return b"X", _EXITING
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether a process is dead and only waits for its parent to look."""
+    return _stat(pid)[0] in (b"Z", b"X")
+
+
+def _is_ending(pid: int) -> bool:
+    """Say whether a process has ended or is about to: its command line is gone then, its name is not."""
+    return bool(_stat(pid)[1] & _EXITING)
 
 
 def _children() -> dict[int, list[int]]:
@@ -124,9 +136,9 @@ def _inside(store: Store, app: App, pid: int, tree: Callable[[], dict[int, list[
 def _instance(store: Store, app: App, pid: int, tree: Callable[[], dict[int, list[int]]]) -> Instance:
     own, found = (_name(pid), _command(pid)), []
     for one in _inside(store, app, pid, tree):
-        command = _command(one)
-        # What stands beside a command that joined is a copy of pid 1. What has just ended has no name.
-        if (name := _name(one)) and (name, command) != own:
+        name, command = _name(one), _command(one)
+        # What stands beside a command that joined is a copy of pid 1. Who is not ending now was there to be read.
+        if (name, command) != own and not _is_ending(one):
             found.append(Process(one, command))
     return Instance(app, pid, _started(pid), tuple(found))
 

@@ -91,12 +91,12 @@ def test_a_second_command_joins(story, way):
         import subprocess
 
         app = store.create("a")
-        with app.popen(["sleep", "1000"]) as first:
+        with app.popen(["sleep", "60"]) as first:
             done = app.run(["sh", "-c", "echo $MORE; kill -9 $$"], env={"MORE": "1"}, capture_output=True)
             assert (done.returncode, done.stdout) == (-9, b"1\n")
             instance = app.instance()
             assert app.running
-            assert [process.command for process in instance.processes] == ["sleep 1000"]
+            assert [process.command for process in instance.processes] == ["sleep 60"]
             assert os.path.exists(f"/proc/{instance.pid}")
             assert app.stop(grace=5)
             assert first.wait() in (-15, 143)

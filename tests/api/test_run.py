@@ -190,7 +190,7 @@ def test_timeout(story, way):
             assert not app.running
             app.reset()
         # Others who run there go on.
-        with app.popen(["sleep", "1000"]) as first:
+        with app.popen(["sleep", "60"]) as first:
             with pytest.raises(subprocess.TimeoutExpired):
                 app.run(["sh", "-c", "sleep 1000"], timeout=1)
             assert first.poll() is None
@@ -263,7 +263,7 @@ def test_no_python_is_started_and_none_forked(story, way):
             app.run(["true"], check=True)
         assert set(started) == {door.locate()}
         # It stays what it is: a Python would have been executed in its place.
-        with app.popen(["sleep", "1000"]) as process:
+        with app.popen(["sleep", "60"]) as process:
             assert os.path.samefile(f"/proc/{process.pid}/exe", door.locate())
             process.kill()
 

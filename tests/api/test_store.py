@@ -19,7 +19,7 @@ def test_another_configuration(story):
         done = app.run(["sh", "-c", "echo $A; cat /proc/net/dev"], capture_output=True, text=True)
         assert len(done.stdout.splitlines()) == 4
         assert done.stdout.startswith("b\n")
-        with app.popen(["sleep", "1000"]) as process:
+        with app.popen(["sleep", "60"]) as process:
             with pytest.raises(layerrun.errors.BusyError):
                 app.configure(attrs.evolve(app.config, env=()))
             app.configure(attrs.evolve(app.config, env=()), kill=True)
@@ -117,7 +117,7 @@ def test_what_runs_is_not_changed(story):
         import layerrun
 
         app = store.create("a")
-        with app.popen(["sleep", "1000"]):
+        with app.popen(["sleep", "60"]):
             for change in (app.reset, app.remove, app.clear_cache):
                 with pytest.raises(layerrun.errors.BusyError):
                     change()

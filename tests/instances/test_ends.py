@@ -226,6 +226,17 @@ def test_ps(apps, layerrun, either):
     assert lines[0].split() == ["NAME", "PID", "STARTED", "COMMAND"]
 
 
+def test_ps_lists_nobody_who_has_ended(apps, who):
+    # Whom nobody waits for has a name still, and no command line any more.
+    apps.ready("sh", "-c", "sleep 0.1 & echo ready; exec sleep 1000", user=who)
+    parent = next(one for one in apps.ps(who)["a"]["processes"] if "1000" in one["command"])["pid"]
+    with open(f"/proc/{parent}/task/{parent}/children") as file:
+        (child,) = file.read().split()
+    wait_for(lambda: not alive(child), what="the child's end")
+    assert os.path.exists(f"/proc/{child}")
+    assert [one["command"] for one in apps.ps(who)["a"]["processes"]] == ["sleep 1000"]
+
+
 def test_a_running_app_is_renamed(apps, layerrun, either):
     guest = apps.first(user=either)
     layerrun("rename", "a", "b", user=either, check=0)

@@ -92,7 +92,7 @@ def test_conflicts(story):
             layer.commit(["one"], force=True)
             assert pathlib.Path("one").read_text() == "layer\n"
             assert pathlib.Path("two").read_bytes() == b"\0 meanwhile"
-            with layer.popen(["sleep", "1000"]):
+            with layer.popen(["sleep", "60"]):
                 with pytest.raises(layerrun.errors.BusyError):
                     layer.commit()
                 layer.commit(force=True, kill=True)

@@ -41,7 +41,7 @@ def test_checkpoints(story):
             layer.pin(second, pinned=False)
             layer.forget(second)
             assert second not in layer.snapshots()
-            with layer.popen(["sleep", "1000"]) as process:
+            with layer.popen(["sleep", "60"]) as process:
                 for busy in (layer.checkpoint, layer.rollback, layer.branch):
                     with pytest.raises(layerrun.errors.BusyError):
                         busy()
