@@ -9,6 +9,10 @@
 
 /* Bytes of a hole between two looks whether to go on. */
 #define HOLE (32U << 20)
+/* Bytes that are read between two such looks. */
+#define UNCHECKED (1U << 20)
+/* Bytes of a large file that two threads share at a time; a multiple of LR_PIECE. */
+#define SHARED ((uint64_t)1 << 20)
 
 int lr_content_open(struct lr_content *content, const struct lr_intake_options *options, struct lr_feed *feed,
                     char mark, struct lr_error *err)
@@ -67,7 +71,7 @@ static int spill(struct lr_content *content, struct lr_item *item, size_t size, 
     snprintf(item->temporary, sizeof item->temporary, ".%c%llu", content->mark,
              (unsigned long long)content->temporaries++);
     int fd = openat(content->options->fresh, item->temporary,
-                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (item->head.mode & 0777U) | 0600U);
     if (fd < 0 || write_all(fd, item->data, size, 0) < 0) {
         lr_close(&fd);
         return lr_fail(err, "write", item->path);
@@ -104,6 +108,16 @@ static int take_run(struct lr_content *content, struct lr_item *item, int fd, ui
 static bool is_hole(const char *data, size_t size, uint64_t at)
 {
     return size == LR_PIECE && at % LR_PIECE == 0 && data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
+}
+
+/* Has whoever waits given up? To ask for each small file would cost as much as to read it. */
+static int check(struct lr_content *content, size_t size, struct lr_error *err)
+{
+    content->unchecked += size;
+    if (content->unchecked < UNCHECKED)
+        return 0;
+    content->unchecked = 0;
+    return lr_feed_check(content->feed, err);
 }
 
 /* Exactly `size` bytes of the archive. */
@@ -155,18 +169,73 @@ static void let_go(char **data)
     free(*data);
 }
 
+int lr_content_piece(const struct lr_content *content, const struct lr_item *piece, struct lr_error *err)
+{
+    LR_CLEANUP(lr_close)
+    int fd = openat(content->options->fresh, piece->temporary, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return lr_fail(err, "write", piece->path);
+    return write_runs(fd, piece, piece->data, (size_t)piece->head.size, piece->head.at, err);
+}
+
+/* Pass on what was read of a file; `data` is not ours any more. */
+static int pass(struct lr_content *content, const struct lr_item *item, char **data, size_t size, uint64_t at,
+                struct lr_error *err)
+{
+    struct lr_item *piece = calloc(1, sizeof *piece);
+    if (!piece)
+        return lr_fail(err, "get memory", NULL);
+    if (lr_buf_add(&piece->names, item->path, strlen(item->path) + 1, err) < 0) {
+        lr_item_free(piece);
+        return -1;
+    }
+    piece->piece = true;
+    piece->data = *data;
+    *data = NULL;
+    piece->path = piece->names.data;
+    piece->head.size = size;
+    piece->head.at = at;
+    memcpy(piece->temporary, item->temporary, sizeof piece->temporary);
+    return content->passes(content->argument, piece, err);
+}
+
+/* The content of a large file that lies in the archive: one thread hashes a piece while another writes the one before. */
+static int take_pieces(struct lr_content *content, struct lr_item *item, struct lr_error *err)
+{
+    uint64_t size = item->head.size;
+    LR_CLEANUP(lr_close) int fd = spill(content, item, 0, err);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, (off_t)size) < 0)
+        return lr_fail(err, "write", item->path);
+    for (uint64_t at = 0, room; at < size; at += room) {
+        room = size - at < SHARED ? size - at : SHARED;
+        LR_CLEANUP(let_go) char *data = malloc(room);
+        if (!data)
+            return lr_fail(err, "get memory", NULL);
+        if (check(content, room, err) < 0 || read_archive(content, item, data, room, at, err) < 0)
+            return -1;
+        lr_sha_add(&content->sha, data, room);
+        if (pass(content, item, &data, room, at, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The content of a file that lies in the archive: csrc/stream.h. */
 static int take_direct(struct lr_content *content, struct lr_item *item, struct lr_error *err)
 {
     uint64_t size = item->head.size;
     size_t room = size < LR_HELD ? (size_t)size : LR_HELD;
+    if (size > LR_HELD && content->passes)
+        return take_pieces(content, item, err);
     LR_CLEANUP(lr_close) int fd = -1;
     LR_CLEANUP(let_go) char *data = malloc(room + 1);
     if (!data)
         return lr_fail(err, "get memory", NULL);
     for (uint64_t at = 0; at < size; at += room) {
         room = size - at < room ? (size_t)(size - at) : room;
-        if (lr_feed_check(content->feed, err) < 0 || read_archive(content, item, data, room, at, err) < 0)
+        if (check(content, room, err) < 0 || read_archive(content, item, data, room, at, err) < 0)
             return -1;
         lr_sha_add(&content->sha, data, room);
         if (room == size && !has_hole(data, room)) {
@@ -236,4 +305,10 @@ int lr_content_take(struct lr_content *content, struct lr_item *item, struct lr_
     lr_object_name(&content->meta, content->options->scheme, item);
     item->raw = false;
     return 0;
+}
+
+int lr_content_spill(struct lr_content *content, struct lr_item *item, struct lr_error *err)
+{
+    LR_CLEANUP(lr_close) int fd = spill(content, item, (size_t)item->head.size, err);
+    return fd < 0 ? -1 : 0;
 }

@@ -14,6 +14,8 @@
 /* What may wait between the two: records, and bytes of files that are held; as much again may be in work. */
 #define MOST 1024
 #define BYTES (8U << 20)
+/* From how many on the other thread is late. */
+#define BEHIND (2U << 20)
 /* From how much on the other thread is woken: turns cost more than small files. */
 #define WAKE 64
 #define WAKE_BYTES (512U << 10)
@@ -61,6 +63,15 @@ static bool is_idle(struct line *line)
     return idle;
 }
 
+/* Who would wait for the other one may as well write. */
+static bool is_behind(struct line *line)
+{
+    pthread_mutex_lock(&line->mutex);
+    bool behind = line->bytes > BEHIND;
+    pthread_mutex_unlock(&line->mutex);
+    return behind;
+}
+
 /* The other thread: takes all items out that there are; NULL: there will be no more. */
 static struct lr_item *take_out(struct line *line)
 {
@@ -79,6 +90,16 @@ static struct lr_item *take_out(struct line *line)
     return all;
 }
 
+/* What the other thread does with an item. */
+static int take(struct line *line, struct lr_item *item)
+{
+    if (item->piece)
+        return lr_content_piece(&line->content, item, &line->err);
+    if (item->raw && lr_content_take(&line->content, item, &line->err) < 0)
+        return -1;
+    return lr_taker_take(&line->taker, item, &line->err);
+}
+
 static void *work(void *argument)
 {
     struct line *line = argument;
@@ -86,8 +107,7 @@ static void *work(void *argument)
     bool failed = false;
     while (item || (item = take_out(line))) {
         next = item->next;
-        if (!failed && ((item->raw && lr_content_take(&line->content, item, &line->err) < 0) ||
-                        lr_taker_take(&line->taker, item, &line->err) < 0)) {
+        if (!failed && take(line, item) < 0) {
             failed = true;
             pthread_mutex_lock(&line->mutex);
             line->failed = true;
@@ -122,6 +142,12 @@ static bool put_in(struct line *line, struct lr_item *item)
     if (failed)
         lr_item_free(item);
     return !failed;
+}
+
+/* A piece of a file; see taking.h. */
+static int pass_on(void *argument, struct lr_item *piece, struct lr_error *err)
+{
+    return put_in(argument, piece) ? 0 : lr_fail_code(err, ECANCELED, "read the source", "");
 }
 
 /* What reads has to wait itself: what it has read shall not. */
@@ -212,9 +238,14 @@ static int pass_layers(struct reading *reading, struct line *line, const struct 
 /* Who has time reads the content of a raw item; but what may be recorded has to have its digest by then. */
 static int settle(struct reading *reading, struct line *line, struct lr_item *item, struct lr_error *err)
 {
-    if (!item->raw || (!reading->action && is_idle(line)))
+    struct lr_content *content = &reading->reader.content;
+    if (item->raw && !reading->action && item->head.size <= LR_HELD && is_idle(line))
+        return 0; /* of a large one both do a part */
+    if (item->raw && lr_content_take(content, item, err) < 0)
+        return -1;
+    if (!item->data || !is_behind(line) || lr_object_is_stored(&line->taker, item))
         return 0;
-    return lr_content_take(&reading->reader.content, item, err);
+    return lr_content_spill(content, item, err);
 }
 
 /* Read all records into the line. */
@@ -277,6 +308,8 @@ int lr_intake(const struct lr_intake_options *options, struct lr_intake_result *
     int done = lr_reader_open(&reading.reader, options, err);
     reading.reader.feed.waits = hurry;
     reading.reader.feed.argument = line;
+    reading.reader.content.passes = pass_on;
+    reading.reader.content.argument = line;
     if (done == 0)
         done = lr_content_open(&line->content, options, &reading.reader.feed, 'w', err);
     if (done == 0)

@@ -35,6 +35,14 @@ int lr_objects_look(struct lr_taker *taker, struct lr_error *err)
     return done;
 }
 
+bool lr_object_is_stored(const struct lr_taker *taker, const struct lr_item *item)
+{
+    char path[LR_OBJECT + 1];
+    struct statx st;
+    lr_object_place(item->object, path);
+    return taker->stored[folder_of(item->object)] && lr_statx(taker->options->objects, path, &st) == 0;
+}
+
 int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, const char *name,
                    struct lr_error *err)
 {

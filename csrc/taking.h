@@ -53,6 +53,7 @@ struct lr_item {
     char *data; /* the content of a file that is held */
     char temporary[24]; /* else the name in `fresh` of the file with it; "": none */
     bool raw; /* its content lies in the archive and was not read yet */
+    bool piece; /* no record: `head.size` bytes of data for the file `temporary`, from `head.at` on */
 };
 
 /* What reads contents; each thread has its own. */
@@ -61,13 +62,21 @@ struct lr_content {
     struct lr_feed *feed;
     struct lr_sha sha, meta;
     uint64_t temporaries;
+    size_t unchecked; /* bytes read since it was looked whether to go on */
     char mark; /* in the names of temporary files: whose they are */
+    /* Somebody else writes a piece, before what comes after it, and frees it; NULL: nobody. */
+    int (*passes)(void *argument, struct lr_item *piece, struct lr_error *err);
+    void *argument;
 };
 
 int lr_content_open(struct lr_content *content, const struct lr_intake_options *options, struct lr_feed *feed,
                     char mark, struct lr_error *err);
 /* Read the content of a file, give it its digest and its object's name. */
 int lr_content_take(struct lr_content *content, struct lr_item *item, struct lr_error *err);
+/* Write what another thread has read of a file. */
+int lr_content_piece(const struct lr_content *content, const struct lr_item *piece, struct lr_error *err);
+/* Write what is held of a file. */
+int lr_content_spill(struct lr_content *content, struct lr_item *item, struct lr_error *err);
 void lr_content_close(struct lr_content *content);
 
 /* Reads and checks records. */
@@ -212,6 +221,8 @@ int lr_objects_look(struct lr_taker *taker, struct lr_error *err);
  * there, -1. */
 int lr_object_link(const struct lr_taker *taker, const struct lr_item *item, const char *name,
                    struct lr_error *err);
+/* Does the store seem to have it? Any thread may ask. */
+bool lr_object_is_stored(const struct lr_taker *taker, const struct lr_item *item);
 /* The path of an object beneath a folder of objects: AB/REST. */
 void lr_object_place(const char *object, char path[LR_OBJECT + 1]);
 /* A file gets the name of an object in the ticket; errno. */

@@ -10,6 +10,8 @@
 /* No header may be longer than half of what is read ahead. */
 #define AHEAD ((size_t)1 << 20)
 #define READY ((size_t)256 << 10)
+/* Heads alone are soon enough to keep who takes them in at work. */
+#define SOON ((size_t)32 << 10)
 /* What one chunk of content holds at most, and how long a run of zeros is a hole. */
 #define PIECE ((size_t)64 << 10)
 /* What is read of a file of which only headers are wanted. */
@@ -20,7 +22,8 @@
 int lr_tar_open(struct lr_tar *tar)
 {
     tar->data = malloc(AHEAD);
-    tar->ready = malloc(READY);
+    tar->room = tar->limits->direct ? SOON : READY;
+    tar->ready = malloc(tar->room);
     if (!tar->data || !tar->ready)
         return lr_fail(tar->err, "get memory", NULL);
     /* Fewer turns; it is fine if these are no pipes. */
@@ -152,9 +155,9 @@ int lr_tar_put(struct lr_tar *tar, const void *data, size_t size)
 {
     const char *from = data;
     while (size) {
-        if (tar->used == READY && lr_tar_flush(tar))
+        if (tar->used == tar->room && lr_tar_flush(tar))
             return -1;
-        size_t part = READY - tar->used < size ? READY - tar->used : size;
+        size_t part = tar->room - tar->used < size ? tar->room - tar->used : size;
         memcpy(tar->ready + tar->used, from, part);
         tar->used += part;
         from += part;

@@ -58,7 +58,7 @@ struct lr_tar {
     bool ended;
     uint64_t at, length; /* read directly: where what is read next lies, and how much there was at first */
     char *ready; /* to be written */
-    size_t used;
+    size_t used, room;
     uint64_t budget; /* bytes of headers that this entry may still have */
     /* What headers before the entry said, as it stands there: pax for all and for one, GNU's long name and target. */
     struct lr_buf all, one, long_name, long_link;

@@ -30,11 +30,20 @@ def _reopen_standard_descriptors() -> None:
             setattr(sys, name, stream)
 
 
+def _begin_ahead(words: list[str]) -> None:
+    """Start what `base import` reads an archive in, while this process imports what the command needs."""
+    if words[:2] == ["base", "import"] and len(words) > 3 and not os.path.isdir(words[3]):
+        from layerrun.native.jail import make_ready
+
+        make_ready()
+
+
 def main() -> int:
     """Run the command line in ``sys.argv``; return the exit status."""
     # A command is short, or it reads a long list of plain values: little of either is a cycle.
     gc.set_threshold(50_000)
     _reopen_standard_descriptors()
+    _begin_ahead(sys.argv[1:])
     from layerrun.cli.main import main as run
 
     return run(sys.argv[1:])

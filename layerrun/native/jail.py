@@ -173,6 +173,7 @@ def main() -> NoReturn:
     import importlib
     import json
 
+    _prepare()
     request = _receive()
     module, _, name = request["function"].partition(":")
     function = getattr(importlib.import_module(module), name)
@@ -195,6 +196,21 @@ def main() -> NoReturn:
     answers.write(json.dumps(result).encode("ascii"))
     answers.close()
     os._exit(0)
+
+
+def _prepare() -> None:
+    """Import what every request needs, before there is one."""
+    import array
+    import fcntl
+    import resource
+    import select
+
+    import prctl
+
+    from layerrun.images import plain
+    from layerrun.native import privileges, syscalls
+
+    del array, fcntl, resource, select, prctl, plain, privileges, syscalls
 
 
 def _receive() -> dict[str, Any]:

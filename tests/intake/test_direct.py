@@ -25,7 +25,10 @@ FILES = {
     "spilt": bytes(3 * MIB) + os.urandom(3 * MIB) + bytes(3 * MIB),
     "zeros": bytes(5 * MIB),
     "border": b"x" * 65535 + bytes(65537) + b"y",
+    # More than may wait to be written, so that what reads writes too; some of it twice.
+    **{f"many/{number}": os.urandom(3 * MIB + number) for number in range(8)},
 }
+FILES |= {"twins/small": FILES["many/3"], "twins/large": FILES["large"], "twins/spilt": FILES["spilt"]}
 
 
 @pytest.fixture
@@ -68,6 +71,7 @@ def test_a_file_and_a_pipe_become_the_same(store, folder):
         for member, content in FILES.items():
             with open(f"{top}/{member}", "rb") as file:
                 assert file.read() == content
+        assert os.path.samefile(f"{top}/twins/spilt", f"{top}/spilt")
         for member, most in (("held", 2 * MIB), ("spilt", 4 * MIB), ("zeros", 65536)):
             assert os.stat(f"{top}/{member}").st_blocks * 512 <= most
     assert digests[0] == digests[1]
@@ -120,6 +124,21 @@ def test_a_place_that_a_jail_made_up(store, at, size, why):
     finally:
         os.close(fd)
     assert store.catalog.versions() == []
+
+
+def test_two_threads_share_a_large_file(store):
+    content = b"".join([bytes(MIB), os.urandom(7 * MIB), bytes(MIB // 2), b"end"])
+    fd = os.memfd_create("archive")
+    try:
+        os.write(fd, content)
+        base = intake.import_base(store, "b", Placed(1, len(content), fd))
+    finally:
+        os.close(fd)
+    assert tree.verify(store, base) == []
+    path = f"{store.path}/bases/{base.id}/tree/usr/a"
+    with open(path, "rb") as file:
+        assert file.read() == content
+    assert os.stat(path).st_blocks * 512 < len(content) - MIB
 
 
 def test_a_place_where_there_is_no_archive(store):

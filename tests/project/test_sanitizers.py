@@ -110,7 +110,7 @@ def test_the_sanitizers_are_at_work(sanitized):
         "trees/test_trees.py",
         "launch/test_plan.py",
         "content/test_between.py",
-        "intake/test_layers.py intake/test_shared_layers.py",
+        "intake/test_layers.py intake/test_shared_layers.py intake/test_direct.py::test_two_threads_share_a_large_file",
         *(
             pytest.param(room, marks=pytest.mark.long)
             for room in ("trees", "launch", "cli", "door", "confine", "limits")
