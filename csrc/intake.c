@@ -1,6 +1,6 @@
 /* intake.c: a stream becomes a tree, objects and a manifest; see intake.h.
  *
- * One thread reads and hashes, another writes, so that neither waits for the other for long.
+ * One thread reads and hashes, another writes; who would wait does a part of the other's work.
  */
 #include "taking.h"
 
