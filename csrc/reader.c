@@ -10,6 +10,8 @@
 
 /* Bytes of path, link and attributes of one record. */
 #define HEADER (1U << 20)
+/* Entries between two looks whether to go on: where they come fast, nobody waits for them and looks then. */
+#define ENTRIES 256
 
 _Static_assert(sizeof(struct lr_record) == 64, "the head of a record");
 
@@ -188,6 +190,8 @@ struct lr_item *lr_reader_next(struct lr_reader *reader, struct lr_error *err)
 {
     struct lr_item *item = calloc(1, sizeof *item);
     int done = item ? take_head(reader, item, err) : lr_fail(err, "get memory", NULL);
+    if (done == 0 && reader->entries % ENTRIES == 0)
+        done = lr_feed_check(&reader->feed, err);
     if (done == 0 && item->head.kind != LR_RECORD_END && ++reader->entries > reader->options->entries)
         done = refuse("is one too many", item->path, err);
     if (done == 0 && item->head.kind == LR_RECORD_FILE)

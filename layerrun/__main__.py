@@ -35,7 +35,8 @@ def _begin_ahead(words: list[str]) -> None:
     if words[:2] == ["base", "import"] and len(words) > 3 and not os.path.isdir(words[3]):
         from layerrun.native.jail import make_ready
 
-        make_ready()
+        with suppress(OSError):  # who needs it tries again, and says it
+            make_ready()
 
 
 def main() -> int:

@@ -80,6 +80,12 @@ def test_a_full_disk_is_an_error(layerrun):
     assert done.stderr == "layerrun: No space left on device\n"
 
 
+def test_no_descriptors_for_a_process_that_is_started_early(layerrun):
+    done = shell(layerrun, 'ulimit -n 7; "$@" base import b /etc/hostname')
+    assert done.returncode == 1
+    assert done.stderr == "layerrun: Too many open files\n"
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_descriptors(layerrun, closed, store_path):
     done = shell(layerrun, f'"$@" list {closed}')

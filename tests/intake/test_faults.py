@@ -1,5 +1,6 @@
 """Imports that are killed, or that a full disk ends: the old state is left, or the new one, and nothing else."""
 
+import io
 import json
 import os
 import random
@@ -11,7 +12,10 @@ import time
 import pytest
 from support.sandbox import wait_for
 from support.stores import check_whole
+from support.streams import Told
 
+from layerrun.bases import intake
+from layerrun.images.stream import Record, write_record
 from layerrun.store.store import Store
 
 LAYERRUN = os.path.join(os.path.dirname(sys.executable), "layerrun")
@@ -193,3 +197,28 @@ def test_a_hole_that_takes_minutes_can_be_interrupted(store_path, folder):
         process.kill()
         process.communicate()
     swept(store_path)
+
+
+class Endless(Told):
+    """Tells of links for as long as anybody listens, faster than they can be made."""
+
+    def write(self, out):
+        told = io.BytesIO()
+        for number in range(1000):
+            write_record(told, Record("l", b"%d" % number, 0o777, link=b"x"))
+        while True:
+            out.write(told.getvalue())
+
+
+def test_an_interrupt_is_heard_where_no_content_comes(store_path):
+    interrupted = []
+
+    def interrupt(_entries, _size):
+        interrupted.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    with Store.open(store_path) as store:
+        with pytest.raises(KeyboardInterrupt):
+            intake.import_base(store, "b", Endless([]), progress=interrupt)
+        assert time.monotonic() - interrupted[0] < 5
+        assert os.listdir(f"{store.path}/staging") == []
