@@ -103,7 +103,7 @@ class Throwaway(Layered):
             paths: only what is at or below these; a relative one is meant from the working folder.
             include: only what matches one of these patterns, such as ``/etc/**`` or ``*.conf``.
             exclude: not what matches one of these.
-            force: overwrite what has changed on the machine since.
+            force: overwrite what is in conflict.
             keep_privileged: leave setuid, setgid and file capabilities on what is committed.
             keep: leave the layer as it is.
             kill: end what runs in it first.

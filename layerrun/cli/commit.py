@@ -74,7 +74,7 @@ class _Wish:
 @click.option("-p", "--patch", "by_hunk", is_flag=True, help="Ask about each hunk of text files.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--keep", is_flag=True, help="Keep the layer too, as it is.")
-@click.option("--force", is_flag=True, help="Overwrite what has changed on this machine since.")
+@click.option("--force", is_flag=True, help="Overwrite what is in conflict.")
 @click.option(
     "--keep-privileged/--drop-privileged",
     default=True,

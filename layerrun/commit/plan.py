@@ -77,7 +77,8 @@ def plan(
         store: the store that the app is in.
         app: an app or throwaway over the host; nobody may be running it.
         selection: which changes; ``None``: all.
-        force: what was changed on the host meanwhile is overwritten. What cannot be done stays a conflict.
+        force: what was changed on the host meanwhile is overwritten, but texts that can be merged are. What cannot
+            be done stays a conflict.
         keep_privileged: setuid and setgid bits, file capabilities and devices are taken over, not left out.
 
     Raises:
@@ -125,7 +126,11 @@ class _Planning:
         for entry in self.found:
             if self._is_picked(entry):
                 merging.prepare(entry, self.selection.contents[entry.text])
-        conflicts = [] if force else list(self._conflicts(merging))
+        conflicts = list(
+            self._conflicts(merging)
+        )  # what can be merged is no conflict, and so is not overwritten
+        if force:
+            conflicts.clear()
         ops = Builder(self.found, self.keep_privileged, merging.names).build()
         conflicts += (
             [] if force else [Conflict(entry.text, what) for entry, what in changed_apart(self.found)]
@@ -135,6 +140,8 @@ class _Planning:
             entry.delta.letter in CHANGES and (not entry.selected or self._is_picked(entry))
             for entry in self.found
         )
+        if left:
+            left += len(merging.merged)  # the layer stays, and has its own content of them
         return Planned(
             ops=ops,
             conflicts=sorted(conflicts, key=lambda conflict: conflict.path),

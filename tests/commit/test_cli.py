@@ -183,6 +183,34 @@ def test_a_conflict_is_listed_and_nothing_is_written(place):
     assert place.listing() == before
 
 
+def test_force_overwrites_no_more_than_what_is_in_conflict(mine):
+    lines = "".join(f"{n}\n" for n in range(9))
+    mine.write("apart", lines)
+    mine.write("there", "before\n")
+    name = mine.try_("sed s/^1$/one/ apart >t; cat t >apart; rm t; echo after >there")
+    mine.write("apart", lines.replace("7", "seven"))
+    mine.write("there", "meanwhile\n")
+    done = mine("commit", "-y", name, check=3)
+    assert mine.path("apart") not in done.err
+    done = mine("commit", "-y", "--force", name)
+    assert mine.read("there") == "after\n"
+    assert mine.read("apart") == lines.replace("1", "one").replace("7", "seven")
+    assert mine.path("apart") in done.err
+
+
+def test_what_was_merged_counts_as_left_while_the_layer_stays(mine):
+    lines = "".join(f"{n}\n" for n in range(9))
+    mine.write("apart", lines)
+    name = mine.try_("sed s/^1$/one/ apart >t; cat t >apart; rm t; echo x >new")
+    mine.write("apart", lines.replace("7", "seven"))
+    done = mine("commit", "-y", name, mine.path("apart"))
+    assert f"2 changes left in {name}" in done.err
+    assert len(mine.json("diff", name)["changes"]) == 2
+    mine("commit", "-y", name)
+    assert mine.read("apart") == lines.replace("1", "one").replace("7", "seven")
+    assert mine.names() == []
+
+
 def test_undo_names_what_was_changed_since(mine):
     mine.write("there", "before\n")
     name = mine.try_("echo after >there")
