@@ -274,7 +274,12 @@ class _Work:
         wanted = updating.Wanted(self._how == "stage", self._checks, self._timeout)
         with counter(f"getting {name}") as progress:
             state, _, switched = updating.get(
-                self._store, news, wanted, progress=progress, agree=self._agree, told=self._tell
+                self._store,
+                news,
+                wanted,
+                progress=progress,
+                agree=progress.between(self._agree),
+                told=progress.between(self._tell),
             )
         if switched is not None:
             self._said(switched)

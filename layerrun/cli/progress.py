@@ -7,12 +7,15 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["Counter", "counter"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # Nothing is shown before that: most imports into a test's store are quicker, and a flash of a bar is noise.
 PATIENCE = 0.5
@@ -43,6 +46,17 @@ class Counter:
         """Tell how far it is by how much of the file ``fd``, which stays open, has been read; not of a pipe."""
         self._part = _part_read(fd)
 
+    def between(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return ``function``, which says or asks something, such that it finds no bar that draws over it."""
+
+        def alone(*args: _P.args, **more: _P.kwargs) -> _R:
+            if self._bar is not None:
+                self._bar.end()
+                self._bar = None
+            return function(*args, **more)
+
+        return alone
+
     def __call__(self, entries: int, count: int) -> None:
         """Show it."""
         after = time.monotonic() - self._began
@@ -68,6 +82,10 @@ class _Bar:
         progress = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
         self._progress = stack.enter_context(progress)
         self._task = self._progress.add_task(what, total=None, words="")
+
+    def end(self) -> None:
+        """Take it off the terminal."""
+        self._progress.stop()
 
     def show(self, entries: int, count: int, rate: float, done: float | None) -> None:
         """Show entries (if there are any to tell of), bytes, and bytes a second."""

@@ -123,7 +123,8 @@ def pull(
                 _say_newer(*refreshing.look(store, name, reference, wish), as_json=as_json)
                 return 0
             work = _Asking(asking=asking, quiet=as_json)
-            brought = refreshing.refresh(store, name, reference, wish, agree=work.agree, told=work.told)
+            agree, told = progress.between(work.agree), progress.between(work.told)
+            brought = refreshing.refresh(store, name, reference, wish, agree=agree, told=told)
         elif dry_run:
             from layerrun.fleet.planning import plan_app
 

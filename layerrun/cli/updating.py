@@ -153,7 +153,9 @@ def update(
             return answer(f"{word} {found.new.full_name}? [y/N] ") in ("y", "yes")
 
         wanted = Wanted(checks, timeout, network, tries, stage, dry_run)
-        found, switched = update(store, name, brought, wanted, agree=agree, told=told)
+        found, switched = update(
+            store, name, brought, wanted, agree=progress.between(agree), told=progress.between(told)
+        )
     if as_json:
         emit(_record(found, switched, staged=stage and not dry_run and found.new.id != found.old.id))
     elif found.new.id == found.old.id:

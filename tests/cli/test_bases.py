@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 
 import pytest
 from support.asking import document
@@ -63,3 +65,20 @@ def test_import_of_nonsense(layerrun, folder):
     assert layerrun("base", "import", "x", os.path.join(folder, "nowhere")).rc != 0
     assert layerrun("base", "import", "host", "/").rc != 0
     assert [base["name"] for base in document(layerrun, "base", "list")["bases"]] == ["host"]
+
+
+def test_the_question_of_an_update_is_not_drawn_over(layerrun, terminal, small, folder):
+    layerrun("base", "import", "small", small, check=0)
+    with open(os.path.join(small, "large"), "wb") as file:
+        file.write(os.urandom(1 << 22))
+    pipe = os.path.join(folder, "pipe")
+    os.mkfifo(pipe)
+    slow = "tar -C $0 -c . | { head -c 2M; sleep 1; cat; } >$1"
+    with subprocess.Popen(["sh", "-c", slow, small, pipe]):
+        asked = terminal("base", "update", "small", "--from", pipe)
+        before = asked.await_(r"Switch to small@2\? \[y/N\] ")
+    assert "importing small" in before
+    time.sleep(0.5)  # a bar is drawn eight times a second
+    asked.type("n\n")
+    asked.end()
+    assert "importing small" not in asked.text.partition("differs from")[2]
