@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from layerrun.model import App, IdMode, Layer, Snapshot
+from layerrun.store import reserve
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, open_dir, present, read_text, write_file
 from layerrun.store.making import now
 from layerrun.store.plans import forget_plan
@@ -96,7 +97,12 @@ def _inode(fd: int, name: str) -> int | None:
 
 
 def _carry_out(store: Store, app_id: str, fd: int, note: dict[str, Any]) -> Snapshot | None:
-    """Do what is left of it; each step is passed over that is done already."""
+    """Do what is left of it, on a full disk as well: an app half of which is done could not be started there."""
+    return reserve.using(store, lambda: _steps(store, app_id, fd, note))
+
+
+def _steps(store: Store, app_id: str, fd: int, note: dict[str, Any]) -> Snapshot | None:
+    """Do it; each step is passed over that is done already."""
     from layerrun.native.syscalls import RENAME_EXCHANGE, renameat2
 
     if _inode(fd, "data") != note["inode"]:

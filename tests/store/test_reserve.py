@@ -9,8 +9,8 @@ import pytest
 from layerrun.bases import sources, versions
 from layerrun.errors import LayerrunError
 from layerrun.model import AppConfig, IdMode
-from layerrun.runtime import data
-from layerrun.store import reserve
+from layerrun.runtime import data, snapshots
+from layerrun.store import freezing, reserve
 from layerrun.store.store import Store
 
 pytestmark = pytest.mark.root
@@ -109,6 +109,26 @@ def test_after_a_crash_on_a_full_disk(disk):
     with Store.open(path) as store:
         store.reset_app("one")
         assert os.listdir(f"{store.app_dir(store.app('one'))}/data/upper") == []
+
+
+def test_a_snapshot_that_has_begun_is_made_on_a_full_disk(disk, monkeypatch):
+    path, fill = disk
+    Store.open(path).close()
+    record, filled = freezing._record, []
+
+    def late(*words):
+        if not filled:
+            fill()
+            filled.append(full(path))
+        return record(*words)
+
+    monkeypatch.setattr(freezing, "_record", late)
+    with Store.open(path) as store:
+        snapshots.snapshot(store, store.app("one"))
+        assert filled == [True]
+        app = store.app("one")
+        assert len(store.catalog.snapshots(app.id)) == len(app.frozen) == 1
+        assert not os.path.exists(f"{store.app_dir(app)}/{freezing.CHANGE}")
 
 
 def test_a_small_disk_is_not_taken_up(folder):
