@@ -169,6 +169,8 @@ def _folder(store: Store, stack: ExitStack, place: _Place, options: Wanted) -> S
 def _file(store: Store, stack: ExitStack, fd: int, place: _Place, options: Wanted) -> Source | FileSystem:
     kind, path, name = place.kind, place.path, place.name
     real = path if path == "-" else os.path.realpath(path)
+    if not os.path.lexists(real):
+        real = "-"  # a pipe that a shell names by a descriptor: of <(…) nothing is there afterwards
     given = look(stack, fd)
     if kind == "oci":
         raise UsageError(f"{path!r} is no folder", hint=f"oci-archive:{path} is a layout in a tar")

@@ -97,6 +97,7 @@ def _record(found: Base) -> dict[str, Any]:
 @base.command(
     "import",
     cls=Verb,
+    short_help="Import a root file system, or an image of one, as a base.",
     examples=[
         ("mmdebstrap --variant=minbase bookworm /tmp/tree", "make a Debian tree"),
         ("layerrun base import debian /tmp/tree", "import it as the base debian"),
@@ -253,6 +254,7 @@ def _of_image(found: Base) -> dict[str, str]:
 
 @base.command(
     cls=Verb,
+    short_help="Name every path of a base that is not as it was imported.",
     examples=[
         ("layerrun base verify debian", "read every byte; 1 if anything differs"),
         ("layerrun base verify debian -0 | xargs -0 -n1 echo", "the kind, a space and the raw path"),

@@ -189,7 +189,14 @@ class RunVerb(Verb):
 
 
 class VerbGroup(click.Group):
-    """A group that names the nearest verbs when a verb is mistyped."""
+    """A group that names the nearest verbs when a verb is mistyped, and shows its help when there is none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a word print the help: click raises it as an error's text, or ends with 0, as its version has it."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -74,6 +74,7 @@ def _lacking(missing: Missing | None, folder: str) -> None:
 
 @channel.command(
     cls=Verb,
+    short_help="Make a key to sign with, and its public half.",
     examples=[
         ("layerrun channel key ~/ann", "makes ann.pem, to be kept, and ann.pub, for who makes the channel")
     ],
@@ -252,6 +253,7 @@ def _added(made: Release) -> dict[str, Any]:
 
 @channel.command(
     cls=Verb,
+    short_help="Sign again what is getting old, and what lacks signatures.",
     examples=[
         (
             "layerrun channel sign /srv/www/bases",
@@ -276,6 +278,7 @@ def sign(folder: str, keys: str | None, files: tuple[str, ...], days: tuple[str,
 
 @channel.command(
     cls=Verb,
+    short_help="Change the keys that sign for a role or a channel.",
     examples=[
         (
             "layerrun channel rotate /srv/www/bases timestamp",
@@ -319,7 +322,9 @@ def rotate(  # noqa: PLR0917  (click gives them by name)
 
 
 @channel.command(
-    cls=Verb, examples=[("layerrun channel show /srv/www/bases", "roles, keys, releases, what expires when")]
+    cls=Verb,
+    short_help="Show a channel's keys, its releases, and what expires when.",
+    examples=[("layerrun channel show /srv/www/bases", "roles, keys, releases, what expires when")],
 )
 @_folder
 @json_option

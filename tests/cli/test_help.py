@@ -68,10 +68,17 @@ def test_little_is_imported(words):
     assert not loaded & {"rich", "sqlite3", "cffi", "pyroute2", "layerrun.store.store", "layerrun.cli.base"}
 
 
-def test_without_a_verb_it_is_a_usage_error(layerrun):
-    done = layerrun(check=2)
-    assert "Usage: layerrun" in done.err
+@pytest.mark.parametrize("words", [[], ["base"], ["channel"]], ids=" ".join)
+def test_without_a_verb_it_is_a_usage_error(layerrun, words):
+    done = layerrun(*words, check=2)
+    assert done.err.startswith(" ".join(["Usage: layerrun", *words, "[OPTIONS]"]))
+    assert "\\n" not in done.err
     assert done.out == ""
+
+
+@pytest.mark.parametrize("words", [[], ["base"], ["channel"]], ids=" ".join)
+def test_the_list_of_verbs_has_whole_sentences(layerrun, words):
+    assert "..." not in layerrun(*words, "--help", check=0).out.replace("[ARGS]...", "")
 
 
 @pytest.mark.parametrize(

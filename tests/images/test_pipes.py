@@ -186,6 +186,24 @@ def test_a_pipe_with_a_name(store, archives, folder):
     assert base.digest == bring(store, "same", archives["path"]).digest
 
 
+@pytest.mark.parametrize(("kind", "source"), [("docker", "docker-archive:-:localhost/web:1"), ("tar", "-")])
+def test_a_pipe_of_a_shell_is_remembered_as_one(store, archives, kind, source):
+    """Of a path such as /dev/fd/63 nothing is there afterwards."""
+    data = archives["docker"] if kind == "docker" else LAYERS[0]
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        thread = threading.Thread(target=writer.communicate, args=(data,))
+        fd = os.dup(writer.stdout.fileno())
+        writer.stdout.close()
+        writer.stdout = None
+        thread.start()
+        base = bring(store, "web", f"/dev/fd/{fd}")
+        thread.join()
+        os.close(fd)
+    assert base.source == source
+    with pytest.raises(UsageError, match="came from a pipe"):
+        source_of(store, "web")
+
+
 @pytest.mark.parametrize("packed", ["plain", "gzip"])
 def test_a_file_that_is_read_from_its_middle(layerrun, folder, packed):
     """What a shell has read of its input is not ours."""
