@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layerrun.errors import DamagedError, UsageError
+from layerrun.errors import DamagedError
 from layerrun.model import HOST_BASE, App, AppKind, Base, BaseKind, Home, IdMode
 from layerrun.native import cgroups
 from layerrun.policy import Grants, NetworkKind
@@ -18,7 +18,7 @@ from layerrun.runtime.environment import NOTIFY, add_environment
 from layerrun.runtime.imaged import folder_of_image
 from layerrun.runtime.limits import add_limits
 from layerrun.runtime.network import is_given
-from layerrun.runtime.plan import Plan, Policy
+from layerrun.runtime.plan import Lack, Plan, Policy
 from layerrun.runtime.resolve import resolve_in_root
 from layerrun.runtime.skeleton import Skeleton
 from layerrun.runtime.stack import HostStack, add_tree, beneath, overlay_flags
@@ -117,14 +117,20 @@ class _Compiler:
             self._need(top, folder=True)
         for share in self.app.config.shares:
             if os.path.realpath(share.source) != share.source:
-                raise UsageError(
-                    f"the share {share.source!r} of {self.app.name!r} is, or lies behind, a symbolic link now",
-                    hint="a share is fixed to what it was when it was made: remove the link, or make the app anew",
+                self._lack_share(
+                    share.source,
+                    "it is, or lies behind, a symbolic link now",
+                    "a share is fixed to what it was when it was made: remove the link, or make the app anew",
                 )
+                continue
             self._bind(share.source, share.target, "ro" if share.readonly else "", must=True)
         self._home()
         self._resolver()
         self._session()
+
+    def _lack_share(self, source: str, why: str, hint: str) -> None:
+        """Note a share that cannot be had: no start goes without it, but what only looks at the app does."""
+        self.plan.lacks.append(Lack("share", source, why, asked=True, hint=hint))
 
     def _need(self, target: str, *, folder: bool) -> str:
         """Return where ``target`` leads inside; put a mount point there if the base has none."""
@@ -144,10 +150,8 @@ class _Compiler:
         Links of the path are not looked up again: what became one since it was looked at stops the start.
         """
         if must and not os.path.exists(source):
-            raise UsageError(
-                f"the share {source!r} of {self.app.name!r} does not exist",
-                hint="make it, or change the app's shares",
-            )
+            self._lack_share(source, "it does not exist", "make it, or change the app's shares")
+            return
         folder = os.path.isdir(source)
         path = self._need(target, folder=folder)
         volatile = next((top for top in _VOLATILE if beneath(path, top) and path != top), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
@@ -94,9 +95,24 @@ def test_a_share_that_is_gone(layerrun, shared):
     layerrun("create", "a", "--share", path, check=0)
     path.rename(path.parent / "elsewhere")
     done = layerrun("app", "a", "--", "true")
-    assert done.rc == 2
-    assert str(path) in done.err
-    assert "does not exist" in done.err
+    assert done.rc == 125
+    assert done.err.startswith(
+        f"layerrun: cannot start 'a': it is to have the share {path}: it does not exist\n"
+    )
+    # Who looks what is wrong sees it, and everything else.
+    assert f"not there  share {path}: it does not exist\n" in layerrun("show", "a", check=0).out
+    (lack,) = json.loads(layerrun("show", "a", "--json", check=0).out)["not_there"]
+    assert (lack["kind"], lack["value"]) == ("share", str(path))
+
+
+def test_a_share_that_goes_while_it_is_in_use(layerrun, shared):
+    """What joins has what is mounted."""
+    path = shared(None)
+    layerrun("create", "a", "--share", path, check=0)
+    layerrun("app", "a", "-d", "--", "sleep", "100", check=0)
+    path.rename(path.parent / "elsewhere")
+    assert "file" in layerrun("app", "a", "--", "ls", path, check=0).out
+    layerrun("kill", "a", check=0)
 
 
 def test_a_share_that_became_a_link(layerrun, inside, shared):
@@ -106,8 +122,10 @@ def test_a_share_that_became_a_link(layerrun, inside, shared):
     path.rename(path.parent / "elsewhere")
     path.symlink_to("/etc")
     done = layerrun("app", "a", "--", "ls", "/mnt/s")
-    assert done.rc != 0
+    assert done.rc == 125
+    assert "symbolic link now" in done.err
     assert "passwd" not in done.out
+    assert "symbolic link now" in layerrun("show", "a", check=0).out
 
 
 def test_hidden_paths(layerrun, inside, shared, who):
