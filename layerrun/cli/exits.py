@@ -114,7 +114,7 @@ def report(error: BaseException) -> None:
 def _report_usage(error: click.UsageError) -> None:
     """Put click's sentence into the form of all the others, with the command's help as the hint."""
     command = error.ctx.command_path if error.ctx else "layerrun"
-    text = error.format_message().rstrip(".")
+    text = " ".join(line.strip() for line in error.format_message().splitlines()).rstrip(".")
     verb = command.removeprefix("layerrun").strip()
     text = text[:1].lower() + text[1:].replace("'[NUMBER]'", "'NUMBER'").replace(
         "a valid integer range", "a number"

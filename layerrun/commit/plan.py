@@ -89,7 +89,7 @@ def plan(
     if app.config.base != HOST_BASE:
         raise UsageError(
             f"{app.name!r} stands on the base {app.config.base!r}, which a commit never changes",
-            hint=f"`layerrun branch {app.name} NEW` makes an app of it",
+            hint=f"`layerrun branch {app.name} NEW --app` makes an app of it",
         )
     if app.stack:
         from layerrun.runtime.melting import melt

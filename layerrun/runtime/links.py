@@ -53,7 +53,7 @@ def other_end(store: Store, app: App) -> App | None:
             f"cannot start {app.shown_name!r}: without root no two networks can be linked",
             hint="as root it can be done; a plain user has private, none and host",
         )
-    hint = f"layerrun edit {app.parent_name} --network …"
+    hint = f"layerrun edit {app.parent_name or app.name} --network …"
     try:
         other = store.app(name, AppKind.APP)
     except NotFoundError:

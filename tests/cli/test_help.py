@@ -81,6 +81,11 @@ def test_the_list_of_verbs_has_whole_sentences(layerrun, words):
     assert "..." not in layerrun(*words, "--help", check=0).out.replace("[ARGS]...", "")
 
 
+def test_a_usage_error_is_one_line(layerrun):
+    done = layerrun("completion", check=2)
+    assert done.err.startswith("layerrun: completion: missing argument 'bash|zsh|fish'. Choose from: bash, ")
+
+
 @pytest.mark.parametrize(
     ("words", "near"),
     [

@@ -275,7 +275,7 @@ def test_over_a_base_there_is_nothing_to_commit_to(mine, folder):
     assert mine.names() == []
     mine("try", "-n", *words)
     done = mine("commit", "-y", "t", check=2)
-    assert "layerrun branch t NEW" in done.err
+    assert "layerrun branch t NEW --app" in done.err
 
 
 def test_cut_short_it_can_be_committed_again(mine, monkeypatch):

@@ -73,7 +73,9 @@ def test_apps_that_are_linked_to_the_same_one_do_not_meet(machine):
 
 def test_a_link_that_makes_no_sense(machine, single_user):
     machine.run("create", "web", "--network", "link:db", check=0)
-    assert "no app is called that" in machine.run("app", "web", "--", "true", check=125).stderr
+    refused = machine.run("app", "web", "--", "true", check=125).stderr
+    assert "no app is called that" in refused
+    assert "layerrun edit web --network" in refused
     machine.run("create", "db", check=0)
     assert "no network of its own" in machine.run("app", "web", "--", "true", check=125).stderr
     machine.run("edit", "db", "--network", "none", check=0)
