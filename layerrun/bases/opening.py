@@ -146,6 +146,8 @@ def _split(text: str) -> _Place:
         for place in (at for at, letter in enumerate(path) if letter == ":"):
             if os.path.lexists(path[:place]):
                 return _Place(kind, path[:place], path[place + 1 :])
+        if kind and os.path.lexists(kind):
+            return _Place("", kind, path)  # a layout in a folder that is called oci, and an image in it
     return _Place(kind, path)
 
 

@@ -252,3 +252,14 @@ def test_an_image_of_a_file_system_is_mounted(store, folder, unpacked):
         assert tree.verify(store, base) == []
         if name == "erofs":  # kernels may be built without attributes in squashfs
             assert base.digest == expected.digest
+
+
+def test_a_layout_in_a_folder_called_oci(folder, monkeypatch):
+    from layerrun.bases.opening import path_of
+
+    monkeypatch.chdir(folder)
+    assert path_of("oci:web") == "web"
+    os.mkdir("oci")
+    assert path_of("oci:web") == "oci"
+    os.mkdir("web")
+    assert path_of("oci:web") == "web"
