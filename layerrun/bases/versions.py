@@ -23,13 +23,15 @@ def remove(store: Store, name: str) -> list[Base]:
     """Remove the base NAME with all its versions, or NAME@VERSION alone; return what went.
 
     Raises `BaseInUseError` while an app or a throwaway stands on any of them, has it mounted, or where VERSION is the
-    current one and others are there.
+    current one and others are there; `UsageError` if VERSION is pinned.
     """
     base = store.base(name)
     if base.name == HOST_BASE:
         raise UsageError("the base 'host' is the machine's own / and cannot be removed")
     versions = store.catalog.versions(base.name)
     slot = store.catalog.slot(base.name)
+    if "@" in name and base.pinned:
+        raise UsageError(f"{base.full_name} is pinned", hint=f"layerrun base unpin {base.full_name}")
     if "@" in name and len(versions) > 1:
         if slot is not None and base.id == slot.current:
             raise BaseInUseError(

@@ -126,9 +126,8 @@ class _Planning:
         for entry in self.found:
             if self._is_picked(entry):
                 merging.prepare(entry, self.selection.contents[entry.text])
-        conflicts = list(
-            self._conflicts(merging)
-        )  # what can be merged is no conflict, and so is not overwritten
+        # With force too: what can be merged is no conflict, and so is not overwritten.
+        conflicts = list(self._conflicts(merging))
         if force:
             conflicts.clear()
         ops = Builder(self.found, self.keep_privileged, merging.names).build()

@@ -172,6 +172,7 @@ def test_dry_run_and_no(root):
 def test_kept_versions(root):
     root("base", "keep", "small", "1", check=0)
     root("base", "pin", "small@1", check=0)
+    assert "small@1 is pinned" in root("base", "remove", "-y", "small@1", check=2).err
     for number in range(2, 6):
         root.update(root.version(str(number), {"etc/n": f"{number}\n"}))
     assert root.versions() == {1: False, 4: False, 5: True}
