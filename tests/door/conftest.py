@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -15,8 +16,9 @@ from support.sandbox import Mounts, small_tree
 from support.whose import whose
 
 BIN = os.path.dirname(sys.executable)
-# Others on the machine may touch what a plan depends on, such as /etc/passwd, while a test runs.
-TRIES = 6
+# Others on the machine may touch what a plan depends on while a test runs: /etc/passwd, or, where something is mounted
+# beneath a folder of everybody's, the names in it. Seconds to wait for a moment of rest.
+PATIENCE = 30
 
 
 class Door:
@@ -65,7 +67,8 @@ class Door:
 
     def warm(self, *words, **options):
         """Start until no Python is asked, and return what that start gave."""
-        for _ in range(TRIES):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
             done = self(*words, **options)
             if not done.python:
                 return done
