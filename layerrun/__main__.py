@@ -36,7 +36,7 @@ def _begin_ahead(words: list[str]) -> None:
         from layerrun.native.jail import make_ready
 
         with suppress(OSError):  # who needs it tries again, and says it
-            make_ready()
+            make_ready("layerrun.images.plain")
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -139,10 +138,6 @@ def import_(
     remote = source.startswith("oci://")
     if any(access.values()) and not remote:
         raise click.UsageError("--auth-file, --cert-dir and --insecure are for oci:// alone")
-    if not os.path.isdir(source):
-        from layerrun.native.jail import make_ready
-
-        make_ready()
     with open_store() as store, counter(f"importing {name}") as progress:
         from layerrun.updates.sources import bring
 

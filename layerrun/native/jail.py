@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_ready", "run_jailed"]
 
-_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from layerrun.native.jail import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from layerrun.native.jail import main; main(sys.argv[1])"
 # Bytes of an answer, and characters of what an error says.
 _MOST = 65536
 _SAID = 1000
@@ -45,11 +45,11 @@ _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0
 class _Helper:
     """A helper that has not been told yet what it is to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "") -> None:
         import subprocess
 
         self.channel, theirs = socket.socketpair()
-        argv = [sys.executable, "-I", "-S", "-c", _BOOT, *worker.import_path()]
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT, module, *worker.import_path()]
         with theirs:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 argv,
@@ -83,12 +83,15 @@ class _Helper:
 _ready: list[_Helper] = []
 
 
-def make_ready() -> None:
-    """Start what the next `run_jailed` of this process needs. The caller's thread has to outlive it."""
+def make_ready(module: str) -> None:
+    """Start what the next `run_jailed` of this process needs, likely for a function of ``module``, which it imports.
+
+    The caller's thread has to outlive it.
+    """
     import atexit
 
     if not _ready:
-        _ready.append(_Helper())
+        _ready.append(_Helper(module))
         atexit.register(_drop)
 
 
@@ -168,12 +171,15 @@ def _error(said: Any) -> errors.LayerrunError:
 # What follows runs in the helper.
 
 
-def main() -> NoReturn:
-    """Read a request from stdin, shut ourselves in, do it, write the answer to stdout."""
+def main(expected: str) -> NoReturn:
+    """Read a request from stdin, shut ourselves in, do it, write the answer to stdout.
+
+    ``expected`` is the module that its function is likely in; "": nobody knows.
+    """
     import importlib
     import json
 
-    _prepare()
+    _prepare(expected)
     request = _receive()
     module, _, name = request["function"].partition(":")
     function = getattr(importlib.import_module(module), name)
@@ -198,8 +204,8 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _prepare() -> None:
-    """Import what every request needs, before there is one."""
+def _prepare(expected: str) -> None:
+    """Import what a request needs, before there is one."""
     import array
     import fcntl
     import importlib
@@ -210,7 +216,8 @@ def _prepare() -> None:
 
     from layerrun.native import privileges, syscalls
 
-    importlib.import_module("layerrun.images.plain")  # by its name, as requests name what they want
+    if expected:
+        importlib.import_module(expected)
     del array, fcntl, resource, select, prctl, privileges, syscalls
 
 
