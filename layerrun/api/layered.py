@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from layerrun.api.running import Running
+from layerrun.changes import Change
 from layerrun.errors import BusyError
 from layerrun.model import App as AppRecord
-from layerrun.model import AppConfig, Change, Snapshot, check_path
+from layerrun.model import AppConfig, Snapshot, check_path
 
 if TYPE_CHECKING:
     from layerrun.api.store import Store
@@ -103,7 +104,7 @@ class Layered(Running):
     # Its data
 
     def diff(self) -> list[Change]:
-        """Return what it has changed over what lies beneath it. Sizes are bytes; see `layerrun.model.Change`."""
+        """Return what it has changed over what lies beneath it. Sizes are bytes; see `layerrun.changes.Change`."""
         from layerrun.runtime import data
 
         with self.store.opened() as store:

@@ -13,17 +13,8 @@ import attrs
 from layerrun.api.app import App
 from layerrun.api.base import Base
 from layerrun.api.throwaway import Throwaway
-from layerrun.model import (
-    AppConfig,
-    AppKind,
-    Commit,
-    CommitState,
-    Home,
-    IdMode,
-    Share,
-    check_name,
-    check_path,
-)
+from layerrun.changes import Commit, CommitState
+from layerrun.model import AppConfig, AppKind, Home, IdMode, Share, check_name, check_path
 from layerrun.policy import Network, Policy
 from layerrun.store.store import Store as OpenStore
 

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from layerrun.api.layered import Layered
+from layerrun.changes import Commit
 from layerrun.errors import NotFoundError, UsageError
-from layerrun.model import HOST_BASE, AppKind, Commit, Snapshot, check_path
+from layerrun.model import HOST_BASE, AppKind, Snapshot, check_path
 from layerrun.model import App as AppRecord
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from layerrun.cli.output import lines, nul, quoted, size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from layerrun.changes import Change
     from layerrun.layers.between import Row
-    from layerrun.model import Change
 
 __all__ = ["print_changes", "print_paths", "print_rows", "records", "shown"]
 

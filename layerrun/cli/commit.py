@@ -28,8 +28,9 @@ from layerrun.cli.output import emit, lines, plural, quoted, say
 from layerrun.cli.sizes import sized
 
 if TYPE_CHECKING:
+    from layerrun.changes import Commit
     from layerrun.commit.plan import Planned, Selection
-    from layerrun.model import App, Commit
+    from layerrun.model import App
     from layerrun.store.store import Store
 
 __all__ = ["commit"]

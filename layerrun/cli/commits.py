@@ -12,8 +12,8 @@ from layerrun.cli.options import F, json_option
 from layerrun.cli.output import emit, line, plural, quoted, size, table
 
 if TYPE_CHECKING:
+    from layerrun.changes import Commit
     from layerrun.commit.log import File
-    from layerrun.model import Commit
 
 __all__ = ["log", "redo", "undo"]
 
@@ -42,7 +42,7 @@ def undo(number: int | None, force: bool, as_json: bool) -> int:
     Without NUMBER the last one. What was changed since is a conflict: the paths are named, nothing is done, and the
     exit status is 3. `layerrun redo` does the commit again.
     """
-    from layerrun.model import CommitState
+    from layerrun.changes import CommitState
 
     with open_store() as store:
         from layerrun.commit import engine
@@ -67,7 +67,7 @@ def redo(number: int | None, as_json: bool) -> int:
     Without NUMBER the one that was taken back last. What was changed since is a conflict: the paths are named, nothing
     is done, and the exit status is 3.
     """
-    from layerrun.model import CommitState
+    from layerrun.changes import CommitState
 
     with open_store() as store:
         from layerrun.commit import engine

@@ -14,8 +14,9 @@ from layerrun.cli.output import plural, printable, quoted, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from layerrun.changes import Change, Commit
     from layerrun.commit.plan import Planned, Selection
-    from layerrun.model import App, Change, Commit
+    from layerrun.model import App
     from layerrun.store.store import Store
 
 __all__ = [
@@ -94,7 +95,7 @@ def lines_of(planned: Planned) -> list[str]:
 
 def changes_of(planned: Planned) -> list[Change]:
     """Return the changes that would be made; a folder with all in it, or without it, is one."""
-    from layerrun.model import Change, FileType
+    from layerrun.changes import Change, FileType
     from layerrun.native.trees import type_name
 
     found = []

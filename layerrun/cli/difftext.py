@@ -13,7 +13,7 @@ from layerrun.cli.output import line, lines, plural, printable, quoted, size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from layerrun.model import Change
+    from layerrun.changes import Change
 
 __all__ = ["print_meta", "print_patch", "print_stat", "print_tree"]
 

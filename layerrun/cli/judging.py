@@ -29,8 +29,9 @@ from layerrun.cli.output import document, emit, plural, say
 from layerrun.errors import LayerrunError
 
 if TYPE_CHECKING:
+    from layerrun.changes import Change, Commit
     from layerrun.commit.plan import Planned
-    from layerrun.model import App, Change, Commit
+    from layerrun.model import App
     from layerrun.store.store import Store
 
 __all__ = ["Judge", "OnExit", "check_report"]

@@ -15,7 +15,7 @@ from layerrun.cli.output import plural, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from layerrun.model import Change
+    from layerrun.changes import Change
 
 __all__ = ["Picked", "Texts", "pick"]
 

@@ -6,12 +6,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from layerrun.changes import Commit, CommitState
 from layerrun.commit import closed, journal, marker
 from layerrun.commit.entries import Folders
 from layerrun.commit.finishing import forget
 from layerrun.commit.places import noted_places, remove_places
 from layerrun.errors import DamagedError
-from layerrun.model import Commit, CommitState
 from layerrun.native.trees import open_beneath
 from layerrun.store.fs import DIR_FLAGS
 from layerrun.store.garbage import Garbage

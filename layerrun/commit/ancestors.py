@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from layerrun.changes import CommitState
 from layerrun.commit import journal
 from layerrun.commit.entries import Folders
 from layerrun.commit.entry import Entry
@@ -23,7 +24,7 @@ from layerrun.commit.ops import Kind
 from layerrun.commit.steps import OLD
 from layerrun.errors import LayerrunError
 from layerrun.layers import text
-from layerrun.model import HOST_BASE, App, CommitState
+from layerrun.model import HOST_BASE, App
 from layerrun.native import trees
 from layerrun.store.fs import DIR_FLAGS
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from layerrun.changes import Commit, CommitState
 from layerrun.commit import changed, finishing, journal, marker, taken_back
 from layerrun.commit.entries import Folders
 from layerrun.commit.journal import Journal
@@ -22,7 +23,7 @@ from layerrun.commit.places import Places, remove_places
 from layerrun.commit.prepare import Preparing
 from layerrun.commit.steps import Work, shown
 from layerrun.errors import BusyError, LayerrunError, NotFoundError, UsageError
-from layerrun.model import App, AppKind, Commit, CommitState
+from layerrun.model import App, AppKind
 from layerrun.store.fs import DIR_FLAGS, explain, fsync_dir, make_dir, present
 from layerrun.store.making import now
 from layerrun.store.staging import new_id

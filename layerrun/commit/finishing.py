@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from layerrun.changes import Commit, CommitState
 from layerrun.commit import marker, taken_back
 from layerrun.commit.entries import held, set_mtime, split, stat_of
 from layerrun.commit.journal import Parent, read_json, write_json
@@ -14,7 +15,6 @@ from layerrun.commit.ops import Kind
 from layerrun.commit.places import remove_places
 from layerrun.commit.steps import Work
 from layerrun.errors import BusyError, NotFoundError
-from layerrun.model import Commit, CommitState
 from layerrun.native.syscalls import syncfs
 from layerrun.native.trees import open_beneath
 from layerrun.store.fs import open_dir, present

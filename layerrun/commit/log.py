@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from layerrun.changes import Commit
 from layerrun.commit import journal
-from layerrun.model import Commit
 from layerrun.native import settle
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ class Delta(NamedTuple):
     """A difference between an upper and what lies beneath it, or an entry of the upper that is none.
 
     Attributes:
-        letter: A, M, D, T or P as of `layerrun.model.Change`; ``=`` is an upper's entry that equals what lies
+        letter: A, M, D, T or P as of `layerrun.changes.Change`; ``=`` is an upper's entry that equals what lies
             beneath. A folder that both have is given even where only its time of modification is another, as ``=``.
         path: relative to the root, in the bytes of the file system; the root itself is ``b""``.
         new: what the upper has; ``None`` where it deletes.

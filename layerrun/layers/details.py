@@ -32,9 +32,9 @@ def details(
 
     Returns:
         Plain data: ``change``, ``path`` (absolute), ``type``, ``size``, ``old_type``, ``old_size`` as of
-        `layerrun.model.Change`; with ``lines``: ``added`` and ``removed``, in lines, ``None`` for what is no text; with
-        ``patch``: that, a string with surrogate escapes; with either ``renamed_from`` and ``similarity``, and what was
-        renamed is one record, of letter ``R``, and not an A and a D; with ``meta``: a list, see `metadata`.
+        `layerrun.changes.Change`; with ``lines``: ``added`` and ``removed``, in lines, ``None`` for what is no text;
+        with ``patch``: that, a string with surrogate escapes; with either ``renamed_from`` and ``similarity``, and what
+        was renamed is one record, of letter ``R``, and not an A and a D; with ``meta``: a list, see `metadata`.
     """
     wanted = set(wanted)
     deep = bool(wanted & {"lines", "patch"})

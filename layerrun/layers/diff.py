@@ -17,9 +17,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
+from layerrun.changes import Change, FileType
 from layerrun.layers.between import Row, Stacks, rows
 from layerrun.layers.delta import Delta, unpack
-from layerrun.model import Change, FileType
 from layerrun.native import trees
 
 __all__ = ["change_of", "deltas", "diff_upper"]

@@ -47,7 +47,7 @@ _PAIR = struct.Struct("=2I")
 class Entry(NamedTuple):
     """An entry of a tree, as lstat(2) and listxattr(2) show it.
 
-    ``type`` is one of the values of `layerrun.model.FileType`; ``mode`` has the permission bits and
+    ``type`` is one of the values of `layerrun.changes.FileType`; ``mode`` has the permission bits and
     the type; ``size`` is in bytes; ``rdev`` and ``dev`` are as from `os.makedev`; ``link_target`` is
     empty unless it is a symbolic link; ``xattrs`` is sorted by key.
     """
@@ -90,7 +90,7 @@ class Usage(NamedTuple):
 
 
 def type_name(mode: int) -> str:
-    """Return the name of a mode's type, a value of `layerrun.model.FileType`."""
+    """Return the name of a mode's type, a value of `layerrun.changes.FileType`."""
     return _TYPES[stat.S_IFMT(mode)]
 
 

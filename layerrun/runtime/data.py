@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from layerrun.changes import Change
 from layerrun.errors import DamagedError, NotFoundError
 from layerrun.layers.delta import Delta
 from layerrun.layers.diff import change_of
 from layerrun.layers.globs import Globs
-from layerrun.model import HOST_BASE, App, Change, Home, IdMode
+from layerrun.model import HOST_BASE, App, Home, IdMode
 from layerrun.native.trees import Usage, open_beneath
 from layerrun.runtime import identity, jobs
 from layerrun.runtime.uppers import read_roots

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from layerrun.changes import Commit, CommitState
 from layerrun.errors import DamagedError
-from layerrun.model import Commit, CommitState
 from layerrun.store.rows import Rows
 
 __all__ = ["CommitRows"]

@@ -11,7 +11,8 @@ from typing import assert_type
 
 import layerrun
 from layerrun.errors import BusyError
-from layerrun.model import Commit, Snapshot
+from layerrun.changes import Commit
+from layerrun.model import Snapshot
 
 
 def program(store: layerrun.Store) -> None:

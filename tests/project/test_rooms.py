@@ -28,6 +28,7 @@ HEIGHT = {
     "store": 3,
     "native": 2,
     "model": 1.5,
+    "changes": 1.5,
     "policy": 1.2,
     "terms": 1.1,
     "syscalls": 0.5,

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 
+from layerrun.changes import CommitState
 from layerrun.commit import engine, finishing, marker, steps
-from layerrun.model import AppKind, CommitState
+from layerrun.model import AppKind
 from layerrun.native import settle
 from layerrun.store.store import Store
 from support.stages import AFTER, BEFORE, Stage, check, picture, shell

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 
+from layerrun.changes import CommitState
 from layerrun.commit import engine, plan
 from layerrun.commit.selection import Selection
-from layerrun.model import CommitState
 from layerrun.store.store import Store
 from support import committing, power, stages
 from support.stages import check, picture

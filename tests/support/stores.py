@@ -14,7 +14,7 @@ from layerrun.store.store import Store
 
 ROOT = str(pathlib.Path(sys.modules["layerrun"].__file__).parent)
 # Lines that only compute are left out: dying on them is like dying on the next line that acts.
-QUIET = ("uids.py", "names.py", "manifest.py", "paths.py", "subids.py", "model.py", "errors.py")
+QUIET = ("uids.py", "names.py", "manifest.py", "paths.py", "subids.py", "model.py", "changes.py", "errors.py")
 
 
 def strides(usual, fine):

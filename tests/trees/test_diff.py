@@ -7,9 +7,9 @@ import sys
 import pytest
 from support.overlays import expected
 
+from layerrun.changes import Change, FileType
 from layerrun.errors import SystemError as LayerrunSystemError
 from layerrun.layers.diff import diff_upper
-from layerrun.model import Change, FileType
 
 OLD = 1_000_000_000_123_456_789
 
